@@ -1,0 +1,20 @@
+"""Meta-learners and the baselines they are judged against, each as five pure functions of one task."""
+
+from jaxmeta.algorithms.linear_head import linear_head
+from jaxmeta.algorithms.maml import LearnedRates, maml
+from jaxmeta.algorithms.protonet import protonet
+from jaxmeta.algorithms.reptile import reptile
+from jaxmeta.algorithms.ridge import ridge
+from jaxmeta.algorithms.source_replay import source_replay
+from jaxmeta.algorithms.target_only import target_only
+
+__all__ = [
+    "LearnedRates",
+    "linear_head",
+    "maml",
+    "protonet",
+    "reptile",
+    "ridge",
+    "source_replay",
+    "target_only",
+]

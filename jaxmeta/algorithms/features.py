@@ -1,0 +1,29 @@
+"""What the metric and closed-form heads share: a model's features, and the classes the support holds."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.types import ArrayTree, Batch, Model
+
+
+def features_of(model: Model) -> Callable[[ArrayTree, ArrayTree], jax.Array]:
+    """Returns `(params, inputs [N, ...]) -> [N, D]`: the model's features, or its outputs where it names none."""
+    return model.features or model.apply
+
+
+def masked_one_hot(batch: Batch, num_classes: int, dtype) -> jax.Array:
+    """Returns the targets as `[N, C]`, rows of padding all zero."""
+    one_hot = jax.nn.one_hot(batch["targets"], num_classes, dtype=dtype)
+    if "mask" in batch:
+        one_hot = one_hot * batch["mask"].astype(dtype)[:, None]
+    return one_hot
+
+
+def without_absent(logits: jax.Array, present: jax.Array) -> jax.Array:
+    """Puts classes that the support does not hold out of reach: logits `[N, C]`, present `[C]`.
+
+    A large finite number, not infinity, so that no derivative is NaN.
+    """
+    return jnp.where(present[None], logits, jnp.asarray(-1e9, logits.dtype))

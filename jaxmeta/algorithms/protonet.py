@@ -1,0 +1,67 @@
+"""Prototypical networks (Snell et al. 2017, arXiv 1703.05175), with a learned temperature (Oreshkin et al. 2018)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.algorithms.features import features_of, masked_one_hot, without_absent
+from jaxmeta.core.checks import check_positive
+from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
+
+
+class Prototypes(NamedTuple):
+    """The support in one vector for each class."""
+
+    means: jax.Array  # [C, D]
+    present: jax.Array  # [C] bool: the support holds an example
+
+
+def protonet(model: Model, objective: Objective, *, num_classes: int) -> MetaAlgorithm:
+    """Classifies by the nearest class mean of features; adaptation is one mean, so `num_steps=0`.
+
+    The logits are `-exp(log_scale) * |f(x) - mean_c|^2 / sqrt(D)`.
+
+    Args:
+      model: its `features` are read (or its outputs where it names none).
+      objective: classification.
+      num_classes: C.
+
+    Raises:
+      ValueError: if `num_classes` is not positive.
+    """
+    check_positive("num_classes", num_classes)
+    features = features_of(model)
+
+    def init(key, episode: Episode):
+        params = model.init(key, episode.support["inputs"])
+        return {"params": params, "log_scale": jnp.zeros((), jax.tree.leaves(params)[0].dtype)}
+
+    def begin(key, meta_params, support: Batch):
+        del key
+        embedded = features(meta_params["params"], support["inputs"])
+        members = masked_one_hot(support, num_classes, embedded.dtype)
+        sizes = members.sum(axis=0)
+        means = (members.T @ embedded) / jnp.maximum(sizes, 1)[:, None]
+        return Prototypes(means, sizes > 0)
+
+    def step(key, meta_params, state, support):
+        del key, meta_params, support
+        return state, {}
+
+    def loss(key, meta_params, state, query):
+        del key
+        return objective.loss(predict(meta_params, state, query["inputs"]), query)
+
+    def predict(meta_params, state: Prototypes, inputs):
+        embedded = features(meta_params["params"], inputs)
+        # |a - b|^2 expanded, so that the [N, C, D] differences are never stored.
+        distances = (
+            jnp.sum(jnp.square(embedded), axis=-1)[:, None]
+            - 2 * (embedded @ state.means.T)
+            + jnp.sum(jnp.square(state.means), axis=-1)[None]
+        )
+        scale = jnp.exp(meta_params["log_scale"]) / embedded.shape[-1] ** 0.5
+        return without_absent(-scale * distances, state.present)
+
+    return MetaAlgorithm(init, begin, step, loss, predict)

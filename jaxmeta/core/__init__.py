@@ -1,0 +1,1 @@
+"""The pure heart: contracts, the inner loop, inner gradients, the learner."""

@@ -1,0 +1,28 @@
+"""Validation of what users give: one clear sentence that says what, where, and what to do."""
+
+from typing import Any
+
+
+class InputError(ValueError):
+    """Bad input from a user: a file, a config, a request. The command line prints it alone and exits with code 2.
+
+    The message is one sentence or two: what is wrong, where (file and line where there is one), what to do.
+    """
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises `ValueError` unless `value` is above zero."""
+    if not value > 0:
+        raise ValueError(f"`{name}` must be positive, got {value}")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raises `ValueError` if `value` is below zero."""
+    if value < 0:
+        raise ValueError(f"`{name}` must be zero or more, got {value}")
+
+
+def check_one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Raises `ValueError` unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}")

@@ -1,0 +1,102 @@
+"""The contracts of the library: what an episode, a model, an algorithm and an estimator are.
+
+Shapes: `T` tasks, `S` support examples, `Q` query examples, `N` examples of either, `K` inner steps, `C` classes.
+Every callable sees *one* task; `jaxmeta.core.learner` adds the task axis. Keys come first and are consumed.
+
+A *batch* of examples is a dict whose every leaf has the example axis first:
+
+    inputs   [N, ...]   what the model reads (an array or a tree of arrays)
+    targets  [N, ...]   what it should answer: int classes, or floats for regression
+    mask     [N]        optional, bool: False marks padding (absent: every example is real)
+    classes  [N, C]     optional, bool: the classes that exist in this task (absent: all of them)
+
+Because all leaves share the example axis, batches can be padded, joined, shuffled and cut without knowing more.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+ArrayTree = Any  # any pytree of arrays
+Key = jax.Array  # a typed key from `jax.random.key`
+Batch = Mapping[str, ArrayTree]
+Metrics = dict[str, jax.Array]
+MetaParams = ArrayTree  # everything the outer optimizer updates
+TaskState = ArrayTree  # everything adaptation changes
+
+
+class Episode(NamedTuple):
+    """One task: examples to adapt on, and examples to be judged on. With a leading task axis, a batch of tasks."""
+
+    support: Batch  # leaves [S, ...]
+    query: Batch  # leaves [Q, ...]
+
+
+class Model(NamedTuple):
+    """A parametric function as a pair of pure functions, whatever library it was written in.
+
+    `features` gives the representation under the last layer, `[N, D]`; metric and closed-form heads read it. A model
+    without one (None) is read through `apply`.
+    """
+
+    init: Callable[[Key, ArrayTree], ArrayTree]  # (key, inputs [N, ...]) -> params
+    apply: Callable[[ArrayTree, ArrayTree], ArrayTree]  # (params, inputs [N, ...]) -> outputs [N, ...]
+    features: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None
+
+
+class Objective(NamedTuple):
+    """What a task asks of the outputs.
+
+    `loss` is a mean over the real examples. `counts` are sufficient statistics that may be *summed* over batches, so
+    that a score over many batches (macro-F1, calibration) is exact; `scores` turns a sum of them into named numbers.
+    """
+
+    loss: Callable[[ArrayTree, Batch], tuple[jax.Array, Metrics]]
+    counts: Callable[[ArrayTree, Batch], ArrayTree]
+    scores: Callable[[ArrayTree], dict[str, float]]
+
+
+class MetaAlgorithm(NamedTuple):
+    """A meta-learner as five pure functions of one task.
+
+    `step` returns the same tree, shapes and dtypes that it was given, so that it can be scanned.
+    """
+
+    init: Callable[[Key, Episode], MetaParams]
+    begin: Callable[[Key, MetaParams, Batch], TaskState]
+    step: Callable[[Key, MetaParams, TaskState, Batch], tuple[TaskState, Metrics]]
+    loss: Callable[[Key, MetaParams, TaskState, Batch], tuple[jax.Array, Metrics]]
+    predict: Callable[[MetaParams, TaskState, ArrayTree], ArrayTree]
+
+
+class GradientEstimator(NamedTuple):
+    """How the outer gradient is estimated from a batch of tasks (leaves `[T, S, ...]` and `[T, Q, ...]`)."""
+
+    init: Callable[[Key, MetaParams, Episode], ArrayTree]
+    estimate: Callable[[Key, MetaParams, ArrayTree, Episode], tuple[MetaParams, ArrayTree, Metrics]]
+
+
+class LearnerState(NamedTuple):
+    """All that training carries from step to step; all arrays; this is the checkpoint."""
+
+    step: jax.Array  # [] int32
+    key: jax.Array  # [2] uint32: key data, so that any serializer can write it
+    meta_params: MetaParams
+    opt_state: ArrayTree
+    estimator_state: ArrayTree
+
+
+class MetaLearner(NamedTuple):
+    """A pair of pure functions that train an algorithm."""
+
+    init: Callable[[Key, Episode], LearnerState]  # an episode batch: leaves [T, ...]
+    update: Callable[[LearnerState, Episode], tuple[LearnerState, Metrics]]
+
+
+class TaskDistribution(Protocol):
+    """Episodes by number: pure in `(seed, split, index)`, so resuming and sharding need no hidden state."""
+
+    def __call__(self, index: int, *, split: str) -> Episode:
+        """Returns the `index`-th episode of `split`; leaves are numpy arrays `[S, ...]` and `[Q, ...]`."""
+        ...

@@ -1,0 +1,107 @@
+"""A Transformer encoder of text (Vaswani et al. 2017), pre-norm, with one vector and one answer for each sequence."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.types import Model
+from jaxmeta.models.adapters import linen
+
+PADDING = 0
+
+
+class TextEncoder(nn.Module):
+    """Reads tokens `[N, L]` (int, 0 is padding), answers `[N, outputs]`; `features` gives `[N, width]`.
+
+    Tokens are embedded with their neighbours (a window of `window` tokens, one matrix product) and the sequence is
+    then read at every `stride`-th place, so that bytes cost a Transformer what pieces would (compare CANINE, Clark et
+    al. 2022). Padding is masked at every step: it changes no number. Attention is written with plain products and a
+    softmax, which can be differentiated twice.
+    """
+
+    vocab_size: int
+    outputs: int
+    width: int = 64
+    layers: int = 2
+    heads: int = 4
+    window: int = 1
+    stride: int = 1
+    expansion: int = 4
+    max_length: int = 512
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        """Names the parts; their names are the paths that selections see."""
+        self.embedding = nn.Embed(self.vocab_size, self.width, param_dtype=self.dtype)
+        self.places = self.param(
+            "places", nn.initializers.normal(0.02), (self.max_length, self.width), self.dtype
+        )
+        if self.window > 1:
+            self.stem = nn.Dense(self.width, param_dtype=self.dtype)
+        self.blocks = [
+            Block(self.heads, self.expansion, self.dtype, name=f"block_{i}") for i in range(self.layers)
+        ]
+        self.norm = nn.LayerNorm(param_dtype=self.dtype)
+        self.head = nn.Dense(self.outputs, param_dtype=self.dtype)
+
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """Returns `[N, outputs]`."""
+        return self.head(self.features(tokens))
+
+    def features(self, tokens: jax.Array) -> jax.Array:
+        """Returns the mean over real places of the last layer, `[N, width]`."""
+        real = tokens != PADDING
+        x = self.embedding(tokens) * real[..., None].astype(self.dtype)
+        x, real = self._stem(x, real)
+        x = x + self.places[None, : x.shape[1]]
+        for block in self.blocks:
+            x = block(x, real)
+        weight = real[..., None].astype(x.dtype)
+        return jnp.sum(self.norm(x) * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
+
+    def _stem(self, x, real):
+        length = x.shape[1]
+        if self.window > 1:
+            before = (self.window - 1) // 2
+            padded = jnp.pad(x, ((0, 0), (before, self.window - 1 - before), (0, 0)))
+            x = nn.gelu(sum_of_windows(padded, length, self.window, self.stride, self.stem))
+        elif self.stride > 1:
+            x = x[:, :: self.stride]
+        # A place is real when any of the tokens it stands for is.
+        missing = -length % self.stride
+        real = jnp.pad(real, ((0, 0), (0, missing))).reshape(real.shape[0], -1, self.stride).any(axis=-1)
+        return x, real
+
+
+def sum_of_windows(padded, length, window, stride, dense):
+    """Applies `dense` to every `stride`-th window: `[N, length + window - 1, D]` to `[N, ceil(length / stride), D']`."""
+    slices = [padded[:, i : i + length : stride] for i in range(window)]
+    return dense(jnp.concatenate(slices, axis=-1))
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each behind a layer norm and a residual."""
+
+    heads: int
+    expansion: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, real: jax.Array) -> jax.Array:
+        """`x` is `[N, L, D]`, `real` is `[N, L]` bool; returns `[N, L, D]`."""
+        width = x.shape[-1]
+        y = nn.LayerNorm(param_dtype=self.dtype)(x)
+        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), param_dtype=self.dtype, name="qkv")(y)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+        scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) / (width // self.heads) ** 0.5
+        scores = jnp.where(real[:, None, None, :], scores, jnp.asarray(-1e9, scores.dtype))
+        mixed = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores, axis=-1), v)
+        x = x + nn.DenseGeneral(width, axis=(-2, -1), param_dtype=self.dtype, name="out")(mixed)
+        y = nn.LayerNorm(param_dtype=self.dtype)(x)
+        y = nn.gelu(nn.Dense(self.expansion * width, param_dtype=self.dtype, name="up")(y))
+        return x + nn.Dense(width, param_dtype=self.dtype, name="down")(y)
+
+
+def transformer(**options) -> Model:
+    """Returns a `TextEncoder` as a `Model`; see its attributes for the options."""
+    return linen(TextEncoder(**options))

@@ -1,0 +1,44 @@
+"""Strict settings for every test, made before jax starts its backends."""
+
+import os
+
+# Eight devices on one CPU, so that anything sharded is tested everywhere.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def x64():
+    """Runs the test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> pathlib.Path:
+    """The folder of optional multilingual sets; a test that asks for it skips when it is absent."""
+    default = pathlib.Path(__file__).parents[2] / "shared" / "data"
+    path = pathlib.Path(os.environ.get("JAXMETA_DATA", default))
+    if not path.is_dir():
+        pytest.skip(f"no data folder at {path}; set JAXMETA_DATA to one")
+    return path
+
+
+@pytest.fixture
+def standard_promotion():
+    """For tests that call code of others which promotes on its own, such as optax.adam (`decay ** count`)."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
