@@ -1,5 +1,6 @@
 """Prototypical networks (Snell et al. 2017, arXiv 1703.05175), with a learned temperature (Oreshkin et al. 2018)."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -17,25 +18,30 @@ class Prototypes(NamedTuple):
     present: jax.Array  # [C] bool: the support holds an example
 
 
-def protonet(model: Model, objective: Objective, *, num_classes: int) -> MetaAlgorithm:
+def protonet(
+    model: Model, objective: Objective, *, num_classes: int, initial_scale: float = 10.0
+) -> MetaAlgorithm:
     """Classifies by the nearest class mean of features; adaptation is one mean, so `num_steps=0`.
 
-    The logits are `-exp(log_scale) * |f(x) - mean_c|^2 / sqrt(D)`.
+    The logits are `-exp(log_scale) * |f(x) - mean_c|^2 / D`.
 
     Args:
       model: its `features` are read (or its outputs where it names none).
       objective: classification.
       num_classes: C.
+      initial_scale: where the scale starts.
 
     Raises:
-      ValueError: if `num_classes` is not positive.
+      ValueError: if `num_classes` or `initial_scale` is not positive.
     """
     check_positive("num_classes", num_classes)
+    check_positive("initial_scale", initial_scale)
     features = features_of(model)
 
     def init(key, episode: Episode):
         params = model.init(key, episode.support["inputs"])
-        return {"params": params, "log_scale": jnp.zeros((), jax.tree.leaves(params)[0].dtype)}
+        dtype = jax.tree.leaves(params)[0].dtype
+        return {"params": params, "log_scale": jnp.full((), math.log(initial_scale), dtype)}
 
     def begin(key, meta_params, support: Batch):
         del key
@@ -61,7 +67,7 @@ def protonet(model: Model, objective: Objective, *, num_classes: int) -> MetaAlg
             - 2 * (embedded @ state.means.T)
             + jnp.sum(jnp.square(state.means), axis=-1)[None]
         )
-        scale = jnp.exp(meta_params["log_scale"]) / embedded.shape[-1] ** 0.5
+        scale = jnp.exp(meta_params["log_scale"]) / embedded.shape[-1]
         return without_absent(-scale * distances, state.present)
 
     return MetaAlgorithm(init, begin, step, loss, predict)

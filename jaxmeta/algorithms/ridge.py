@@ -1,5 +1,6 @@
 """A ridge-regression head solved in closed form (R2D2, Bertinetto et al. 2019, arXiv 1805.08136)."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -18,7 +19,13 @@ class RidgeHead(NamedTuple):
 
 
 def ridge(
-    model: Model, objective: Objective, *, num_outputs: int, classify: bool = True
+    model: Model,
+    objective: Objective,
+    *,
+    num_outputs: int,
+    classify: bool = True,
+    initial_ridge: float = 0.1,
+    initial_scale: float = 10.0,
 ) -> MetaAlgorithm:
     """Solves `W = argmin |X W - Y|^2 + exp(log_ridge) |W|^2` on the support's features; `num_steps=0`.
 
@@ -31,11 +38,16 @@ def ridge(
       objective: classification or regression.
       num_outputs: C, classes or dimensions.
       classify: whether targets are classes.
+      initial_ridge: where the ridge starts.
+      initial_scale: where the output scale starts. Solutions lie between 0 and 1, so logits need to be stretched
+        before a softmax can be sure of anything.
 
     Raises:
-      ValueError: if `num_outputs` is not positive.
+      ValueError: if `num_outputs`, `initial_ridge` or `initial_scale` is not positive.
     """
     check_positive("num_outputs", num_outputs)
+    check_positive("initial_ridge", initial_ridge)
+    check_positive("initial_scale", initial_scale)
     features = features_of(model)
 
     def embed(meta_params, inputs):
@@ -48,8 +60,8 @@ def ridge(
         dtype = jax.tree.leaves(params)[0].dtype
         return {
             "params": params,
-            "log_ridge": jnp.zeros((), dtype),
-            "log_scale": jnp.zeros((), dtype),
+            "log_ridge": jnp.full((), math.log(initial_ridge), dtype),
+            "log_scale": jnp.full((), math.log(initial_scale), dtype),
             "shift": jnp.zeros((), dtype),
         }
 

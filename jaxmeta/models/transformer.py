@@ -8,6 +8,7 @@ from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
 
 PADDING = 0
+SMALL_VOCABULARY = 1024
 
 
 class TextEncoder(nn.Module):
@@ -51,13 +52,19 @@ class TextEncoder(nn.Module):
     def features(self, tokens: jax.Array) -> jax.Array:
         """Returns the mean over real places of the last layer, `[N, width]`."""
         real = tokens != PADDING
-        x = self.embedding(tokens) * real[..., None].astype(self.dtype)
+        x = self._embed(tokens) * real[..., None].astype(self.dtype)
         x, real = self._stem(x, real)
         x = x + self.places[None, : x.shape[1]]
         for block in self.blocks:
             x = block(x, real)
         weight = real[..., None].astype(x.dtype)
         return jnp.sum(self.norm(x) * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
+
+    def _embed(self, tokens):
+        # The derivative of a lookup is a scatter, which is slow; a product with a small table is not.
+        if self.vocab_size <= SMALL_VOCABULARY:
+            return jax.nn.one_hot(tokens, self.vocab_size, dtype=self.dtype) @ self.embedding.embedding
+        return self.embedding(tokens)
 
     def _stem(self, x, real):
         length = x.shape[1]

@@ -1,0 +1,36 @@
+"""Where tasks come from: corpora, tokenizers, language splits, and episodes that are pure in `(seed, index)`.
+
+Everything here runs on the host with numpy. Babel, SentencePiece and grain are imported when first used.
+"""
+
+from jaxmeta.data.cldr import cldr
+from jaxmeta.data.corpus import SPLITS, Corpus
+from jaxmeta.data.episodes import TextEpisodes, pad_batch, stack_episodes
+from jaxmeta.data.loader import batches
+from jaxmeta.data.sinusoid import Sinusoid
+from jaxmeta.data.splits import LanguageSplit, OverlapReport, check_overlap, overlap, split_languages
+from jaxmeta.data.tokenize import ByteTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_state
+from jaxmeta.data.tsv import read_plain, read_shots, read_tsv
+
+__all__ = [
+    "SPLITS",
+    "ByteTokenizer",
+    "Corpus",
+    "LanguageSplit",
+    "OverlapReport",
+    "SentencePieceTokenizer",
+    "Sinusoid",
+    "TextEpisodes",
+    "Tokenizer",
+    "batches",
+    "check_overlap",
+    "cldr",
+    "overlap",
+    "pad_batch",
+    "read_plain",
+    "read_shots",
+    "read_tsv",
+    "split_languages",
+    "stack_episodes",
+    "tokenizer_from_state",
+]
