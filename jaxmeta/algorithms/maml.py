@@ -9,6 +9,7 @@ Trained with the `pooled` estimator instead of `backprop`, the same five functio
 is fine-tuning.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
@@ -82,11 +83,7 @@ def maml(
         selected, _ = partition(params, select)
         if rates is None:
             return {"params": params}
-        shape = lambda leaf: (rates.steps, *(leaf.shape if rates.per == "element" else ()))  # noqa: E731
-        return {
-            "params": params,
-            "log_rates": jax.tree.map(lambda leaf: jnp.zeros(shape(leaf), leaf.dtype), selected),
-        }
+        return {"params": params, "log_rates": jax.tree.map(partial(_log_rates, rates), selected)}
 
     def begin(key, meta_params, support):
         del key, support
@@ -114,6 +111,10 @@ def maml(
         return model.apply(merge(state.fast, rest), inputs)
 
     return MetaAlgorithm(init, begin, step, loss, predict)
+
+
+def _log_rates(rates: LearnedRates, leaf: jax.Array) -> jax.Array:
+    return jnp.zeros((rates.steps, *(leaf.shape if rates.per == "element" else ())), leaf.dtype)
 
 
 def _like(rate: jax.Array, update: jax.Array) -> jax.Array:

@@ -18,9 +18,7 @@ class Prototypes(NamedTuple):
     present: jax.Array  # [C] bool: the support holds an example
 
 
-def protonet(
-    model: Model, objective: Objective, *, num_classes: int, initial_scale: float = 10.0
-) -> MetaAlgorithm:
+def protonet(model: Model, objective: Objective, *, num_classes: int, initial_scale: float = 10.0) -> MetaAlgorithm:
     """Classifies by the nearest class mean of features; adaptation is one mean, so `num_steps=0`.
 
     The logits are `-exp(log_scale) * |f(x) - mean_c|^2 / D`.

@@ -68,10 +68,7 @@ def ridge(
     def begin(key, meta_params, support: Batch):
         del key
         design = embed(meta_params, support["inputs"])
-        if classify:
-            answers = masked_one_hot(support, num_outputs, design.dtype)
-        else:
-            answers = support["targets"]
+        answers = masked_one_hot(support, num_outputs, design.dtype) if classify else support["targets"]
         if "mask" in support:
             # A row of zeros on both sides of the equation takes no part in the solution.
             rows = support["mask"].astype(design.dtype)[:, None]

@@ -1,6 +1,7 @@
 """Joint fine-tuning on source and target: every adaptation step also sees examples of the training tasks."""
 
 import jax
+import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.trees import joined
@@ -22,6 +23,7 @@ def source_replay(base: MetaAlgorithm, source: Batch, *, num_examples: int) -> M
       ValueError: if `num_examples` is not positive.
     """
     check_positive("num_examples", num_examples)
+    source = jax.tree.map(jnp.asarray, dict(source))
     size = jax.tree.leaves(source)[0].shape[0]
 
     def step(key, meta_params, state, support):

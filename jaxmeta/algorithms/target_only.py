@@ -7,9 +7,7 @@ from jaxmeta.core.gradients import first_order
 from jaxmeta.core.types import Episode, MetaAlgorithm, Model, Objective
 
 
-def target_only(
-    model: Model, objective: Objective, inner_optimizer: optax.GradientTransformation
-) -> MetaAlgorithm:
+def target_only(model: Model, objective: Objective, inner_optimizer: optax.GradientTransformation) -> MetaAlgorithm:
     """Each task starts from freshly drawn parameters; there is nothing to meta-learn.
 
     Args:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxmeta.core.select import merge
 from jaxmeta.core.trees import stop_gradient
@@ -76,7 +76,7 @@ def forward_over_reverse(loss: Loss) -> InnerGradient:
             lambda *flat: loss(*_unpacked(jax.tree.unflatten(treedef, flat))), return_shape=True
         )(*leaves)
         out_tree = jax.tree.structure(shapes)
-        hoisted = jaxpr_as_fun(jax.extend.core.ClosedJaxpr(_with_consts_as_inputs(closed), []))
+        hoisted = jaxpr_as_fun(ClosedJaxpr(_with_consts_as_inputs(closed), []))
         rest = (args, closed.consts)
 
         def pure_loss(params, rest):

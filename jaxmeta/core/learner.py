@@ -51,9 +51,7 @@ def build_learner(
     def update(state: LearnerState, episodes: Episode) -> tuple[LearnerState, Metrics]:
         # A key per step is a function of the step's number: a resumed run draws what an uninterrupted one draws.
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        gradient, estimator_state, metrics = estimator.estimate(
-            key, state.meta_params, state.estimator_state, episodes
-        )
+        gradient, estimator_state, metrics = estimator.estimate(key, state.meta_params, state.estimator_state, episodes)
         updates, opt_state = outer_optimizer.update(gradient, state.opt_state, state.meta_params)
         meta_params = optax.apply_updates(state.meta_params, updates)
         metrics = {**metrics, "gradient_norm": optax.tree.norm(gradient)}

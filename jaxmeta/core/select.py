@@ -58,6 +58,4 @@ def partition(params: ArrayTree, predicate: Predicate) -> tuple[ArrayTree, Array
 
 def merge(selected: ArrayTree, rest: ArrayTree) -> ArrayTree:
     """Undoes `partition`."""
-    return jax.tree.map(
-        lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda leaf: leaf is None
-    )
+    return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda leaf: leaf is None)

@@ -3,9 +3,10 @@
 Everything here runs on the host with numpy. Babel, SentencePiece and grain are imported when first used.
 """
 
+from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.data.cldr import cldr
 from jaxmeta.data.corpus import SPLITS, Corpus
-from jaxmeta.data.episodes import TextEpisodes, pad_batch, stack_episodes
+from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.loader import batches
 from jaxmeta.data.sinusoid import Sinusoid
 from jaxmeta.data.splits import LanguageSplit, OverlapReport, check_overlap, overlap, split_languages

@@ -142,8 +142,7 @@ def _terms() -> dict[str, tuple[dict[str, str], ...]]:
         ]
         times = collections.Counter(str(term).casefold() for of_kind in terms for term in of_kind.values())
         terms = tuple(
-            {code: str(term) for code, term in of_kind.items() if times[str(term).casefold()] == 1}
-            for of_kind in terms
+            {code: str(term) for code, term in of_kind.items() if times[str(term).casefold()] == 1} for of_kind in terms
         )
         if min(map(len, terms)) >= MIN_TERMS:
             found[language] = terms

@@ -52,9 +52,7 @@ class Corpus:
         order = np.lexsort((self.split, self.language))  # stable: rows keep their order within a cell
         language, split = self.language[order], self.split[order]
         starts = np.flatnonzero((language[1:] != language[:-1]) | (split[1:] != split[:-1])) + 1
-        return {
-            (str(self.language[rows[0]]), str(self.split[rows[0]])): rows for rows in np.split(order, starts)
-        }
+        return {(str(self.language[rows[0]]), str(self.split[rows[0]])): rows for rows in np.split(order, starts)}
 
     def languages(self) -> tuple[str, ...]:
         """Returns the codes of all languages, sorted."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from jaxmeta.core.checks import InputError, check_not_negative, check_one_of, check_positive
@@ -11,38 +10,6 @@ from jaxmeta.data.corpus import SPLITS, Corpus
 from jaxmeta.data.splits import LanguageSplit
 from jaxmeta.data.streams import stream
 from jaxmeta.data.tokenize import Tokenizer
-
-
-def pad_batch(batch: Batch, size: int) -> dict:
-    """Returns `batch` with `size` examples and a mask `[size]` that is False on those that were added.
-
-    Added examples repeat the first one, so that no model meets an empty text or a class that does not exist.
-    """
-    leaves = jax.tree.leaves(batch)
-    count = len(leaves[0])
-    if not count:
-        raise ValueError("`batch` must have at least one example, got none")
-    if size < count:
-        raise ValueError(f"`size` must be at least {count}, the examples of the batch, got {size}")
-    mask = np.arange(size) < count
-    if "mask" in batch:
-        mask[:count] &= np.asarray(batch["mask"])
-    take = np.where(np.arange(size) < count, np.arange(size), 0)
-    return {**jax.tree.map(lambda leaf: np.asarray(leaf)[take], dict(batch)), "mask": mask}
-
-
-def stack_episodes(episodes: Sequence[Episode]) -> Episode:
-    """Returns one batch of tasks, leaves `[T, S, ...]` and `[T, Q, ...]`, padded to the longest."""
-    if not episodes:
-        raise ValueError("`episodes` must have at least one episode, got none")
-
-    def stack(batches: list[Batch]) -> Batch:
-        sizes = {len(jax.tree.leaves(batch)[0]) for batch in batches}
-        if len(sizes) > 1 or len({"mask" in batch for batch in batches}) > 1:
-            batches = [pad_batch(batch, max(sizes)) for batch in batches]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *map(dict, batches))
-
-    return Episode(stack([e.support for e in episodes]), stack([e.query for e in episodes]))
 
 
 class TextEpisodes:
@@ -106,9 +73,7 @@ class TextEpisodes:
             for part in SPLITS:
                 rows = corpus.rows(language, part)
                 self._cells[language, part] = [rows[corpus.label[rows] == c] for c in range(self.num_classes)]
-        self._weights = {
-            role: self._language_weights(languages) for role, languages in split._asdict().items()
-        }
+        self._weights = {role: self._language_weights(languages) for role, languages in split._asdict().items()}
 
     def weights(self, split: str) -> np.ndarray:
         """Returns the probability of each language of `split`, in the order of the `LanguageSplit`."""
@@ -136,11 +101,10 @@ class TextEpisodes:
     def evaluation_episode(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
     ) -> Episode:
-        """Returns the `draw`-th few-shot problem in `language`, judged on all its rows of `split`.
+        """Returns the `draw`-th few-shot problem in `language`, judged on the rows of its `split`.
 
-        The support depends on the seed, the language and `draw` alone, and with fewer shots it is a prefix of
-        the one with more. The query is as long as the language's
-        split: pad it with `pad_batch` where shapes matter.
+        The support depends on the seed, the language and `draw` alone, and with fewer shots it is a prefix of the one
+        with more. The query is as long as the language's split: pad it with `pad_batch` where shapes matter.
 
         Args:
             language: any language of the three sets.
@@ -149,12 +113,21 @@ class TextEpisodes:
             split: the rows to be judged on, "dev" or "test".
             max_queries: judge on so many of the rows at most, the same for every draw.
         """
+        support, query = self._problem(language, shots, draw, split, max_queries)
+        return Episode(self._place(language, support, shots), self._batch(query))
+
+    def evaluation_rows(
+        self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows of the corpus that `evaluation_episode` is made of: support and query."""
+        support, query = self._problem(language, shots, draw, split, max_queries)
+        return np.concatenate(support), query
+
+    def _problem(self, language: str, shots: int, draw: int, split: str, max_queries: int | None):
         check_one_of("split", split, ("dev", "test"))
         check_positive("shots", shots)
         if (language, split) not in self._cells:
-            raise InputError(
-                f"{language} is in no set of the language split of {self.corpus.name}; add it to one."
-            )
+            raise InputError(f"{language} is in no set of the language split of {self.corpus.name}; add it to one.")
         check_not_negative("draw", draw)
         if max_queries is not None:
             check_positive("max_queries", max_queries)
@@ -162,14 +135,12 @@ class TextEpisodes:
             stream(self.seed, "support", language, number, index=draw).permutation(rows)[:shots]
             for number, rows in enumerate(self._cells[language, "train"])
         ]
-        rows = self.corpus.rows(language, split)
-        if not len(rows):
-            raise InputError(
-                f"{language} of {self.corpus.name} has no {split} rows to be judged on; add some."
-            )
-        if max_queries is not None and max_queries < len(rows):
-            rows = np.sort(stream(self.seed, "queries", language, split).permutation(rows)[:max_queries])
-        return Episode(self._place(language, support, shots), self._batch(rows))
+        query = self.corpus.rows(language, split)
+        if not len(query):
+            raise InputError(f"{language} of {self.corpus.name} has no {split} rows to be judged on; add some.")
+        if max_queries is not None and max_queries < len(query):
+            query = np.sort(stream(self.seed, "queries", language, split).permutation(query)[:max_queries])
+        return support, query
 
     def pool(self, split: str = "train", size: int | None = None, *, index: int = 0) -> Batch:
         """Returns train rows of all languages of `split` together, for baselines that replay source data.
@@ -187,9 +158,7 @@ class TextEpisodes:
         check_positive("size", size)
         rows = stream(self.seed, "pool", split, index=index).permutation(rows)
         labels = self.corpus.label[rows]
-        turn = np.zeros(
-            len(rows), np.int64
-        )  # a row's place among those of its class: take all firsts, then seconds
+        turn = np.zeros(len(rows), np.int64)  # a row's place among those of its class: take all firsts, then seconds
         for number in range(self.num_classes):
             turn[labels == number] = np.arange(np.count_nonzero(labels == number))
         return self._batch(rows[np.argsort(turn, kind="stable")[:size]])

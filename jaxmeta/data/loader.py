@@ -3,9 +3,9 @@
 import sys
 from collections.abc import Iterator
 
+from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.types import Episode, TaskDistribution
-from jaxmeta.data.episodes import stack_episodes
 
 
 def batches(

@@ -45,9 +45,7 @@ def split_languages(
             )
         named[role] = tuple(sorted(set(wanted)))
     if both := sorted(set(named.get("test", ())) & set(named.get("dev", ()))):
-        raise InputError(
-            f"{', '.join(both)} cannot be a test and a dev language at once; remove it from one of them."
-        )
+        raise InputError(f"{', '.join(both)} cannot be a test and a dev language at once; remove it from one of them.")
     taken = {language for codes in named.values() for language in codes}
     free = [language for language in known if language not in taken]
     wanted_free = sum(role for role in (test, dev) if isinstance(role, int))

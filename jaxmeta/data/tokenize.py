@@ -164,9 +164,7 @@ class SentencePieceTokenizer:
         """Returns tokens per character, and the shares of unknown tokens and of cut texts."""
         rows = self._pieces(texts)
         unknown = self._processor.unk_id()
-        return _statistics(
-            texts, [len(row) for row in rows], sum(row.count(unknown) for row in rows), self.length
-        )
+        return _statistics(texts, [len(row) for row in rows], sum(row.count(unknown) for row in rows), self.length)
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         return self._processor.encode(list(texts), out_type=int, num_threads=1)
@@ -183,14 +181,9 @@ def tokenizer_from_state(state: dict[str, Any]) -> Tokenizer:
         if kind == "bytes":
             return ByteTokenizer(int(state["length"]))
         if kind == "sentencepiece":
-            return SentencePieceTokenizer(
-                base64.b64decode(state["model"], validate=True), int(state["length"])
-            )
+            return SentencePieceTokenizer(base64.b64decode(state["model"], validate=True), int(state["length"]))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"The stored {kind} tokenizer is damaged ({type(error).__name__}: {error}); "
-            "use another checkpoint."
+            f"The stored {kind} tokenizer is damaged ({type(error).__name__}: {error}); use another checkpoint."
         ) from error
-    raise InputError(
-        f"The stored tokenizer is of the kind {kind!r}, which is not `bytes` or `sentencepiece`."
-    )
+    raise InputError(f"The stored tokenizer is of the kind {kind!r}, which is not `bytes` or `sentencepiece`.")

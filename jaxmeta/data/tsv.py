@@ -135,9 +135,7 @@ def _lines(path: Path | io.TextIOBase | io.BufferedIOBase) -> list[tuple[int, st
     out = []
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if b"\0" in line:
-            raise InputError(
-                f"{where}, line {number}: there is a NUL byte, so this is not text; save it as UTF-8."
-            )
+            raise InputError(f"{where}, line {number}: there is a NUL byte, so this is not text; save it as UTF-8.")
         try:
             out.append((number, line.removesuffix(b"\r").decode("utf-8")))
         except UnicodeDecodeError as error:
@@ -183,14 +181,10 @@ def _rows(
         values = {column: field.strip() for column, field in zip(header, fields, strict=True)}
         for column in (*required, *optional):
             if column in values and not values[column]:
-                raise InputError(
-                    f"{path}, line {number}: the {column} is empty; fill it in or remove the line."
-                )
+                raise InputError(f"{path}, line {number}: the {column} is empty; fill it in or remove the line.")
         split = values.get("split", "train") if "split" in (*required, *optional) else "train"
         if split not in SPLITS:
-            raise InputError(
-                f"{path}, line {number}: the split is {split!r}; it must be one of {', '.join(SPLITS)}."
-            )
+            raise InputError(f"{path}, line {number}: the split is {split!r}; it must be one of {', '.join(SPLITS)}.")
         yield _Row(number, values.get("language", language), split, values["label"], values["text"])
 
 
@@ -201,13 +195,10 @@ def _corpus(path: Path, name: str | None, labels: Sequence[str] | None, rows: li
     for row in rows:
         if row.label not in numbers:
             raise InputError(
-                f"{path}, line {row.line}: the label {row.label!r} is unknown; it must be one of "
-                f"{', '.join(known)}."
+                f"{path}, line {row.line}: the label {row.label!r} is unknown; it must be one of {', '.join(known)}."
             )
     if len(found) < 2:
-        raise InputError(
-            f"{path} has rows of one label only, {found[0]!r}; add rows of at least one other label."
-        )
+        raise InputError(f"{path} has rows of one label only, {found[0]!r}; add rows of at least one other label.")
     return Corpus(
         name=name if name is not None else pathlib.Path(path).stem,
         labels=known,
@@ -244,6 +235,4 @@ def _paralleled(path: Path, corpus: Corpus, rows: list[_Row]) -> Corpus:
                 )
             sentence[cell] = first_number + np.arange(len(cell))
         first_number += len(expected)
-    return Corpus(
-        corpus.name, corpus.labels, corpus.language, corpus.split, corpus.label, corpus.text, sentence
-    )
+    return Corpus(corpus.name, corpus.labels, corpus.language, corpus.split, corpus.label, corpus.text, sentence)

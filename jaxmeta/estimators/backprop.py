@@ -7,9 +7,7 @@ from jaxmeta.core.trees import mean_over_tasks
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 
 
-def backprop(
-    algorithm: MetaAlgorithm, *, num_steps: int, memory: Memory = "none"
-) -> GradientEstimator:
+def backprop(algorithm: MetaAlgorithm, *, num_steps: int, memory: Memory = "none") -> GradientEstimator:
     """The gradient of the mean query loss after `num_steps` inner steps, differentiated through all of them.
 
     How each inner gradient is differentiated (second order, first order) is the algorithm's strategy, not this

@@ -50,8 +50,12 @@ def displacement(algorithm: MetaAlgorithm, *, num_steps: int) -> GradientEstimat
             meta_params["params"],
             is_leaf=lambda leaf: leaf is None,
         )
-        still = jax.tree.map(lambda new, zero: zero if new is None else None, adapted, gradient["params"],
-                             is_leaf=lambda leaf: leaf is None)
+        still = jax.tree.map(
+            lambda new, zero: zero if new is None else None,
+            adapted,
+            gradient["params"],
+            is_leaf=lambda leaf: leaf is None,
+        )
         gradient = {**gradient, "params": merge(moved, still)}
         return gradient, state, mean_over_tasks(metrics)
 

@@ -34,14 +34,10 @@ class TextEncoder(nn.Module):
     def setup(self):
         """Names the parts; their names are the paths that selections see."""
         self.embedding = nn.Embed(self.vocab_size, self.width, param_dtype=self.dtype)
-        self.places = self.param(
-            "places", nn.initializers.normal(0.02), (self.max_length, self.width), self.dtype
-        )
+        self.places = self.param("places", nn.initializers.normal(0.02), (self.max_length, self.width), self.dtype)
         if self.window > 1:
             self.stem = nn.Dense(self.width, param_dtype=self.dtype)
-        self.blocks = [
-            Block(self.heads, self.expansion, self.dtype, name=f"block_{i}") for i in range(self.layers)
-        ]
+        self.blocks = [Block(self.heads, self.expansion, self.dtype, name=f"block_{i}") for i in range(self.layers)]
         self.norm = nn.LayerNorm(param_dtype=self.dtype)
         self.head = nn.Dense(self.outputs, param_dtype=self.dtype)
 
@@ -81,7 +77,7 @@ class TextEncoder(nn.Module):
 
 
 def sum_of_windows(padded, length, window, stride, dense):
-    """Applies `dense` to every `stride`-th window: `[N, length + window - 1, D]` to `[N, ceil(length / stride), D']`."""
+    """Applies `dense` to every `stride`-th window: `[N, length + window - 1, D]` to `[N, length / stride, D]`."""
     slices = [padded[:, i : i + length : stride] for i in range(window)]
     return dense(jnp.concatenate(slices, axis=-1))
 

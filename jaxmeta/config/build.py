@@ -1,0 +1,138 @@
+"""From a config to the objects of a run."""
+
+import functools
+from typing import NamedTuple
+
+from jaxmeta import models, objectives
+from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
+from jaxmeta.config.schema import Config
+from jaxmeta.config.tasks import TextTasks, WaveTasks
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.types import Model
+from jaxmeta.run.plan import Classical, Experiment, Judging
+
+TFIDF = "tfidf"
+
+
+class Built(NamedTuple):
+    """A run, and the tasks it was made from."""
+
+    experiment: Experiment
+    tasks: TextTasks | WaveTasks
+    setting: Setting
+
+
+def build(config: Config) -> Built:
+    """Makes every object of a run.
+
+    Raises:
+      InputError: a file is malformed, or settings contradict each other.
+    """
+    if config.task.source == "sinusoid":
+        tasks: TextTasks | WaveTasks = WaveTasks(config)
+        setting = Setting(
+            config, make_model(config, 1), objectives.regression(), num_outputs=1, classify=False,
+            support=config.task.shots, query=config.task.queries, source=None,
+        )  # fmt: skip
+    else:
+        tasks = TextTasks(config)
+        setting = text_setting(config, tasks)
+    check_methods(config, setting)
+    phases, methods = phases_and_methods(setting)
+    classical = ()
+    if TFIDF in config.evaluate.methods and isinstance(tasks, TextTasks):
+        from jaxmeta.config.classical import tfidf_counts
+
+        classical = (Classical(TFIDF, functools.partial(tfidf_counts, tasks, setting.objective)),)
+    evaluate = config.evaluate
+    experiment = Experiment(
+        name=config.name,
+        seed=config.seed,
+        training_seeds=tuple(range(config.seed, config.seed + config.train.seeds)),
+        phases=phases,
+        methods=methods,
+        classical=classical,
+        main=evaluate.main,
+        tasks=tasks,
+        objective=setting.objective,
+        judging=Judging(
+            metric=evaluate.metric,
+            higher_is_better=setting.classify,
+            shots=config.task.shots,
+            draws=evaluate.draws,
+            dev_draws=evaluate.dev_draws,
+            shot_curve=evaluate.shot_curve,
+            tasks_at_once=evaluate.tasks_at_once,
+        ),
+        log_every=config.train.log_every,
+        save_every=config.train.save_every,
+        data_facts=tasks.facts() if isinstance(tasks, TextTasks) else {},
+    )
+    return Built(experiment, tasks, setting)
+
+
+def text_setting(config: Config, tasks: TextTasks) -> Setting:
+    """Returns what the methods of a text classification run have in common."""
+    classes = len(tasks.corpus.labels)
+    return Setting(
+        config, make_model(config, classes, tasks.tokenizer.vocab_size), objectives.classification(classes),
+        num_outputs=classes, classify=True,
+        support=config.task.shots * classes, query=config.task.queries * classes, source=tasks.source(),
+    )  # fmt: skip
+
+
+def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
+    """Returns the model of a config.
+
+    Raises:
+      InputError: the model does not read what the task gives.
+    """
+    settings = config.model
+    if settings.kind == "mlp":
+        if config.task.source != "sinusoid":
+            raise InputError('`model.kind` "mlp" reads numbers, not text; set it to "transformer".')
+        return models.mlp((settings.width,) * settings.layers, outputs)
+    if config.task.source == "sinusoid":
+        raise InputError('`model.kind` "transformer" reads text, not numbers; set it to "mlp".')
+    if settings.width % settings.heads:
+        raise InputError(
+            f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
+        )
+    return models.transformer(
+        vocab_size=vocab_size,
+        outputs=outputs,
+        width=settings.width,
+        layers=settings.layers,
+        heads=settings.heads,
+        window=settings.window,
+        stride=settings.stride,
+        max_length=-(-config.tokenizer.length // settings.stride),
+    )
+
+
+def check_methods(config: Config, setting: Setting) -> None:
+    """Refuses names and numbers under `[evaluate]` that no method or score answers to.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    evaluate = config.evaluate
+    known = [*baselines(setting), *recipes(setting)]
+    if config.task.source != "sinusoid":
+        known.append(TFIDF)
+    for name in evaluate.methods:
+        if name not in known:
+            raise InputError(f"`evaluate.methods`: there is no method {name!r} here; known are {', '.join(known)}.")
+    trainable = [name for name in evaluate.methods if name != TFIDF]
+    if evaluate.main not in trainable:
+        raise InputError(f"`evaluate.main` must be one of {', '.join(trainable)}, got {evaluate.main!r}.")
+    metrics = ("accuracy", "macro_precision", "macro_recall", "macro_f1") if setting.classify else ("mse", "mae")
+    if evaluate.metric not in metrics:
+        raise InputError(f"`evaluate.metric` must be one of {', '.join(metrics)}, got {evaluate.metric!r}.")
+    steps = evaluate.steps
+    if not steps or sorted(set(steps)) != list(steps) or steps[0] < 0:
+        raise InputError(f"`evaluate.steps` must be ascending numbers from 0 up, got {list(steps)}.")
+    for key in ("learning_rates", "sgd_learning_rates"):
+        rates = getattr(evaluate, key)
+        if not rates or min(rates) <= 0:
+            raise InputError(f"`evaluate.{key}` must be positive numbers, at least one, got {list(rates)}.")

@@ -1,0 +1,116 @@
+"""Configs from TOML and back, with one clear sentence for whatever is wrong in them."""
+
+import difflib
+import os
+import pathlib
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pydantic
+import tomli_w
+
+from jaxmeta.config.presets import PRESETS
+from jaxmeta.config.schema import Config
+from jaxmeta.core.checks import InputError
+
+Path = str | os.PathLike[str]
+
+
+def load(path: Path | None = None, *, preset: str | None = None, changes: Mapping[str, Any] | None = None) -> Config:
+    """Returns the config of a file, of the embedded default job without one.
+
+    Args:
+      path: a TOML file.
+      preset: one of the config's `[presets.NAME]` (of the default job: quick, full), applied over it.
+      changes: dotted keys to values, applied last.
+
+    Raises:
+      InputError: the file cannot be read, or a key or value is not allowed; the message names it.
+    """
+    where = str(path) if path is not None else "the default config"
+    values = _toml(pathlib.Path(path)) if path is not None else {"presets": PRESETS}
+    presets = values.get("presets", {})
+    if preset is not None:
+        if not isinstance(presets, dict) or preset not in presets:
+            there = f"it has {', '.join(presets)}" if presets else "it has none"
+            raise InputError(f"{where} has no preset {preset!r}; {there}.")
+        values = _merged(values, presets[preset])
+        where += f" with preset {preset}"
+    for key, value in (changes or {}).items():
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = _merged(values, nested)
+    # What is stored with a run is what it does, not what it might have done.
+    return validated({k: v for k, v in values.items() if k != "presets"}, where)
+
+
+def validated(values: Mapping[str, Any], where: str) -> Config:
+    """Returns `values` as a config.
+
+    Raises:
+      InputError: with the first thing that is wrong, and `where` it is.
+    """
+    try:
+        return Config.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"] if part not in ("int", "tuple[str, ...]")]
+        key = ".".join(place)
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{where}: unknown key `{key}`; {_nearest(key)}") from None
+        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+        raise InputError(f"{where}: `{key}`: {first['msg'][0].lower()}{first['msg'][1:]}{got}.") from None
+
+
+def dump(config: Config) -> str:
+    """Returns the config as TOML; `load` reads it back as it was."""
+    return tomli_w.dumps(config.model_dump(mode="json"))
+
+
+def difference(one: Config, other: Config) -> list[str]:
+    """Returns a line for each key that two configs disagree on."""
+    first, second = dict(_flat(one.model_dump())), dict(_flat(other.model_dump()))
+    return [f"{key}: {first[key]!r} against {second[key]!r}" for key in first if first[key] != second[key]]
+
+
+def known_keys() -> list[str]:
+    """Returns every dotted key of a config."""
+    return [key for key, _ in _flat(Config().model_dump())]
+
+
+def _toml(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; name a TOML config, or none for the default job.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; name a TOML config in it.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}; mend that line.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else "`jaxmeta train --help` lists the keys."

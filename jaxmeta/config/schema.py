@@ -1,0 +1,156 @@
+"""The typed config: every setting of a run, its default, and what it means.
+
+The defaults are the embedded job: the month of a date, in languages never seen, on real CLDR data.
+"""
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
+
+Count = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Section(pydantic.BaseModel):
+    """A part of the config: frozen, and closed to keys it does not know."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class TaskConfig(Section):
+    """What is learned, and what an episode looks like."""
+
+    source: Literal["cldr", "tsv", "sinusoid"] = "cldr"
+    """Where tasks come from."""
+    cldr: Literal["month", "weekday", "kind"] = "month"
+    """Which task of the CLDR."""
+    path: str = ""
+    """A TSV file with the columns language, split, label, text; a relative path is looked up in JAXMETA_DATA too."""
+    parallel: bool = False
+    """Whether row k of a split is the same sentence in every language of the TSV file."""
+    shots: Count = 2
+    """Support examples for each class (for a sinusoid: in all)."""
+    queries: Count = 4
+    """Query examples for each class (for a sinusoid: in all)."""
+    tasks_per_step: Count = 8
+    """Tasks in one outer step."""
+    temperature: Rate = 1.0
+    """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
+    test_languages: int | tuple[str, ...] = 40
+    """Languages held out for the final judgement: how many, or which."""
+    dev_languages: int | tuple[str, ...] = 20
+    """Languages held out to choose settings on: how many, or which."""
+
+
+class TokenizerConfig(Section):
+    """How text becomes numbers."""
+
+    kind: Literal["bytes", "sentencepiece"] = "bytes"
+    """Raw UTF-8 bytes, or a SentencePiece model trained on the train languages alone."""
+    length: Count = 96
+    """Tokens of a text; what is beyond is cut."""
+    vocab_size: Count = 2000
+    """Pieces (SentencePiece only)."""
+
+
+class ModelConfig(Section):
+    """The model."""
+
+    kind: Literal["transformer", "mlp"] = "transformer"
+    """A Transformer encoder for text, a multilayer perceptron for numbers."""
+    width: Count = 64
+    """Size of the hidden vectors."""
+    layers: Count = 2
+    """Transformer blocks, or hidden layers."""
+    heads: Count = 4
+    """Attention heads."""
+    window: Count = 5
+    """Neighbouring tokens that are embedded together."""
+    stride: Count = 2
+    """The Transformer reads every so many tokens."""
+
+
+class TrainConfig(Section):
+    """Training. Every trained method gets the same budget: what `steps` of joint training cost in gradient examples."""
+
+    steps: Count = 600
+    """Steps of joint training; the budget of every method."""
+    warm_start: float = Field(default=0.4, ge=0, lt=1)
+    """The share of the budget that meta-learners spend on joint training first."""
+    seeds: Count = 1
+    """How many training seeds."""
+    learning_rate: Rate = 3e-3
+    """Peak of the outer optimizer's learning rate (AdamW, warm-up, cosine decay)."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Of the outer optimizer."""
+    clip: Rate = 1.0
+    """Largest norm of the outer gradient."""
+    log_every: Count = 20
+    """Steps between log lines."""
+    save_every: Count = 100
+    """Steps between checkpoints."""
+
+
+class InnerConfig(Section):
+    """Adaptation during meta-training."""
+
+    steps: Count = 5
+    """Inner steps of gradient-based meta-learners."""
+    learning_rate: Rate = 0.05
+    """Of the inner optimizer."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """The inner optimizer."""
+    memory: Literal["none", "per_step"] = "none"
+    """What is kept for the outer derivative."""
+
+
+class EvaluateConfig(Section):
+    """The judgement."""
+
+    metric: str = "accuracy"
+    """The score: accuracy, macro_f1 (classification), mse (regression)."""
+    methods: tuple[str, ...] = (
+        "zero_shot",
+        "target_only",
+        "joint_finetune",
+        "source_and_target",
+        "linear_head",
+        "prototypes",
+        "ridge",
+        "maml",
+    )
+    """Which methods are trained and judged."""
+    main: str = "ridge"
+    """The method that `jaxmeta adapt` uses."""
+    draws: Count = 3
+    """Draws of shots for each test language."""
+    dev_draws: Count = 1
+    """Draws of shots for each dev language."""
+    steps: tuple[int, ...] = (0, 5, 10, 20, 40)
+    """Inner steps tried on the dev languages."""
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    """Inner learning rates (Adam) tried on the dev languages by methods that fine-tune."""
+    sgd_learning_rates: tuple[float, ...] = (0.02, 0.05, 0.1)
+    """Inner learning rates tried on the dev languages by methods that were meta-trained with SGD."""
+    shot_curve: tuple[int, ...] = (1, 2, 4)
+    """Shots of the score-against-shots figure; empty for no such figure."""
+    max_queries: Count = 96
+    """Most test rows of a language."""
+    tasks_at_once: Count = 4
+    """Tasks that are adapted side by side."""
+
+
+class Config(Section):
+    """A whole run."""
+
+    name: str = Field(default="cldr_months", pattern=r"^[\w.-]+$")
+    """Names the run and its folder."""
+    seed: int = Field(default=0, ge=0)
+    """Everything random follows from it."""
+    task: TaskConfig = TaskConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    inner: InnerConfig = InnerConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()

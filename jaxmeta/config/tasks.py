@@ -1,0 +1,148 @@
+"""Where a config's tasks come from: text in many languages, or sine waves."""
+
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmeta import data
+from jaxmeta.config.schema import Config
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.types import Batch, Episode
+from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, TextEpisodes, Tokenizer
+
+# Dev and test waves are numbered apart.
+_WAVES = {"dev": 1_000_000, "test": 0}
+
+
+class TextTasks:
+    """Tasks of classification, one for each language (implements `run.plan.Tasks`)."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.corpus = read_corpus(config)
+        languages = self.corpus.languages()
+        self.split: LanguageSplit = data.split_languages(
+            languages,
+            test=config.task.test_languages,
+            dev=config.task.dev_languages,
+            seed=config.seed,
+        )
+        self.overlap = data.check_overlap(self.corpus, self.split)
+        self.tokenizer = make_tokenizer(config, self.corpus, self.split)
+        self.judged = self._episodes(config.seed)
+
+    def batches(self, seed: int, first: int) -> Callable[[int], Iterator[Episode]]:
+        """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
+        # Training seeds draw other episodes; the languages and the judged episodes stay.
+        episodes = self.judged if seed == self.config.seed else self._episodes(seed)
+        per_step = self.config.task.tasks_per_step
+        return lambda start: data.batches(episodes, split="train", tasks_per_step=per_step, start=first + start)
+
+    def languages(self, split: str) -> Sequence[str]:
+        """Returns the languages of `split`."""
+        return getattr(self.split, split)
+
+    def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
+        """Returns the `draw`-th few-shot problem of a language."""
+        return self.judged.evaluation_episode(
+            language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
+        )
+
+    def texts(self, language: str, *, shots: int, draw: int) -> tuple[Sequence[str], np.ndarray, Sequence[str], Batch]:
+        """Returns the texts of a test problem: support texts and labels, query texts and their batch."""
+        support, query = self.judged.evaluation_rows(
+            language, shots=shots, draw=draw, split="test", max_queries=self.config.evaluate.max_queries
+        )
+        episode = self.episode(language, shots=shots, draw=draw, split="test")
+        return self.corpus.texts(support), self.corpus.label[support], self.corpus.texts(query), episode.query
+
+    def source(self) -> Batch:
+        """Returns the train rows of the train languages, for baselines that replay them."""
+        return self.judged.pool("train")
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the report says of the data."""
+        train = [text for code in self.split.train for text in self.corpus.texts(self.corpus.rows(code, "train"))]
+        return {
+            "corpus": f"{self.corpus.name}: {len(self.corpus)} rows, {len(self.corpus.languages())} languages",
+            "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
+            "overlap": str(self.overlap),
+            "tokenizer": self.tokenizer.statistics(train),
+        }
+
+    def _episodes(self, seed: int) -> TextEpisodes:
+        task = self.config.task
+        return TextEpisodes(
+            self.corpus, self.tokenizer, self.split,
+            shots=task.shots, queries=task.queries, temperature=task.temperature, seed=seed,
+        )  # fmt: skip
+
+
+class WaveTasks:
+    """Tasks of regression, one for each sine wave (implements `run.plan.Tasks`)."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.counts = {"dev": config.task.dev_languages, "test": config.task.test_languages}
+        for split, count in self.counts.items():
+            if not isinstance(count, int):
+                raise InputError(f"`task.{split}_languages`: waves have no names; give a number of them.")
+        self.waves = Sinusoid(config.task.shots, config.task.queries, config.seed)
+
+    def batches(self, seed: int, first: int) -> Callable[[int], Iterator[Episode]]:
+        """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
+        waves = Sinusoid(self.config.task.shots, self.config.task.queries, seed)
+        per_step = self.config.task.tasks_per_step
+        return lambda start: data.batches(waves, split="train", tasks_per_step=per_step, start=first + start)
+
+    def languages(self, split: str) -> Sequence[str]:
+        """Returns a name for each wave of `split`."""
+        return [f"wave {number}" for number in range(self.counts[split])]  # type: ignore[arg-type]
+
+    def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
+        """Returns a wave at random points to adapt on, and at an even grid to judge on."""
+        number = _WAVES[split] + int(language.removeprefix("wave "))
+        return self.waves.evaluation_episode(number, shots=shots, draw=draw)
+
+
+def read_corpus(config: Config) -> Corpus:
+    """Returns the labelled text of a config.
+
+    Raises:
+      InputError: the file is missing or malformed.
+    """
+    task = config.task
+    if task.source == "cldr":
+        return data.cldr(task.cldr, seed=config.seed)
+    if not task.path:
+        raise InputError('`task.path` is empty; name a TSV file (or set `task.source = "cldr"`).')
+    return data.read_tsv(find_file(task.path), name=config.name, parallel=task.parallel)
+
+
+def find_file(name: str) -> pathlib.Path:
+    """Returns the path of a data file: as it is given, or under the folder that JAXMETA_DATA names.
+
+    Raises:
+      InputError: it is at neither place.
+    """
+    tried = [pathlib.Path(name)]
+    if folder := os.environ.get("JAXMETA_DATA"):
+        tried.append(pathlib.Path(folder) / name)
+    for path in tried:
+        if path.is_file():
+            return path
+    places = " nor at ".join(map(str, tried))
+    hint = "" if folder else " (or set JAXMETA_DATA to the folder it is under)"
+    raise InputError(f"There is no file at {places}; mend `task.path`{hint}.")
+
+
+def make_tokenizer(config: Config, corpus: Corpus, split: LanguageSplit) -> Tokenizer:
+    """Returns the tokenizer of a config; a trained one has seen train rows of train languages alone."""
+    settings = config.tokenizer
+    if settings.kind == "bytes":
+        return data.ByteTokenizer(settings.length)
+    texts = [text for code in split.train for text in corpus.texts(corpus.rows(code, "train"))]
+    return data.SentencePieceTokenizer.train(texts, settings.vocab_size, settings.length)

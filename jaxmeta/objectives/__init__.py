@@ -1,0 +1,6 @@
+"""What a task asks of a model's outputs: a loss to adapt by, and exact scores over many batches."""
+
+from jaxmeta.objectives.classification import classification
+from jaxmeta.objectives.regression import regression
+
+__all__ = ["classification", "regression"]

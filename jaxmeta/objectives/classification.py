@@ -1,0 +1,121 @@
+"""Classification: cross-entropy to learn by; accuracy, macro scores and calibration to be judged by."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxmeta.core.checks import check_positive
+from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
+from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
+
+CONFIDENCE_BINS = 15  # as in Guo et al. 2017
+ABSENT_LOGIT = -1e9  # far enough for a probability of exactly zero, and finite so that no derivative is NaN
+
+
+def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objective:
+    """Judges logits `[N, C]` against classes `[N]`.
+
+    Classes that the batch says are absent (`classes [N, C]`) get no probability and no gradient.
+
+    * `loss`: the mean softmax cross-entropy, and the metric "accuracy".
+    * `counts`: sums over examples: "n"; "confusion" `[C, C]`, a row for each true class and a column for each
+      predicted one; "nll" and "brier" of the unsmoothed targets; and for 15 equal bins of the winning
+      probability "bin_count", "bin_confidence" and "bin_correct".
+    * `scores`: "accuracy"; "macro_precision", "macro_recall" and "macro_f1", the means over the classes that
+      occur among targets or predictions; "nll"; "brier", the squared distance from the one-hot target; "ece",
+      the expected calibration error (Guo et al. 2017, arXiv 1706.04599). All are NaN where there is no
+      example.
+
+    Args:
+      num_classes: C.
+      label_smoothing: the share of each target that is spread evenly over the classes that are present.
+
+    Raises:
+      ValueError: if `num_classes` is not positive, or `label_smoothing` is not in [0, 1).
+    """
+    check_positive("num_classes", num_classes)
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}")
+
+    def prepare(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns logits `[N, C]`, targets `[N]` and mask `[N]` in which padding is harmless."""
+        logits = at_least_float32(outputs)
+        targets = jnp.asarray(batch["targets"])
+        chex.assert_shape(logits, (None, num_classes))
+        chex.assert_shape(targets, logits.shape[:1])
+        mask = real_examples(batch)
+        # Zeroed before anything is computed: a mask on the result alone lets NaN through in the derivative.
+        logits = jnp.where(mask[:, None], logits, jnp.zeros((), logits.dtype))
+        if "classes" in batch:
+            absent = jnp.asarray(ABSENT_LOGIT, logits.dtype)
+            logits = jnp.where(jnp.asarray(batch["classes"], bool), logits, absent)
+        return logits, jnp.where(mask, targets, jnp.zeros((), targets.dtype)), mask
+
+    def smoothed(one_hot: jax.Array, batch: Batch) -> jax.Array:
+        if not label_smoothing:
+            return one_hot
+        present = jnp.ones_like(one_hot)
+        if "classes" in batch:
+            present = jnp.asarray(batch["classes"], bool).astype(one_hot.dtype)
+        spread = present / jnp.maximum(jnp.sum(present, axis=-1, keepdims=True), 1)
+        return (1 - label_smoothing) * one_hot + label_smoothing * spread
+
+    def loss(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, Metrics]:
+        logits, targets, mask = prepare(outputs, batch)
+        one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
+        losses = optax.softmax_cross_entropy(logits, smoothed(one_hot, batch))
+        correct = (jnp.argmax(logits, axis=-1) == targets).astype(logits.dtype)
+        return masked_mean(losses, mask), {"accuracy": masked_mean(correct, mask)}
+
+    def counts(outputs: ArrayTree, batch: Batch) -> dict[str, jax.Array]:
+        logits, targets, mask = prepare(outputs, batch)
+        one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
+        probabilities = jax.nn.softmax(logits, axis=-1)
+        predicted = jnp.argmax(logits, axis=-1)
+        confidence = jnp.max(probabilities, axis=-1)
+        # Bin b holds the confidences in (b / 15, (b + 1) / 15].
+        bins = jnp.ceil(confidence * CONFIDENCE_BINS).astype(jnp.int32) - 1
+        bins = jnp.clip(bins, 0, CONFIDENCE_BINS - 1)
+        one = mask.astype(jnp.int32)
+
+        def binned(values: jax.Array) -> jax.Array:
+            return jnp.zeros((CONFIDENCE_BINS,), values.dtype).at[bins].add(values)
+
+        return {
+            "n": jnp.sum(one, dtype=jnp.int32),
+            "confusion": jnp.zeros((num_classes, num_classes), jnp.int32).at[targets, predicted].add(one),
+            "nll": masked_sum(optax.softmax_cross_entropy(logits, one_hot), mask),
+            "brier": masked_sum(jnp.sum(jnp.square(probabilities - one_hot), axis=-1), mask),
+            "bin_count": binned(one),
+            "bin_confidence": binned(jnp.where(mask, confidence, jnp.zeros((), confidence.dtype))),
+            "bin_correct": binned(jnp.where(predicted == targets, one, jnp.zeros((), one.dtype))),
+        }
+
+    return Objective(loss, counts, _scores)
+
+
+def _scores(counts: ArrayTree) -> dict[str, float]:
+    totals = {name: np.asarray(value, np.float64) for name, value in counts.items()}
+    n, confusion = totals["n"], totals["confusion"]
+    if n == 0:
+        names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "nll", "brier", "ece")
+        return dict.fromkeys(names, float("nan"))
+    hits, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    occurs = true + predicted > 0
+    scores = {
+        "accuracy": hits.sum() / n,
+        "macro_precision": _ratio(hits, predicted)[occurs].mean(),
+        "macro_recall": _ratio(hits, true)[occurs].mean(),
+        "macro_f1": _ratio(2 * hits, true + predicted)[occurs].mean(),
+        "nll": totals["nll"] / n,
+        "brier": totals["brier"] / n,
+        "ece": np.abs(totals["bin_confidence"] - totals["bin_correct"]).sum() / n,
+    }
+    return {name: float(value) for name, value in scores.items()}
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divides; zero where the denominator is, as scikit-learn has it."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)

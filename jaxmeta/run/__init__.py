@@ -1,0 +1,1 @@
+"""Everything with an effect: the training loop, checkpoints, logs, evaluation and reports."""

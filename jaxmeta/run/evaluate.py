@@ -1,0 +1,138 @@
+"""Judging methods on tasks they never saw: the same tasks, shots and tuning for each."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmeta.core.adapt import adapt
+from jaxmeta.core.types import ArrayTree, Episode, MetaParams, Objective
+from jaxmeta.run.plan import Classical, Judging, Method, Tasks
+
+Progress = Callable[[str], None]
+
+
+class Choice(NamedTuple):
+    """The setting of a method that did best on the dev languages."""
+
+    learning_rate: float
+    steps: int
+
+
+class Grid(NamedTuple):
+    """Scores of a method: `scores[name]` is `[L, D, P]` for languages, draws of shots and numbers of inner steps."""
+
+    scores: dict[str, np.ndarray]
+    counts: ArrayTree  # sums over languages, leaves `[P, ...]`: for calibration
+    seconds: float
+
+
+def evaluator(
+    method: Method, objective: Objective, steps: Sequence[int], tasks_at_once: int
+) -> Callable[[jax.Array, MetaParams, Any, Episode], ArrayTree]:
+    """Returns a jitted `(key, meta_params, learning_rate, episodes [T, ...]) -> counts`, leaves `[T, P, ...]`.
+
+    One adaptation gives the counts after each of the `P` numbers of inner steps in `steps`.
+    """
+    places = np.asarray(steps, np.int32)
+
+    def one_task(key, meta_params, learning_rate, episode: Episode):
+        algorithm = method.build(learning_rate)
+        states, _ = adapt(algorithm, key, meta_params, episode.support, num_steps=int(places[-1]), trace=True)
+        states = jax.tree.map(lambda leaf: leaf[places], states)
+
+        def judge(state):
+            outputs = algorithm.predict(meta_params, state, episode.query["inputs"])
+            return objective.counts(outputs, episode.query)
+
+        return jax.lax.map(judge, states)
+
+    @jax.jit
+    def all_tasks(key, meta_params, learning_rate, episodes: Episode):
+        num_tasks = jax.tree.leaves(episodes)[0].shape[0]
+        keys = jax.random.split(key, num_tasks)
+        return jax.lax.map(
+            lambda task: one_task(task[0], meta_params, learning_rate, task[1]),
+            (keys, episodes),
+            batch_size=min(tasks_at_once, num_tasks),
+        )
+
+    return all_tasks
+
+
+def score_grid(
+    run: Callable[..., ArrayTree],
+    objective: Objective,
+    meta_params: MetaParams,
+    learning_rate: float,
+    episodes: Episode,
+    *,
+    shape: tuple[int, int],
+    seed: int,
+) -> Grid:
+    """Runs an `evaluator` on `L * D` episodes and scores each of them.
+
+    Args:
+      run: what `evaluator` returned.
+      objective: turns counts into scores.
+      meta_params: what the method starts from.
+      learning_rate: of the inner optimizer.
+      episodes: leaves `[L * D, ...]`, draws of one language side by side.
+      shape: `(L, D)`.
+      seed: of the methods that draw at random while they adapt.
+    """
+    began = time.monotonic()
+    counts = jax.device_get(run(jax.random.key(seed), meta_params, jnp.float32(learning_rate), episodes))
+    seconds = time.monotonic() - began
+    num_points = jax.tree.leaves(counts)[0].shape[1]
+    cells = [
+        [objective.scores(jax.tree.map(lambda leaf, t=t, p=p: leaf[t, p], counts)) for p in range(num_points)]
+        for t in range(shape[0] * shape[1])
+    ]
+    scores = {
+        name: np.array([[cell[name] for cell in row] for row in cells]).reshape(*shape, num_points)
+        for name in cells[0][0]
+    }
+    return Grid(scores, jax.tree.map(lambda leaf: leaf.sum(axis=0), counts), seconds)
+
+
+def tune(
+    run: Callable[..., ArrayTree],
+    method: Method,
+    objective: Objective,
+    judging: Judging,
+    meta_params: MetaParams,
+    episodes: Episode,
+    *,
+    shape: tuple[int, int],
+    seed: int,
+) -> tuple[Choice, float]:
+    """Chooses the learning rate and the number of inner steps on dev languages; the test languages choose nothing.
+
+    Returns:
+      The choice, and the dev score it had.
+    """
+    sign = 1.0 if judging.higher_is_better else -1.0
+    best, best_score = Choice(method.learning_rates[0], method.steps[-1]), -np.inf
+    for rate in method.learning_rates:
+        grid = score_grid(run, objective, meta_params, rate, episodes, shape=shape, seed=seed)
+        by_steps = grid.scores[judging.metric].mean(axis=(0, 1))
+        for steps, score in zip(method.steps, by_steps, strict=True):
+            # A rate that diverges scores NaN, which no comparison prefers.
+            if sign * score > best_score:
+                best, best_score = Choice(rate, steps), sign * float(score)
+    return best, sign * best_score
+
+
+def classical_grid(classical: Classical, objective: Objective, tasks: Tasks, judging: Judging, *, shots: int) -> Grid:
+    """Scores a method outside JAX on the same test tasks and draws; its `P` is one."""
+    began = time.monotonic()
+    languages = tasks.languages("test")
+    counts = [[classical.counts(language, shots, draw) for draw in range(judging.draws)] for language in languages]
+    cells = [[objective.scores(cell) for cell in row] for row in counts]
+    scores = {name: np.array([[cell[name] for cell in row] for row in cells])[..., None] for name in cells[0][0]}
+    total = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0)[None], *[c for row in counts for c in row])
+    return Grid(scores, total, time.monotonic() - began)

@@ -1,0 +1,103 @@
+"""What a run consists of: phases of training, methods to judge, and how tasks are judged."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from jaxmeta.core.types import ArrayTree, Episode, MetaAlgorithm, MetaLearner, MetaParams, Objective
+
+META, BASELINE = "meta-learner", "baseline"
+
+
+class Phase(NamedTuple):
+    """A stretch of training; several methods may start from, or be read off, the same one."""
+
+    name: str
+    learner: MetaLearner
+    steps: int
+    examples_per_step: int  # examples read in a step, for the progress bar
+    gradients_per_step: float  # gradient examples a step costs: one is the gradient of one example's loss
+    start_from: str | None = None  # an earlier phase whose parameters this one starts with
+
+
+class Method(NamedTuple):
+    """A way to learn a new task from shots.
+
+    `build(learning_rate)` may be called with a traced learning rate, so that one compilation serves every rate tried.
+    """
+
+    name: str
+    kind: str  # META or BASELINE
+    phase: str | None  # whose meta-parameters it starts from; None: nothing was trained
+    build: Callable[[Any], MetaAlgorithm]
+    learning_rates: tuple[float, ...]  # tried on the dev languages, in this order
+    steps: tuple[int, ...]  # inner steps tried, ascending
+    gradients_per_step: int = 0  # gradient examples of one inner step
+    complete: Callable[[MetaParams], MetaParams] = lambda meta_params: meta_params  # adds what its phase did not train
+
+
+class Classical(NamedTuple):
+    """A method outside JAX: reads the texts of an episode, answers with what the objective counts."""
+
+    name: str
+    counts: Callable[[str, int, int], ArrayTree]  # (language, shots, draw) -> counts on the test rows
+
+
+class Tasks(Protocol):
+    """Where tasks come from, for training and for judgement."""
+
+    def batches(self, seed: int, first: int) -> Callable[[int], Iterator[Episode]]:
+        """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
+        ...
+
+    def languages(self, split: str) -> Sequence[str]:
+        """Returns the names of the tasks that are judged in `split`, "dev" or "test"."""
+        ...
+
+    def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
+        """Returns one few-shot problem."""
+        ...
+
+
+class Judging(NamedTuple):
+    """How methods are judged."""
+
+    metric: str  # a score of the objective
+    higher_is_better: bool
+    shots: int
+    draws: int
+    dev_draws: int
+    shot_curve: tuple[int, ...]
+    tasks_at_once: int
+
+
+class Experiment(NamedTuple):
+    """A whole run, ready to go."""
+
+    name: str
+    seed: int
+    training_seeds: tuple[int, ...]
+    phases: tuple[Phase, ...]
+    methods: tuple[Method, ...]
+    classical: tuple[Classical, ...]
+    main: str  # the method that `adapt` uses; its phase's parameters are the run's result
+    tasks: Tasks
+    objective: Objective
+    judging: Judging
+    log_every: int
+    save_every: int
+    data_facts: dict[str, Any]  # overlap report, tokenizer statistics: for the report
+
+
+def chain_of(phases: Sequence[Phase], name: str | None) -> list[Phase]:
+    """Returns the phase called `name` and all that it builds on, the first one first."""
+    by_name = {phase.name: phase for phase in phases}
+    chain: list[Phase] = []
+    while name is not None:
+        chain.insert(0, by_name[name])
+        name = by_name[name].start_from
+    return chain
+
+
+def training_cost(phases: Sequence[Phase], name: str | None) -> float:
+    """Returns the gradient examples that training a phase took, with all that it builds on."""
+    return sum(phase.steps * phase.gradients_per_step for phase in chain_of(phases, name))

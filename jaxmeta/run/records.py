@@ -1,0 +1,129 @@
+"""Reading back what a run wrote, `evaluation.json` and `metrics.jsonl`, and checking it first."""
+
+import json
+import os
+import pathlib
+from typing import Annotated, Any
+
+import pydantic
+
+from jaxmeta.core.checks import InputError
+
+_Pair = Annotated[list[float], pydantic.Field(min_length=2, max_length=2)]
+_AGAIN = "run `jaxmeta evaluate` to write it again"
+
+
+class _Compute(pydantic.BaseModel):
+    gradient_examples: float
+    seconds: float
+
+
+class _Method(pydantic.BaseModel):
+    metric: str
+    mean: float
+    ci95: _Pair
+    worst_quartile: float
+    per_language: dict[str, float] = pydantic.Field(min_length=1)
+    compute: _Compute
+    kind: str = ""
+
+
+class _Paired(pydantic.BaseModel):
+    mean: float
+    ci95: _Pair
+    wins: int
+    losses: int
+
+
+class _Point(pydantic.BaseModel):
+    x: float
+    mean: float
+    ci95: _Pair
+
+
+class _Fit(pydantic.BaseModel):
+    x: list[float]
+    truth: list[float]
+    support_x: list[float]
+    support_y: list[float]
+    predictions: dict[str, list[float]]
+
+
+class _Evaluation(pydantic.BaseModel):
+    """What `evaluation.json` must hold; keys beyond these are left alone."""
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    languages: list[str] = pydantic.Field(min_length=1)
+    training_seeds: list[int]
+    shot_seeds: list[int]
+    shots: int
+    methods: dict[str, _Method] = pydantic.Field(min_length=1)
+    paired: dict[str, _Paired]
+    best_meta_learner: str | None
+    best_baseline: str | None
+    verdict: str
+    curves: dict[str, dict[str, list[_Point]]] = {}
+    fits: list[_Fit] = []
+    calibration: dict[str, dict[str, float]] = {}
+    data: dict[str, Any] = {}
+
+
+def read_evaluation(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads and checks `<folder>/evaluation.json`.
+
+    Raises:
+      InputError: the file is missing, is no JSON, or lacks something; the message names the place in it.
+    """
+    path = pathlib.Path(folder) / "evaluation.json"
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; run `jaxmeta evaluate {path.parent}` to write it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {_AGAIN}") from None
+    try:
+        checked = _Evaluation.model_validate(evaluation, strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole file"
+        raise InputError(f"{path}: `{place}`: {first['msg'].lower()}; {_AGAIN}") from None
+    for key in ("best_meta_learner", "best_baseline"):
+        name = getattr(checked, key)
+        if name and name not in checked.methods:
+            raise InputError(f"{path}: `{key}` names {name!r}, which is not among `methods`; {_AGAIN}")
+    for index, fit in enumerate(checked.fits):
+        lengths = {len(fit.x), len(fit.truth), *map(len, fit.predictions.values())}
+        if len(lengths) > 1 or len(fit.support_x) != len(fit.support_y):
+            raise InputError(f"{path}: `fits.{index}`: x and y differ in length; {_AGAIN}")
+    return evaluation
+
+
+def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Reads the training lines of `<folder>/metrics.jsonl`: those with a phase, a step and a loss.
+
+    No file gives no lines. A kill may cut a line, and a resumed run goes on behind the cut, so a line that is
+    no JSON is left out: it holds at most one point of a curve.
+
+    Raises:
+      InputError: a line is JSON, but no object, so the file is none of ours.
+    """
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if not isinstance(record, dict):
+            raise InputError(f"{path}, line {number}: not a JSON object; delete that line or train again")
+        if not record.get("final") and {"phase", "step", "loss"} <= record.keys():
+            records.append(record)
+    return records

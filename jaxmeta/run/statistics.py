@@ -1,0 +1,166 @@
+"""Intervals for scores over languages: the language, not the example, is what we generalise to.
+
+Shapes: `L` languages, `R` repetitions of one language (training seeds x draws of the support set).
+
+A score grid is `[L, R]`; a plain `[L]` is read as one repetition each. A non-finite score makes the numbers
+that depend on it `nan`: it is shown, not dropped.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxmeta.core.checks import check_positive
+
+_CHUNK = 4_000_000  # draws held in memory at once
+
+
+class Interval(NamedTuple):
+    """A mean and the ends of its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Paired(NamedTuple):
+    """How much better one method is than another: above zero, the first one is better."""
+
+    mean: float
+    low: float
+    high: float
+    wins: int  # languages where the first method has the better mean score
+    losses: int  # languages where it has the worse one; ties are neither
+
+
+class Worst(NamedTuple):
+    """The language that is served worst, and its mean score."""
+
+    language: str
+    score: float
+
+
+def bootstrap_interval(
+    scores: npt.ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Bootstraps the mean of `scores [L, R]` in two stages: languages, then repetitions within each.
+
+    The interval is the percentile one. It answers "what would other languages give", so it stays wide however
+    many examples and repetitions each language has. Two things to know: repetitions that are drawn anew
+    inside a language make it a little wide where repetitions vary more than languages do, and with few
+    languages it is too narrow, as every percentile interval is: at `level` 0.95 it holds the truth in 80 to
+    85% of cases with four languages, in 89% with eight, in 93% with thirty.
+
+    Args:
+      scores: `[L, R]`.
+      level: the share of cases in which the interval should hold the truth.
+      resamples: how many times the grid is drawn anew.
+      seed: of the draws; grids of one shape and seed are drawn alike.
+
+    Returns:
+      The mean of the grid and the ends of the interval.
+
+    Raises:
+      ValueError: an empty grid, a grid with more than two axes, a `level` outside (0, 1).
+
+    See Davison and Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
+    """
+    grid = _grid("scores", scores)
+    return _interval(grid, level, resamples, np.random.default_rng(seed))
+
+
+def bootstrap_by_language(
+    scores: npt.ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> list[Interval]:
+    """Bootstraps the mean of every language of `scores [L, R]` over its own repetitions alone.
+
+    These are error bars for a figure. With three repetitions they say how far seeds and shots differ, and
+    little more; with one they have no width.
+    """
+    grid = _grid("scores", scores)
+    rng = np.random.default_rng(seed)
+    # One row is a grid whose repetitions are the outer unit: `[R, 1]`.
+    return [_interval(row[:, None], level, resamples, rng) for row in grid]
+
+
+def paired_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    higher_is_better: bool = True,
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Paired:
+    """Compares method `a` with method `b`, cell by cell of the same `[L, R]` grid.
+
+    The sign is that of merit: the mean is `a - b` where a higher score is better and `b - a` where a lower
+    one is, so a mean above zero always speaks for `a`.
+
+    Raises:
+      ValueError: grids of different shapes, and what `bootstrap_interval` raises.
+    """
+    first, second = _grid("a", a), _grid("b", b)
+    if first.shape != second.shape:
+        raise ValueError(f"`a` and `b` must have the same shape, got {first.shape} and {second.shape}")
+    difference = first - second if higher_is_better else second - first
+    by_language = difference.mean(1)
+    interval = bootstrap_interval(difference, level=level, resamples=resamples, seed=seed)
+    return Paired(*interval, wins=int((by_language > 0).sum()), losses=int((by_language < 0).sum()))
+
+
+def worst_language(scores: npt.ArrayLike, languages: Sequence[str], *, higher_is_better: bool = True) -> Worst:
+    """Returns the language of `scores [L, R]` with the worst mean over its repetitions."""
+    means = _grid("scores", scores).mean(1)
+    if len(languages) != len(means):
+        raise ValueError(f"`languages` must name every row, got {len(languages)} names for {len(means)} rows")
+    index = int(_worst_first(means, higher_is_better)[0])
+    return Worst(languages[index], float(means[index]))
+
+
+def worst_quartile(scores: npt.ArrayLike, *, higher_is_better: bool = True) -> float:
+    """Returns the mean score of the worst quarter (rounded up) of the languages of `scores [L, R]`."""
+    means = _grid("scores", scores).mean(1)
+    quarter = -(-len(means) // 4)
+    return float(means[_worst_first(means, higher_is_better)[:quarter]].mean())
+
+
+def _grid(name: str, scores: npt.ArrayLike) -> np.ndarray:
+    grid = np.asarray(scores, np.float64)
+    if grid.ndim == 1:
+        grid = grid[:, None]
+    if grid.ndim != 2 or grid.size == 0:
+        raise ValueError(f"`{name}` must be a grid of languages x repetitions, got shape {grid.shape}")
+    return grid
+
+
+def _worst_first(means: np.ndarray, higher_is_better: bool) -> np.ndarray:
+    badness = -means if higher_is_better else means
+    # A score that is not a number is worse than any number.
+    return np.argsort(-np.where(np.isnan(badness), np.inf, badness), kind="stable")
+
+
+def _interval(grid: np.ndarray, level: float, resamples: int, rng: np.random.Generator) -> Interval:
+    check_positive("resamples", resamples)
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1, got {level}")
+    if not np.isfinite(grid).all():
+        return Interval(np.nan, np.nan, np.nan)
+    tail = (1 - level) / 2
+    low, high = np.quantile(_resampled_means(grid, resamples, rng), [tail, 1 - tail])
+    return Interval(float(grid.mean()), float(low), float(high))
+
+
+def _resampled_means(grid: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns `resamples` means `[resamples]` of grids drawn from `grid [L, R]`."""
+    num_languages, num_repetitions = grid.shape
+    means = np.empty(resamples)
+    chunk = max(1, _CHUNK // grid.size)
+    for start in range(0, resamples, chunk):
+        size = min(chunk, resamples - start)
+        languages = rng.integers(num_languages, size=(size, num_languages, 1))
+        repetitions = rng.integers(num_repetitions, size=(size, num_languages, num_repetitions))
+        means[start : start + size] = grid[languages, repetitions].mean((1, 2))
+    return means

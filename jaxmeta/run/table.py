@@ -1,0 +1,182 @@
+"""The results of an evaluation as a table: for the terminal, for Markdown, and as rows for the report.
+
+An *evaluation* is what `evaluation.json` holds; `jaxmeta.run.report.read_evaluation` reads and checks it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+Evaluation = Mapping[str, Any]
+
+META, BASELINE = "meta-learner", "baseline"
+_STYLES = {META: "bold cyan", BASELINE: "yellow", "": ""}
+_MARKS = {META: "●", BASELINE: "○", "": " "}
+
+
+class Row(NamedTuple):
+    """One method of the table, every cell as the text that is shown."""
+
+    method: str
+    kind: str  # META, BASELINE, or "" where the evaluation does not say
+    mean: str
+    interval: str
+    worst_language: str
+    worst_quartile: str
+    gradient_examples: str
+    seconds: str
+
+
+HEADERS = (
+    "method",
+    "mean",
+    "95% interval",
+    "worst language",
+    "worst quarter",
+    "gradient examples",
+    "seconds",
+)
+
+
+def results_table(evaluation: Evaluation) -> Table:
+    """Returns the table for the terminal, best method first, with the verdict under it.
+
+    Meta-learners carry a filled mark, baselines a hollow one, so the two stay apart without colour.
+    """
+    caption = Text()
+    rows = table_rows(evaluation)
+    if any(row.kind for row in rows):
+        caption.append(f"{_MARKS[META]} {META}   {_MARKS[BASELINE]} {BASELINE}\n", style="dim")
+    caption.append(evaluation["verdict"], style="bold")
+    table = Table(
+        title=Text(title(evaluation), style="bold"),
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    first, *others = HEADERS
+    table.add_column(first, overflow="fold")
+    for header in others:
+        # Headings in two lines and numbers in one leave a narrow terminal the room for names.
+        table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
+    for row in rows:
+        name = Text(f"{_MARKS[row.kind]} {row.method}", style=_STYLES[row.kind])
+        table.add_row(name, *(Text(cell) for cell in cells(row)))
+    return table
+
+
+def markdown_table(evaluation: Evaluation) -> str:
+    """Returns the same table in Markdown: meta-learners in bold, the verdict under it."""
+    lines = ["| " + " | ".join(HEADERS) + " |", "|---" + "|---:" * (len(HEADERS) - 1) + "|"]
+    for row in table_rows(evaluation):
+        name = row.method.replace("|", "\\|")
+        shown = [f"**{name}**" if row.kind == META else name, *cells(row)]
+        lines.append("| " + " | ".join(shown) + " |")
+    return "\n".join([*lines, "", evaluation["verdict"], ""])
+
+
+def table_rows(evaluation: Evaluation) -> list[Row]:
+    """Returns one row for each method, the best first."""
+    show = score_format(evaluation)
+    rows = []
+    for name in ranked(evaluation):
+        method = evaluation["methods"][name]
+        language, score = _worst(method["per_language"], evaluation["higher_is_better"])
+        rows.append(
+            Row(
+                method=name,
+                kind=kind_of(evaluation, name),
+                mean=show(method["mean"]),
+                interval=interval_text(method["ci95"], show),
+                worst_language=f"{show(score)} {language}",
+                worst_quartile=show(method["worst_quartile"]),
+                gradient_examples=_count(method["compute"]["gradient_examples"]),
+                seconds=_count(method["compute"]["seconds"]),
+            )
+        )
+    return rows
+
+
+def title(evaluation: Evaluation) -> str:
+    """Returns one line that says what was measured, in which direction, on how much."""
+    metric = evaluation["metric"]
+    direction = "higher" if evaluation["higher_is_better"] else "lower"
+    counts = (
+        _plural(len(evaluation["languages"]), "held-out language"),
+        _plural(evaluation["shots"], "shot"),
+        _plural(len(evaluation["training_seeds"]), "training seed"),
+        _plural(len(evaluation["shot_seeds"]), "draw") + " of shots",
+    )
+    return f"{evaluation['task']}: {metric} ({direction} is better), {', '.join(counts)}"
+
+
+def ranked(evaluation: Evaluation) -> list[str]:
+    """Returns the names of the methods, the best mean first; one that is not a number comes last."""
+    sign = -1 if evaluation["higher_is_better"] else 1
+
+    def merit(name: str) -> float:
+        mean = evaluation["methods"][name]["mean"]
+        return math.inf if math.isnan(mean) else sign * mean
+
+    return sorted(evaluation["methods"], key=merit)
+
+
+def kind_of(evaluation: Evaluation, name: str) -> str:
+    """Returns META, BASELINE or "": what the method says of itself, or what it was the best of."""
+    said = evaluation["methods"][name].get("kind")
+    if said:
+        return said
+    return {evaluation["best_meta_learner"]: META, evaluation["best_baseline"]: BASELINE}.get(name, "")
+
+
+def score_format(evaluation: Evaluation):
+    """Returns the function that writes a score: one decimal for percents, three for small numbers."""
+    means = [abs(method["mean"]) for method in evaluation["methods"].values()]
+    digits = 1 if max((mean for mean in means if math.isfinite(mean)), default=0.0) >= 10 else 3
+    return lambda value: f"{value:.{digits}f}"
+
+
+def interval_text(ends, show) -> str:
+    """Returns `low - high` with a dash that keeps negative numbers readable."""
+    low, high = ends
+    return f"{show(low)} to {show(high)}"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Returns the texts under `HEADERS`, all but the first."""
+    return (
+        row.mean,
+        row.interval,
+        row.worst_language,
+        row.worst_quartile,
+        row.gradient_examples,
+        row.seconds,
+    )
+
+
+def _worst(per_language: Mapping[str, float], higher_is_better: bool) -> tuple[str, float]:
+    # A score that is not a number is worse than any number.
+    def badness(item: tuple[str, float]) -> float:
+        score = item[1]
+        return math.inf if math.isnan(score) else -score if higher_is_better else score
+
+    return max(per_language.items(), key=badness)
+
+
+def _count(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    for size, suffix in ((1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.2f}{suffix}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
