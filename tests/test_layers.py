@@ -66,9 +66,7 @@ def imports(path: pathlib.Path, root: pathlib.Path = ROOT) -> Iterator[Import]:
                 yield Import(whole, node.lineno, lazy)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             name = ast.unparse(node.args[0]) if node.args else ""
-            literal = (
-                name[1:-1] if name[:1] in ("'", '"') and name[1:-1].replace(".", "").isidentifier() else ""
-            )
+            literal = name[1:-1] if name[:1] in ("'", '"') and name[1:-1].replace(".", "").isidentifier() else ""
             yield Import(literal or "<computed>", node.lineno, lazy)
         inside = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):

@@ -124,12 +124,8 @@ class _Reader(html.parser.HTMLParser):
 def test_every_picture_is_a_file_and_in_the_page(run):
     page = _Reader((run / "report.html").read_text("utf-8"))
     names = {path.name for path in (run / "figures").iterdir()}
-    assert names == {
-        f"{name}.png" for name in ("methods", "gains", "fits", "inner_steps", "shots", "learning_curves")
-    }
-    embedded = [
-        base64.b64decode(address.removeprefix("data:image/png;base64,")) for address in page.addresses
-    ]
+    assert names == {f"{name}.png" for name in ("methods", "gains", "fits", "inner_steps", "shots", "learning_curves")}
+    embedded = [base64.b64decode(address.removeprefix("data:image/png;base64,")) for address in page.addresses]
     assert all(image.startswith(PNG) for image in embedded)
     assert len(set(embedded)) == 2 * len(names)  # one for light, one for dark
     assert {(run / "figures" / name).read_bytes() for name in names} <= set(embedded)
@@ -223,9 +219,7 @@ def _without(*path):
 )
 def test_malformed_results_are_one_sentence_and_no_page(tmp_path, content, message):
     if content is not None:
-        (tmp_path / "evaluation.json").write_bytes(
-            content if isinstance(content, bytes) else content.encode()
-        )
+        (tmp_path / "evaluation.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=message) as caught:
         write_report(tmp_path)
     assert str(tmp_path / "evaluation.json") in str(caught.value)
@@ -281,9 +275,7 @@ def test_gains_keep_room_for_every_language(count, rows):
 
 def test_names_in_any_script_draw_without_a_warning(tmp_path):
     scores = {"ᏣᎳᎩ": 1.0, "$x_{1}$": 2.0, "العربية": 3.0, "ଓଡ଼ିଆ": 4.0}
-    evaluation = _evaluation(
-        1, languages=list(scores), methods={"maml": _method(scores), "joint": _method(scores)}
-    )
+    evaluation = _evaluation(1, languages=list(scores), methods={"maml": _method(scores), "joint": _method(scores)})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_report(_write(tmp_path, evaluation))
