@@ -1,0 +1,87 @@
+"""jaxmeta: meta-learning in JAX. Models that learn a new task, such as a new language, from a few examples.
+
+    import jaxmeta as jm
+
+    algorithm = jm.maml(jm.models.linen(my_module), jm.objectives.classification(5), optax.sgd(0.1))
+    learner = jm.build_learner(algorithm, jm.backprop(algorithm, num_steps=5), optax.adam(1e-3))
+
+Everything named here is a pure function or a plain type. The command line, data and training loops are in
+`jaxmeta.cli`, `jaxmeta.config`, `jaxmeta.data` and `jaxmeta.run`, and are not imported until asked for.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from jaxmeta.algorithms import (
+    LearnedRates,
+    linear_head,
+    maml,
+    protonet,
+    reptile,
+    ridge,
+    source_replay,
+    target_only,
+)
+from jaxmeta.core.adapt import adapt
+from jaxmeta.core.batches import pad_batch, stack_episodes
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.gradients import first_order, forward_over_reverse, reverse
+from jaxmeta.core.learner import build_learner
+from jaxmeta.core.select import everything, matching
+from jaxmeta.core.types import (
+    Episode,
+    GradientEstimator,
+    LearnerState,
+    MetaAlgorithm,
+    MetaLearner,
+    Model,
+    Objective,
+    TaskDistribution,
+)
+from jaxmeta.estimators import backprop, displacement, pooled
+
+if TYPE_CHECKING:
+    from jaxmeta import models, objectives
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Episode",
+    "GradientEstimator",
+    "InputError",
+    "LearnedRates",
+    "LearnerState",
+    "MetaAlgorithm",
+    "MetaLearner",
+    "Model",
+    "Objective",
+    "TaskDistribution",
+    "adapt",
+    "backprop",
+    "build_learner",
+    "displacement",
+    "everything",
+    "first_order",
+    "forward_over_reverse",
+    "linear_head",
+    "maml",
+    "matching",
+    "models",
+    "objectives",
+    "pad_batch",
+    "pooled",
+    "protonet",
+    "reptile",
+    "reverse",
+    "ridge",
+    "source_replay",
+    "stack_episodes",
+    "target_only",
+]
+
+
+def __getattr__(name: str):
+    # Flax is half of the time that importing everything takes; who brings another model never pays it.
+    if name in ("models", "objectives"):
+        return importlib.import_module(f"jaxmeta.{name}")
+    raise AttributeError(f"module 'jaxmeta' has no attribute {name!r}")

@@ -37,13 +37,24 @@ def load(path: Path | None = None, *, preset: str | None = None, changes: Mappin
             raise InputError(f"{where} has no preset {preset!r}; {there}.")
         values = _merged(values, presets[preset])
         where += f" with preset {preset}"
-    for key, value in (changes or {}).items():
+    # What is stored with a run is what it does, not what it might have done.
+    config = validated({k: v for k, v in values.items() if k != "presets"}, where)
+    return changed(config, changes or {}, where)
+
+
+def changed(config: Config, changes: Mapping[str, Any], where: str) -> Config:
+    """Returns `config` with the values of some dotted keys replaced.
+
+    Raises:
+      InputError: a key or a value is not allowed.
+    """
+    values = config.model_dump()
+    for key, value in changes.items():
         nested: Any = value
         for part in reversed(key.split(".")):
             nested = {part: nested}
         values = _merged(values, nested)
-    # What is stored with a run is what it does, not what it might have done.
-    return validated({k: v for k, v in values.items() if k != "presets"}, where)
+    return validated(values, where)
 
 
 def validated(values: Mapping[str, Any], where: str) -> Config:
@@ -55,13 +66,17 @@ def validated(values: Mapping[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"] if part not in ("int", "tuple[str, ...]")]
-        key = ".".join(place)
-        if first["type"] == "extra_forbidden":
-            raise InputError(f"{where}: unknown key `{key}`; {_nearest(key)}") from None
-        got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-        raise InputError(f"{where}: `{key}`: {first['msg'][0].lower()}{first['msg'][1:]}{got}.") from None
+        raise refusal(error, where) from None
+
+
+def refusal(error: pydantic.ValidationError, where: str) -> InputError:
+    """Returns the first thing that pydantic refused as a sentence."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part not in ("int", "tuple[str, ...]"))
+    if first["type"] == "extra_forbidden":
+        return InputError(f"{where}: unknown key `{key}`; {nearest_key(key)}")
+    got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
+    return InputError(f"{where}: `{key}`: {first['msg'][0].lower()}{first['msg'][1:]}{got}.")
 
 
 def dump(config: Config) -> str:
@@ -111,6 +126,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _nearest(key: str) -> str:
+def nearest_key(key: str) -> str:
+    """Returns a hint for a key that does not exist."""
     close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
     return f"did you mean `{close[0]}`?" if close else "`jaxmeta train --help` lists the keys."

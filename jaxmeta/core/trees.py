@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import ArrayTree
+from jaxmeta.core.types import ArrayTree, Batch
 
 
 def strip_weak_types(tree: ArrayTree) -> ArrayTree:
@@ -26,6 +26,16 @@ def mean_over_tasks(tree: ArrayTree) -> ArrayTree:
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
 
 
-def joined(first: ArrayTree, second: ArrayTree) -> ArrayTree:
-    """Joins two batches of the same structure along the example axis: `[S, ...]`, `[Q, ...]` to `[S+Q, ...]`."""
+def joined(first: Batch, second: Batch) -> dict:
+    """Joins two batches along the example axis: leaves `[S, ...]` and `[Q, ...]` to `[S + Q, ...]`.
+
+    A `mask` or `classes` that only one of them has is all true for the other, which is what leaving it out means.
+    """
+    first, second = _completed(first, second), _completed(second, first)
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=0), first, second)
+
+
+def _completed(batch: Batch, other: Batch) -> dict:
+    size = jax.tree.leaves(batch)[0].shape[0]
+    missing = [name for name in ("mask", "classes") if name in other and name not in batch]
+    return {**batch, **{name: jnp.ones((size, *other[name].shape[1:]), bool) for name in missing}}

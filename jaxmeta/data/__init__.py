@@ -4,7 +4,7 @@ Everything here runs on the host with numpy. Babel, SentencePiece and grain are 
 """
 
 from jaxmeta.core.batches import pad_batch, stack_episodes
-from jaxmeta.data.cldr import cldr
+from jaxmeta.data.cldr import CLDR_TASKS, cldr
 from jaxmeta.data.corpus import SPLITS, Corpus
 from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.loader import batches
@@ -14,6 +14,7 @@ from jaxmeta.data.tokenize import ByteTokenizer, SentencePieceTokenizer, Tokeniz
 from jaxmeta.data.tsv import read_plain, read_shots, read_tsv
 
 __all__ = [
+    "CLDR_TASKS",
     "SPLITS",
     "ByteTokenizer",
     "Corpus",

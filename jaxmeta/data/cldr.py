@@ -15,7 +15,7 @@ from jaxmeta.core.checks import InputError, check_not_negative, check_one_of, ch
 from jaxmeta.data.corpus import SPLITS, Corpus
 from jaxmeta.data.streams import digest, stream
 
-TASKS = ("month", "weekday", "kind")
+CLDR_TASKS = ("month", "weekday", "kind")
 MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
@@ -206,7 +206,7 @@ def cldr(
         test: the same for test.
         seed: what the draw of rows and of splits depends on.
     """
-    check_one_of("task", task, TASKS)
+    check_one_of("task", task, CLDR_TASKS)
     check_positive("train", train)
     check_not_negative("dev", dev)
     check_not_negative("test", test)

@@ -14,7 +14,7 @@ class TextEncoder(nn.Module):
     """Reads tokens `[N, L]` (int, 0 is padding), answers `[N, outputs]`; `features` gives `[N, width]`.
 
     Tokens are embedded with their neighbours (a window of `window` tokens, one matrix product) and the sequence is
-    then read at every `stride`-th place, so that bytes cost a Transformer what pieces would (compare CANINE, Clark et
+    then read in groups of `stride` places, so that bytes cost a Transformer what pieces would (compare CANINE, Clark et
     al. 2022). Padding is masked at every step: it changes no number. Attention is written with plain products and a
     softmax, which can be differentiated twice. The activation is a ReLU: on a CPU, differentiating the tanh in a GELU
     takes longer than the two matrix products around it.
@@ -63,19 +63,17 @@ class TextEncoder(nn.Module):
         if self.window > 1:
             before = (self.window - 1) // 2
             padded = jnp.pad(x, ((0, 0), (before, self.window - 1 - before), (0, 0)))
-            x = nn.relu(sum_of_windows(padded, length, self.window, self.stride, self.stem))
-        elif self.stride > 1:
-            x = x[:, :: self.stride]
-        # A place is real when any of the tokens it stands for is.
+            windows = jnp.concatenate([padded[:, i : i + length] for i in range(self.window)], axis=-1)
+            x = nn.relu(self.stem(windows)) * real[..., None].astype(x.dtype)
+        if self.stride == 1:
+            return x, real
+        # A place is real when any of its tokens is. Its largest responses stand for it, so that a word is the same
+        # word wherever it begins.
         missing = -length % self.stride
+        x = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
+        x = x.reshape(x.shape[0], -1, self.stride, x.shape[-1]).max(axis=2)
         real = jnp.pad(real, ((0, 0), (0, missing))).reshape(real.shape[0], -1, self.stride).any(axis=-1)
         return x, real
-
-
-def sum_of_windows(padded, length, window, stride, dense):
-    """Applies `dense` to every `stride`-th window: `[N, length + window - 1, D]` to `[N, length / stride, D]`."""
-    slices = [padded[:, i : i + length : stride] for i in range(window)]
-    return dense(jnp.concatenate(slices, axis=-1))
 
 
 class Block(nn.Module):

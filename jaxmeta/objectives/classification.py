@@ -66,14 +66,14 @@ def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objecti
         logits, targets, mask = prepare(outputs, batch)
         one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
         losses = optax.softmax_cross_entropy(logits, smoothed(one_hot, batch))
-        correct = (jnp.argmax(logits, axis=-1) == targets).astype(logits.dtype)
+        correct = (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(logits.dtype)
         return masked_mean(losses, mask), {"accuracy": masked_mean(correct, mask)}
 
     def counts(outputs: ArrayTree, batch: Batch) -> dict[str, jax.Array]:
         logits, targets, mask = prepare(outputs, batch)
         one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
         probabilities = jax.nn.softmax(logits, axis=-1)
-        predicted = jnp.argmax(logits, axis=-1)
+        predicted = jnp.argmax(logits, axis=-1).astype(targets.dtype)
         confidence = jnp.max(probabilities, axis=-1)
         # Bin b holds the confidences in (b / 15, (b + 1) / 15].
         bins = jnp.ceil(confidence * CONFIDENCE_BINS).astype(jnp.int32) - 1

@@ -1,0 +1,209 @@
+"""The command line: train, evaluate, adapt, predict, data."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import pydantic
+import tyro
+
+import jaxmeta
+from jaxmeta.config.commands import (
+    adapt_run,
+    check_data,
+    evaluate_run,
+    list_data,
+    predict_texts,
+    show_data,
+    train_run,
+)
+from jaxmeta.config.read import changed, load, nearest_key, refusal
+from jaxmeta.config.schema import Config
+from jaxmeta.core.checks import InputError
+from jaxmeta.run.loop import TrainingError
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Meta-train every method of a config, judge them on held-out tasks, and write a report.
+
+    Without a config it runs the embedded job: the month of a date in 40 languages never seen. A folder with an
+    unfinished run of the same config is continued.
+    """
+
+    config_file: tyro.conf.Positional[str | None] = None
+    """A TOML file; none for the embedded job."""
+    out: str | None = None
+    """The run folder; runs/NAME by default."""
+    preset: str | None = None
+    """A named set of changes from the config (of the embedded job: quick, full)."""
+    steps: int | None = None
+    """Short for --train.steps."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Judge a finished run again, and write its report again."""
+
+    run: tyro.conf.Positional[str]
+    """The run folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapt:
+    """Adapt a trained run to a new language from a few labelled lines."""
+
+    run: tyro.conf.Positional[str]
+    """The run folder."""
+    shots: str
+    """A TSV file with the columns label and text."""
+    out: str
+    """Where to write the adapted model."""
+    method: str | None = None
+    """A method of the run; its main one by default."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Label lines of text with an adapted model: one line each of label, probability, text."""
+
+    model: tyro.conf.Positional[str]
+    """The folder that `jaxmeta adapt` wrote."""
+    input: str = "-"
+    """A text file, one text in a line; - for standard input."""
+    all: bool = False
+    """Print the probability of every label instead of the best one's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """List what data there is, show examples of it, or check a file."""
+
+    action: tyro.conf.Positional[Literal["list", "show", "check"]]
+    """What to do."""
+    what: tyro.conf.Positional[str | None] = None
+    """A CLDR task (month, weekday, kind) or a TSV file."""
+    rows: int = 10
+    """Examples to show."""
+
+
+COMMANDS = {"train": Train, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
+
+
+# How tyro reports what pydantic refused.
+_INVALID = re.compile(
+    r"config\.?([\w.]*): \d+ validation errors? for \w+ (\S+) (.*?) \[type=.*?input_value=(.*?), input_type"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 where training failed, 2 for bad input, 130 for Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _run(_parsed(arguments))
+    except InputError as error:
+        return _complain(error, 2)
+    except TrainingError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        return _complain("stopped; the same command goes on from the last checkpoint.", 130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); Python must not complain when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _run(command) -> None:
+    match command:
+        case Train():
+            train_run(command.config, command.out)
+        case Evaluate():
+            evaluate_run(command.run)
+        case Adapt():
+            adapt_run(command.run, command.shots, command.out, command.method)
+        case Predict():
+            predict_texts(command.model, command.input, every_label=command.all)
+        case Data(action="list"):
+            list_data()
+        case Data(action="show"):
+            show_data(command.what, command.rows)
+        case Data(action="check"):
+            check_data(command.what)
+
+
+def _parsed(arguments: list[str]):
+    """Parses arguments with tyro; for `train`, over the values of the config file and the preset."""
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            if name not in COMMANDS:
+                # Unknown words and the overall help; a known command never comes here.
+                tyro.extras.subcommand_cli_from_dict(
+                    COMMANDS, prog="jaxmeta", description=(jaxmeta.__doc__ or "").split("\n")[0], args=[name]
+                )
+            default = _train_default(rest) if name == "train" else None
+            command = tyro.cli(
+                COMMANDS[name],
+                prog=f"jaxmeta {name}",
+                args=rest,
+                default=default,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as end:
+        if end.code:
+            raise InputError(_sentence(errors.getvalue(), name)) from None
+        raise
+    except pydantic.ValidationError as error:
+        raise refusal(error, "the command line") from None
+    if isinstance(command, Train) and command.steps is not None:
+        changes = {"train.steps": command.steps}
+        return dataclasses.replace(command, config=changed(command.config, changes, "the command line"))
+    return command
+
+
+def _train_default(rest: list[str]) -> Train:
+    # The config and the preset decide what the other options default to, so they are read before the rest.
+    config_file = rest[0] if rest and not rest[0].startswith("-") else None
+    preset = None
+    for place, word in enumerate(rest):
+        if word.startswith("--preset="):
+            preset = word.removeprefix("--preset=")
+        elif word == "--preset" and place + 1 < len(rest):
+            preset = rest[place + 1]
+    return Train(config_file=config_file, preset=preset, config=load(config_file, preset=preset))
+
+
+def _sentence(complaint: str, command: str) -> str:
+    """Turns the box that tyro draws around a complaint into a sentence."""
+    lines = [line.strip(" │╭╮╰╯") for line in complaint.splitlines()][1:]
+    rules = [place for place, line in enumerate(lines) if re.fullmatch(r"[─-]{5,}", line)]
+    # With a plain terminal the first rule stands above the complaint; the next one ends it.
+    first = rules[0] + 1 if rules[:1] == [0] else 0
+    last = next((place for place in rules if place >= first), len(lines))
+    what = " ".join(" ".join(lines[first:last]).split()).rstrip(".")
+    if invalid := _INVALID.search(what):
+        section, key, reason, value = invalid.groups()
+        key = ".".join(part for part in (section, key) if part)
+        return f"the command line: `{key}`: {reason[0].lower()}{reason[1:]}, got {value}."
+    unknown = re.match(r"Unrecognized options: --([^\s,=]+)", what)
+    if unknown and command == "train":
+        return f"the command line: unknown key `{unknown[1]}`; {nearest_key(unknown[1])}"
+    more = f"jaxmeta {command} --help" if command in COMMANDS else "jaxmeta --help"
+    return f"the command line: {what[0].lower()}{what[1:]}; see `{more}`."
+
+
+def _complain(what: object, code: int) -> int:
+    print(f"jaxmeta: {what}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

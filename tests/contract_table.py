@@ -1,0 +1,199 @@
+"""One row for every algorithm with the estimator that trains it; `test_contracts.py` holds each to the same contracts.
+
+A new algorithm adds a row: a name, what builds it from a `Setting` with small arguments, and its estimator.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxmeta import algorithms, estimators
+from jaxmeta.algorithms import LearnedRates
+from jaxmeta.core.gradients import first_order, reverse
+from jaxmeta.core.select import matching
+from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
+from jaxmeta.models import mlp, transformer
+from jaxmeta.objectives import classification, regression
+
+CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
+
+
+class Setting(NamedTuple):
+    """What a row is built for: the classes (or regressed dimensions), and the precision of the parameters."""
+
+    classes: int
+    dtype: Any
+
+    def mlp(self):
+        """A smooth one, so that finite differences meet no kink."""
+        return mlp((6,), self.classes, activation=jnp.tanh, param_dtype=self.dtype)
+
+    def transformer(self):
+        """One layer that reads windows of four tokens at every second place."""
+        sizes = {"width": 8, "embedding_width": 4, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
+        return transformer(vocab_size=VOCABULARY, outputs=self.classes, window=4, stride=2, dtype=self.dtype, **sizes)
+
+    def classify(self):
+        """Cross-entropy."""
+        return classification(self.classes)
+
+
+class Row(NamedTuple):
+    """An algorithm, what trains it, and what is true of it that is not true of all.
+
+    Attributes:
+      name: of the test.
+      build: the algorithm for a `Setting`.
+      estimator: what trains it, from the algorithm; None for a baseline that is only ever adapted.
+      num_steps: inner steps.
+      gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
+        the "displacement" of the parameters.
+      reads: "vectors" or "text".
+      regresses: targets are vectors, not classes.
+      draws: the key matters to adaptation.
+      draws_by_shape: what is drawn depends on how many examples there are, padding included.
+      fewer_classes: a task of fewer classes is the task of a smaller model (which is not so where something of the size
+        of the model is drawn, or the source has all the classes).
+      standard_promotion: it calls code of others that promotes types on its own.
+    """
+
+    name: str
+    build: Callable[[Setting], MetaAlgorithm]
+    estimator: Callable[[MetaAlgorithm], GradientEstimator] | None
+    num_steps: int = 2
+    gradient: str = "derivative"
+    reads: str = "vectors"
+    regresses: bool = False
+    draws: bool = False
+    draws_by_shape: bool = False
+    fewer_classes: bool = True
+    standard_promotion: bool = False
+
+    def __str__(self):
+        return self.name
+
+
+def maml_with(optimizer=None, **options):
+    """Builds MAML on the perceptron."""
+    return lambda s: algorithms.maml(s.mlp(), s.classify(), optimizer or optax.sgd(0.3), **options)
+
+
+def replaying(s: Setting) -> MetaAlgorithm:
+    """MAML that sees three of eight source examples at every step."""
+    return algorithms.source_replay(maml_with()(s), batch(7, 8, s.dtype, targets=s.classes), num_examples=3)
+
+
+def backprop(num_steps: int, **options):
+    """An estimator of the algorithm that it is then given."""
+    return lambda algorithm: estimators.backprop(algorithm, num_steps=num_steps, **options)
+
+
+def displacement(num_steps: int):
+    """An estimator of the algorithm that it is then given."""
+    return lambda algorithm: estimators.displacement(algorithm, num_steps=num_steps)
+
+
+ROWS = [
+    Row("maml, reverse", maml_with(gradient=reverse), backprop(2)),
+    Row("maml", maml_with(), backprop(2)),
+    Row(
+        "maml of text",
+        lambda s: algorithms.maml(s.transformer(), s.classify(), optax.sgd(0.1)),
+        backprop(2, memory="per_step"),
+        reads="text",
+    ),
+    Row(
+        "maml of regression",
+        lambda s: algorithms.maml(s.mlp(), regression(), optax.sgd(0.1, momentum=0.5)),
+        backprop(2),
+        regresses=True,
+    ),
+    Row(
+        "maml, adam",
+        maml_with(optax.adam(0.05, eps_root=1e-8)),
+        backprop(2, memory="per_step"),
+        standard_promotion=True,
+    ),
+    Row("fomaml", maml_with(gradient=first_order), backprop(2), gradient="first order"),
+    Row("anil", maml_with(select=matching("^head/")), backprop(2)),
+    Row("meta-sgd", maml_with(rates=LearnedRates("element")), backprop(2)),
+    Row("lslr", maml_with(rates=LearnedRates("leaf", steps=2)), backprop(3), num_steps=3),
+    Row(
+        "reptile",
+        lambda s: algorithms.reptile(s.mlp(), s.classify(), optax.sgd(0.3)),
+        displacement(2),
+        2,
+        "displacement",
+    ),
+    Row(
+        "reptile, minibatches",
+        lambda s: algorithms.reptile(s.mlp(), s.classify(), optax.sgd(0.3), batch_size=3),
+        displacement(2),
+        gradient="displacement",
+        draws=True,
+        draws_by_shape=True,
+    ),
+    Row("protonet", lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
+    Row(
+        "protonet of text",
+        lambda s: algorithms.protonet(s.transformer(), s.classify(), num_classes=s.classes),
+        backprop(0),
+        0,
+        reads="text",
+    ),
+    Row("ridge", lambda s: algorithms.ridge(s.mlp(), s.classify(), num_outputs=s.classes), backprop(0), 0),
+    Row(
+        "ridge of regression",
+        lambda s: algorithms.ridge(s.mlp(), regression(), num_outputs=s.classes, classify=False),
+        backprop(0),
+        0,
+        regresses=True,
+    ),
+    Row("joint", maml_with(gradient=first_order), estimators.pooled),
+    Row("source_replay", replaying, None, draws=True, fewer_classes=False),
+    Row(
+        "target_only",
+        lambda s: algorithms.target_only(s.mlp(), s.classify(), optax.sgd(0.3)),
+        None,
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row(
+        "linear_head",
+        lambda s: algorithms.linear_head(s.mlp(), s.classify(), optax.sgd(0.3), num_outputs=s.classes),
+        None,
+    ),
+]
+
+
+def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targets: Any = CLASSES) -> dict:
+    """Makes `size` random examples.
+
+    Args:
+      seed: of all that is random.
+      size: N.
+      dtype: of what is a float.
+      reads: "vectors" `[N, 4]` or "text" `[N, 7]`, which ends in padding.
+      regresses: targets `[N, C]` instead of classes `[N]`.
+      targets: the classes there are, or their number; every one of them has an example if there are enough.
+    """
+    rng = np.random.default_rng(seed)
+    classes = np.arange(targets) if np.ndim(targets) == 0 else np.asarray(targets)
+    if regresses:
+        answers = rng.normal(size=(size, len(classes))).astype(dtype)
+    else:
+        answers = classes[np.arange(size) % len(classes)].astype(np.int32)
+    if reads == "vectors":
+        return {"inputs": rng.normal(size=(size, DIMENSIONS)).astype(dtype), "targets": answers}
+    tokens = rng.integers(1, VOCABULARY, size=(size, LENGTH), dtype=np.int32)
+    real = np.arange(LENGTH)[None] < rng.integers(2, LENGTH + 1, size=(size, 1))
+    return {"inputs": np.where(real, tokens, 0), "targets": answers}
+
+
+def episode(row: Row, seed: int, support: int, query: int, dtype, targets: Any = CLASSES) -> Episode:
+    """Makes an episode of `support` and `query` examples for a row."""
+    what = {"reads": row.reads, "regresses": row.regresses, "targets": targets}
+    return Episode(batch(2 * seed, support, dtype, **what), batch(2 * seed + 1, query, dtype, **what))
