@@ -51,6 +51,7 @@ class Row(NamedTuple):
       num_steps: inner steps.
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
+      idle: parts of the meta-parameters that the loss does not depend on.
       reads: "vectors" or "text".
       regresses: targets are vectors, not classes.
       draws: the key matters to adaptation.
@@ -65,6 +66,7 @@ class Row(NamedTuple):
     estimator: Callable[[MetaAlgorithm], GradientEstimator] | None
     num_steps: int = 2
     gradient: str = "derivative"
+    idle: tuple[str, ...] = ()
     reads: str = "vectors"
     regresses: bool = False
     draws: bool = False
@@ -138,18 +140,18 @@ ROWS = [
     ),
     Row("protonet", lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
     Row(
-        "protonet of text",
-        lambda s: algorithms.protonet(s.transformer(), s.classify(), num_classes=s.classes),
+        "ridge",
+        lambda s: algorithms.ridge(s.mlp(), s.classify(), num_outputs=s.classes),
         backprop(0),
-        0,
-        reads="text",
+        num_steps=0,
+        idle=("shift",),  # added to every logit, it changes no probability
     ),
-    Row("ridge", lambda s: algorithms.ridge(s.mlp(), s.classify(), num_outputs=s.classes), backprop(0), 0),
     Row(
         "ridge of regression",
         lambda s: algorithms.ridge(s.mlp(), regression(), num_outputs=s.classes, classify=False),
         backprop(0),
-        0,
+        num_steps=0,
+        idle=("shift", "log_scale"),
         regresses=True,
     ),
     Row("joint", maml_with(gradient=first_order), estimators.pooled),

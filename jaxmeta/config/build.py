@@ -62,6 +62,7 @@ def build(config: Config) -> Built:
             draws=evaluate.draws,
             dev_draws=evaluate.dev_draws,
             shot_curve=evaluate.shot_curve,
+            curve_methods=evaluate.curve_methods if evaluate.shot_curve else (),
             tasks_at_once=evaluate.tasks_at_once,
         ),
         log_every=config.train.log_every,

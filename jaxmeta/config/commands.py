@@ -16,8 +16,9 @@ from jaxmeta.config.read import difference, dump, validated
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import TextTasks, find_file
 from jaxmeta.core.checks import InputError
-from jaxmeta.run.experiment import Trained, evaluate, restore, train, write_evaluation
+from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.fits import fits
+from jaxmeta.run.judge import evaluate, write_evaluation
 from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report

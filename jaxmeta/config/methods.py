@@ -16,7 +16,7 @@ from jaxmeta.core.select import everything, matching
 from jaxmeta.core.types import Batch, GradientEstimator, MetaAlgorithm, Model, Objective
 from jaxmeta.run.plan import BASELINE, META, Method, Phase
 
-JOINT, WARM = "joint", "warm_start"
+JOINT, JOINT_CIPHER, WARM = "joint", "joint_cipher", "warm_start"
 
 
 class Setting(NamedTuple):
@@ -36,14 +36,15 @@ class Recipe(NamedTuple):
     """A meta-learner: its algorithm by inner learning rate, its estimator, and what one task of a step costs.
 
     Costs are in gradient examples, the gradient of one example's loss: three times a forward pass (F). An inner step
-    differentiated to second order costs 9F an example, so 3; through an adapted head alone, F for the step and 6F for
-    its derivative, so 7/3; to first order 3F, so 1.
+    differentiated to second order costs 9F an example, so 3; through an adapted head alone, less than 3F (the trunk is
+    run forward once for the step and once for its derivative), so 1; to first order 3F, so 1.
     """
 
     algorithm: Callable[[Any], MetaAlgorithm]
     estimator: Callable[[MetaAlgorithm], GradientEstimator]
     cost: float
     inner: bool = True  # whether it takes inner steps
+    augmented: bool = True  # whether it is trained on pretended languages too
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
@@ -62,21 +63,20 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     def closed_form(build: Callable[[], MetaAlgorithm]) -> Recipe:
         return Recipe(lambda rate: build(), lambda a: estimators.backprop(a, num_steps=0), support + query, inner=False)
 
-    head = matching("^head/", "^outputs/")
+    solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=classes, classify=setting.classify))
     found = {
         "maml": maml(3, select=everything),
         "maml_rates": maml(3, rates=LearnedRates("leaf", steps)),
         "meta_sgd": maml(3, rates=LearnedRates("element")),
-        "anil": maml(7 / 3, select=head),
+        "anil": maml(1, select=matching("^head/")),
         "fomaml": maml(1, gradient=gradients.first_order),
         "reptile": Recipe(
             lambda rate: algorithms.reptile(model, objective, inner_optimizer(config, rate), batch_size=support),
             lambda a: estimators.displacement(a, num_steps=steps),
             steps * support,
         ),
-        "ridge": closed_form(
-            lambda: algorithms.ridge(model, objective, num_outputs=classes, classify=setting.classify)
-        ),
+        "ridge": solved,
+        "ridge_no_cipher": solved._replace(augmented=False),
     }
     if setting.classify:
         found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=classes))
@@ -106,7 +106,7 @@ def finetuned(setting: Setting, learning_rate: Any) -> MetaAlgorithm:
 
 
 def baselines(setting: Setting) -> dict[str, Method]:
-    """Returns every baseline that a config can name; all but `target_only` start from the joint phase."""
+    """Returns every baseline that a config can name; all but `target_only` start from joint training."""
     evaluate = setting.config.evaluate
     model, objective = setting.model, setting.objective
     rates, steps = evaluate.learning_rates, evaluate.steps
@@ -132,6 +132,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
             head_rates, steps, setting.support,
         ),
     }  # fmt: skip
+    # Whether pretended languages help joint training too is for the dev languages to say.
+    found["joint_cipher_finetune"] = found["joint_finetune"]._replace(name="joint_cipher_finetune", phase=JOINT_CIPHER)
     if setting.source is not None:
         found["source_and_target"] = Method(
             "source_and_target", BASELINE, JOINT, with_source, rates, steps, 2 * setting.support
@@ -155,16 +157,22 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
     known_baselines, known_recipes = baselines(setting), recipes(setting)
     phases: list[Phase] = []
 
-    def add(name: str, algorithm: MetaAlgorithm, estimator: GradientEstimator, cost: float, steps: int, start):
+    def add(
+        name: str, algorithm: MetaAlgorithm, estimator: GradientEstimator, cost: float, steps: int, augmented=False
+    ):
         learner = build_learner(algorithm, estimator, outer_optimizer(config, steps))
-        phases.append(Phase(name, learner, steps, tasks * joint_cost, tasks * cost, start))
+        start = WARM if warm_steps and name != WARM else None
+        phases.append(Phase(name, learner, steps, tasks * joint_cost, tasks * cost, start, augmented))
 
     joint = finetuned(setting, config.evaluate.learning_rates[0])
-    start = None
+    joint_steps = config.train.steps - warm_steps
     if warm_steps:
-        add(WARM, joint, estimators.pooled(joint), joint_cost, warm_steps, None)
-        start = WARM
-    add(JOINT, joint, estimators.pooled(joint), joint_cost, config.train.steps - warm_steps, start)
+        add(WARM, joint, estimators.pooled(joint), joint_cost, warm_steps)
+    wanted = {known_baselines[name].phase for name in config.evaluate.methods if name in known_baselines}
+    if JOINT in wanted:
+        add(JOINT, joint, estimators.pooled(joint), joint_cost, joint_steps)
+    if JOINT_CIPHER in wanted:
+        add(JOINT_CIPHER, joint, estimators.pooled(joint), joint_cost, joint_steps, augmented=True)
     methods = []
     for name in config.evaluate.methods:
         if name in known_baselines:
@@ -173,7 +181,7 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
             recipe = known_recipes[name]
             algorithm = recipe.algorithm(config.inner.learning_rate)
             steps = max(1, round((budget - warm_steps * joint_cost) / recipe.cost))
-            add(name, algorithm, recipe.estimator(algorithm), recipe.cost, steps, start)
+            add(name, algorithm, recipe.estimator(algorithm), recipe.cost, steps, recipe.augmented)
             methods.append(
                 Method(
                     name, META, name, recipe.algorithm,

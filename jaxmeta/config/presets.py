@@ -11,15 +11,18 @@ PRESETS: dict[str, dict] = {
     "full": {
         "train": {"seeds": 3},
         "evaluate": {
+            "steps": (0, 5, 10, 20, 40, 80),
             "methods": (
                 "zero_shot",
                 "target_only",
                 "joint_finetune",
+                "joint_cipher_finetune",
                 "source_and_target",
                 "linear_head",
                 "prototypes",
                 "tfidf",
                 "ridge",
+                "ridge_no_cipher",
                 "protonet",
                 "maml",
                 "maml_rates",

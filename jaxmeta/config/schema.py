@@ -67,8 +67,8 @@ class ModelConfig(Section):
     """Attention heads."""
     window: Count = 5
     """Neighbouring tokens that are embedded together."""
-    stride: Count = 2
-    """The Transformer reads every so many tokens."""
+    stride: Count = 4
+    """Neighbouring places that are merged before the Transformer reads them."""
 
 
 class TrainConfig(Section):
@@ -84,6 +84,8 @@ class TrainConfig(Section):
     """Peak of the outer optimizer's learning rate (AdamW, warm-up, cosine decay)."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Of the outer optimizer."""
+    cipher: float = Field(default=0.5, ge=0, le=1)
+    """The share of a meta-learner's episodes in which letters are exchanged: pretended languages (text as bytes)."""
     clip: Rate = 1.0
     """Largest norm of the outer gradient."""
     log_every: Count = 20
@@ -135,6 +137,8 @@ class EvaluateConfig(Section):
     """Inner learning rates tried on the dev languages by methods that were meta-trained with SGD."""
     shot_curve: tuple[int, ...] = (1, 2, 4)
     """Shots of the score-against-shots figure; empty for no such figure."""
+    curve_methods: tuple[str, ...] = ("joint_finetune", "linear_head", "ridge", "protonet", "maml")
+    """The methods in that figure."""
     max_queries: Count = 96
     """Most test rows of a language."""
     tasks_at_once: Count = 4

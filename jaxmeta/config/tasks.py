@@ -34,10 +34,10 @@ class TextTasks:
         self.tokenizer = make_tokenizer(config, self.corpus, self.split)
         self.judged = self._episodes(config.seed)
 
-    def batches(self, seed: int, first: int) -> Callable[[int], Iterator[Episode]]:
+    def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
         # Training seeds draw other episodes; the languages and the judged episodes stay.
-        episodes = self.judged if seed == self.config.seed else self._episodes(seed)
+        episodes = self._episodes(seed, cipher=self.config.train.cipher if augmented else 0.0)
         per_step = self.config.task.tasks_per_step
         return lambda start: data.batches(episodes, split="train", tasks_per_step=per_step, start=first + start)
 
@@ -73,11 +73,11 @@ class TextTasks:
             "tokenizer": self.tokenizer.statistics(train),
         }
 
-    def _episodes(self, seed: int) -> TextEpisodes:
+    def _episodes(self, seed: int, *, cipher: float = 0.0) -> TextEpisodes:
         task = self.config.task
         return TextEpisodes(
             self.corpus, self.tokenizer, self.split,
-            shots=task.shots, queries=task.queries, temperature=task.temperature, seed=seed,
+            shots=task.shots, queries=task.queries, temperature=task.temperature, cipher=cipher, seed=seed,
         )  # fmt: skip
 
 
@@ -92,8 +92,9 @@ class WaveTasks:
                 raise InputError(f"`task.{split}_languages`: waves have no names; give a number of them.")
         self.waves = Sinusoid(config.task.shots, config.task.queries, config.seed)
 
-    def batches(self, seed: int, first: int) -> Callable[[int], Iterator[Episode]]:
+    def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
+        del augmented  # waves are drawn without end as it is
         waves = Sinusoid(self.config.task.shots, self.config.task.queries, seed)
         per_step = self.config.task.tasks_per_step
         return lambda start: data.batches(waves, split="train", tasks_per_step=per_step, start=first + start)

@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 
 from jaxmeta.core.checks import check_not_negative, check_one_of
+from jaxmeta.core.trees import stop_gradient
 from jaxmeta.core.types import Batch, Key, MetaAlgorithm, MetaParams, Metrics, TaskState
 
 Memory = Literal["none", "per_step"]
@@ -48,7 +49,8 @@ def adapt(
 
     def step(state, key):
         new_state, metrics = algorithm.step(key, meta_params, state, support)
-        return new_state, (metrics, new_state if trace else None)
+        # Metrics are for reporting: cut here, they cost the outer derivative nothing.
+        return new_state, (stop_gradient(metrics), new_state if trace else None)
 
     if memory == "per_step":
         # A scan is its own barrier, so the optimisation barriers that checkpoint adds by default only cost time.

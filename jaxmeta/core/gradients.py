@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxmeta.core.select import merge
@@ -89,11 +90,13 @@ def forward_over_reverse(loss: Loss) -> InnerGradient:
             return jax.value_and_grad(pure_loss, has_aux=True)(params, rest)
 
         def forward(params, rest):
+            params, rest = jax.tree.map(lambda primal: primal.value, (params, rest), is_leaf=_is_primal)
             return inner(params, rest), (params, rest)
 
         def backward(saved, cotangent):
             params, rest = saved
             (value_cotangent, _), direction = cotangent
+            direction = jax.tree.map(_instantiated, direction, is_leaf=_is_zero)
             moving, still = _split_floating(rest)
 
             def gradients(params):
@@ -101,10 +104,12 @@ def forward_over_reverse(loss: Loss) -> InnerGradient:
                 return jax.grad(scalar, argnums=(0, 1))(params, moving)
 
             gradient, product = jax.jvp(gradients, (params,), (direction,))
-            outer = jax.tree.map(lambda g, p: value_cotangent.astype(g.dtype) * g + p, gradient, product)
-            return outer[0], merge(outer[1], jax.tree.map(_zero_cotangent, still))
+            if not _is_zero(value_cotangent):
+                # Left out where nobody differentiates the loss itself, so that its gradient is not computed for nothing.
+                product = jax.tree.map(lambda g, p: value_cotangent.astype(g.dtype) * g + p, gradient, product)
+            return product[0], merge(product[1], jax.tree.map(_zero_cotangent, still))
 
-        inner.defvjp(forward, backward)
+        inner.defvjp(forward, backward, symbolic_zeros=True)
         return inner(params, rest)
 
     return value_and_grad
@@ -125,6 +130,18 @@ def _split_floating(tree):
     moving = jax.tree.map(lambda leaf: leaf if floating(leaf) else None, tree)
     still = jax.tree.map(lambda leaf: None if floating(leaf) else leaf, tree)
     return moving, still
+
+
+def _is_primal(leaf):
+    return isinstance(leaf, CustomVJPPrimal)
+
+
+def _is_zero(leaf):
+    return isinstance(leaf, SymbolicZero)
+
+
+def _instantiated(leaf):
+    return jnp.zeros(leaf.shape, leaf.dtype) if _is_zero(leaf) else leaf
 
 
 def _zero_cotangent(leaf):

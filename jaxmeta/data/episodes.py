@@ -6,10 +6,11 @@ import numpy as np
 
 from jaxmeta.core.checks import InputError, check_not_negative, check_one_of, check_positive
 from jaxmeta.core.types import Batch, Episode
+from jaxmeta.data.cipher import byte_cipher
 from jaxmeta.data.corpus import SPLITS, Corpus
 from jaxmeta.data.splits import LanguageSplit
 from jaxmeta.data.streams import stream
-from jaxmeta.data.tokenize import Tokenizer
+from jaxmeta.data.tokenize import ByteTokenizer, Tokenizer
 
 
 class TextEpisodes:
@@ -32,6 +33,7 @@ class TextEpisodes:
         shots: int,
         queries: int,
         temperature: float = 1.0,
+        cipher: float = 0.0,
         seed: int = 0,
     ):
         """Tokenises `corpus` once.
@@ -44,11 +46,16 @@ class TextEpisodes:
             queries: query examples per class.
             temperature: a language of `n` rows is drawn in proportion to `n ** (1 / temperature)`: 1 for
                 every row alike, infinity for every language alike.
+            cipher: the share of train episodes whose letters are exchanged, see `jaxmeta.data.cipher`.
             seed: what every draw depends on.
 
         Raises:
-            InputError: a language has no rows to adapt on, or none to be judged on.
+            InputError: a language has no rows to adapt on, or none to be judged on, or the tokens are not bytes and
+                `cipher` asks for them.
         """
+        if cipher and not isinstance(tokenizer, ByteTokenizer):
+            raise InputError("`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to bytes.")
+        self.cipher = cipher
         check_positive("shots", shots)
         check_positive("queries", queries)
         check_positive("temperature", temperature)
@@ -96,7 +103,10 @@ class TextEpisodes:
             else:
                 support.append(train_rows[: self.shots])
                 query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
-        return Episode(self._place(language, support, self.shots), self._place(language, query, self.queries))
+        episode = Episode(self._place(language, support, self.shots), self._place(language, query, self.queries))
+        if split == "train" and generator.random() < self.cipher:
+            return _under(byte_cipher(generator), episode)
+        return episode
 
     def evaluation_episode(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
@@ -200,3 +210,7 @@ class TextEpisodes:
             "mask": np.ones(len(rows), bool),
             "classes": self._classes[self._language_of[rows]],
         }
+
+
+def _under(table: np.ndarray, episode: Episode) -> Episode:
+    return Episode(*({**batch, "inputs": table[batch["inputs"]]} for batch in episode))

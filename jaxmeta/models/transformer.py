@@ -40,7 +40,7 @@ class TextEncoder(nn.Module):
         if self.window > 1:
             self.stem = nn.Dense(self.width, param_dtype=self.dtype)
         self.blocks = [Block(self.heads, self.expansion, self.dtype, name=f"block_{i}") for i in range(self.layers)]
-        self.norm = nn.LayerNorm(param_dtype=self.dtype)
+        self.norm = layer_norm(self.dtype)
         self.head = nn.Dense(self.outputs, param_dtype=self.dtype)
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -63,8 +63,8 @@ class TextEncoder(nn.Module):
         if self.window > 1:
             before = (self.window - 1) // 2
             padded = jnp.pad(x, ((0, 0), (before, self.window - 1 - before), (0, 0)))
-            windows = jnp.concatenate([padded[:, i : i + length] for i in range(self.window)], axis=-1)
-            x = nn.relu(self.stem(windows)) * real[..., None].astype(x.dtype)
+            shifted = [padded[:, i : i + length] for i in range(self.window)]
+            x = nn.relu(self.stem(jnp.concatenate(shifted, axis=-1))) * real[..., None].astype(x.dtype)
         if self.stride == 1:
             return x, real
         # A place is real when any of its tokens is. Its largest responses stand for it, so that a word is the same
@@ -74,6 +74,11 @@ class TextEncoder(nn.Module):
         x = x.reshape(x.shape[0], -1, self.stride, x.shape[-1]).max(axis=2)
         real = jnp.pad(real, ((0, 0), (0, missing))).reshape(real.shape[0], -1, self.stride).any(axis=-1)
         return x, real
+
+
+def layer_norm(dtype) -> nn.LayerNorm:
+    """Returns a layer norm whose statistics are at least float32; float64 passes where jax is not to promote types."""
+    return nn.LayerNorm(param_dtype=dtype, force_float32_reductions=jnp.finfo(dtype).bits < 32)
 
 
 class Block(nn.Module):
@@ -87,14 +92,14 @@ class Block(nn.Module):
     def __call__(self, x: jax.Array, real: jax.Array) -> jax.Array:
         """`x` is `[N, L, D]`, `real` is `[N, L]` bool; returns `[N, L, D]`."""
         width = x.shape[-1]
-        y = nn.LayerNorm(param_dtype=self.dtype)(x)
+        y = layer_norm(self.dtype)(x)
         qkv = nn.DenseGeneral((3, self.heads, width // self.heads), param_dtype=self.dtype, name="qkv")(y)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
         scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) / (width // self.heads) ** 0.5
         scores = jnp.where(real[:, None, None, :], scores, jnp.asarray(-1e9, scores.dtype))
         mixed = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores, axis=-1), v)
         x = x + nn.DenseGeneral(width, axis=(-2, -1), param_dtype=self.dtype, name="out")(mixed)
-        y = nn.LayerNorm(param_dtype=self.dtype)(x)
+        y = layer_norm(self.dtype)(x)
         y = nn.relu(nn.Dense(self.expansion * width, param_dtype=self.dtype, name="up")(y))
         return x + nn.Dense(width, param_dtype=self.dtype, name="down")(y)
 

@@ -17,6 +17,7 @@ class Phase(NamedTuple):
     examples_per_step: int  # examples read in a step, for the progress bar
     gradients_per_step: float  # gradient examples a step costs: one is the gradient of one example's loss
     start_from: str | None = None  # an earlier phase whose parameters this one starts with
+    augmented: bool = False  # whether its episodes are augmented, where the tasks know how
 
 
 class Method(NamedTuple):
@@ -45,7 +46,7 @@ class Classical(NamedTuple):
 class Tasks(Protocol):
     """Where tasks come from, for training and for judgement."""
 
-    def batches(self, seed: int, first: int) -> Callable[[int], Iterator[Episode]]:
+    def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
         ...
 
@@ -66,7 +67,8 @@ class Judging(NamedTuple):
     shots: int
     draws: int
     dev_draws: int
-    shot_curve: tuple[int, ...]
+    shot_curve: tuple[int, ...]  # numbers of shots beside `shots`
+    curve_methods: tuple[str, ...]  # the methods whose score against shots is drawn
     tasks_at_once: int
 
 

@@ -1,0 +1,257 @@
+"""Judging a whole run: every method on the same held-out tasks, and what the comparison comes to."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmeta.core.batches import stack_episodes
+from jaxmeta.core.types import Episode, MetaParams
+from jaxmeta.run.evaluate import Choice, Grid, classical_grid, evaluator, score_grid, tune
+from jaxmeta.run.experiment import Trained
+from jaxmeta.run.logging import ProgressDisplay
+from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, training_cost
+from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
+
+# Scores that are shares; they are shown in percent.
+PERCENT = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+
+
+class Problems(NamedTuple):
+    """The few-shot problems that every method is given."""
+
+    languages: list[str]  # of the test problems
+    dev_languages: list[str]
+    dev: Episode  # leaves [L' * D', ...]
+    test: Episode  # leaves [L * D, ...]
+    by_shots: dict[int, Episode]  # one draw each, leaves [L, ...]
+
+
+class Judged(NamedTuple):
+    """What judging one method gave."""
+
+    scores: np.ndarray  # [L, R], R = training seeds x draws
+    result: dict[str, Any]
+    calibration: dict[str, float]
+    by_steps: Sequence[dict[str, Any]] = ()
+    by_shots: Sequence[dict[str, Any]] = ()
+
+
+def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay) -> dict[str, Any]:
+    """Judges every method on the test tasks and returns what `evaluation.json` holds."""
+    problems = _problems(experiment)
+    judged: dict[str, Judged] = {}
+    progress.begin("evaluate", steps=len(experiment.methods) + len(experiment.classical), start=0)
+    for method in experiment.methods:
+        judged[method.name] = _judge(experiment, trained, problems, method)
+        progress.update(len(judged))
+    for classical in experiment.classical:
+        judged[classical.name] = _judge_classical(experiment, problems, classical)
+        progress.update(len(judged))
+    progress.end()
+    curves = {
+        "inner_steps": {name: found.by_steps for name, found in judged.items() if found.by_steps},
+        "shots": {name: found.by_shots for name, found in judged.items() if found.by_shots},
+    }
+    return _conclusion(experiment, problems.languages, judged) | {
+        "curves": {name: curve for name, curve in curves.items() if curve},
+        "calibration": {name: found.calibration for name, found in judged.items() if found.calibration},
+        "data": experiment.data_facts,
+    }
+
+
+def write_evaluation(folder: pathlib.Path, evaluation: Mapping[str, Any]) -> None:
+    """Writes `evaluation.json` whole or not at all."""
+    scratch = folder / "evaluation.json.part"
+    scratch.write_text(json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(scratch, folder / "evaluation.json")
+
+
+def _problems(experiment: Experiment) -> Problems:
+    judging = experiment.judging
+
+    def draw(split: str, languages: Sequence[str], shots: int, draws: int) -> Episode:
+        return stack_episodes(
+            [
+                experiment.tasks.episode(language, shots=shots, draw=number, split=split)
+                for language in languages
+                for number in range(draws)
+            ]
+        )
+
+    languages = list(experiment.tasks.languages("test"))
+    dev_languages = list(experiment.tasks.languages("dev"))
+    others = [shots for shots in judging.shot_curve if shots != judging.shots]
+    return Problems(
+        languages,
+        dev_languages,
+        draw("dev", dev_languages, judging.shots, judging.dev_draws),
+        draw("test", languages, judging.shots, judging.draws),
+        {shots: draw("test", languages, shots, 1) for shots in others},
+    )
+
+
+def _judge(experiment: Experiment, trained: Trained, problems: Problems, method: Method) -> Judged:
+    judging, objective, seeds = experiment.judging, experiment.objective, experiment.training_seeds
+    scale = _scale(judging.metric)
+    run = evaluator(method, objective, method.steps, judging.tasks_at_once)
+    params = [method.complete(trained[seed, method.phase]) if method.phase else {} for seed in seeds]
+    # Settings are chosen once, on the first training seed, as a user would.
+    choice, dev_score = tune(
+        run, method, objective, judging, params[0], problems.dev,
+        shape=(len(problems.dev_languages), judging.dev_draws), seed=experiment.seed,
+    )  # fmt: skip
+    shape = (len(problems.languages), judging.draws)
+    grids = [
+        score_grid(run, objective, p, choice.learning_rate, problems.test, shape=shape, seed=experiment.seed + seed)
+        for seed, p in zip(seeds, params, strict=True)
+    ]
+    place = method.steps.index(choice.steps)
+    grid = scale * np.concatenate([g.scores[judging.metric] for g in grids], axis=1)  # [L, R, P]
+    links = chain_of(experiment.phases, method.phase)
+    seconds = np.mean([sum(trained.seconds[seed, link.name] for link in links) for seed in seeds])
+    result = _summary(
+        experiment, method.kind, grid[..., place], problems.languages,
+        gradient_examples=training_cost(experiment.phases, method.phase), seconds=seconds,
+    )  # fmt: skip
+    result["adaptation"] = {
+        "learning_rate": choice.learning_rate,
+        "steps": choice.steps,
+        "gradient_examples": choice.steps * method.gradients_per_step,
+        "seconds_per_task": sum(g.seconds for g in grids) / grid[..., 0].size,
+        "dev_score": scale * dev_score,
+        "trials": len(method.learning_rates) * len(method.steps),
+    }
+    result["scores"] = {
+        name: float(_scale(name) * np.mean([g.scores[name][..., place] for g in grids])) for name in grids[0].scores
+    }
+    by_steps = [_point(steps, grid[..., i]) for i, steps in enumerate(method.steps)]
+    by_shots = []
+    if method.name in judging.curve_methods:
+        here = _point(judging.shots, grid[..., place])
+        by_shots = [here, *_shot_curve(experiment, method, choice, params[0], problems)]
+    return Judged(
+        grid[..., place],
+        result,
+        _calibration(experiment, grids, place),
+        by_steps if len(by_steps) > 1 else [],
+        sorted(by_shots, key=lambda point: point["x"]),
+    )
+
+
+def _judge_classical(experiment: Experiment, problems: Problems, classical: Classical) -> Judged:
+    judging = experiment.judging
+    grid = classical_grid(classical, experiment.objective, experiment.tasks, judging, shots=judging.shots)
+    # It has no training seed: the same scores stand beside each.
+    scores = np.tile(_scale(judging.metric) * grid.scores[judging.metric][..., 0], (1, len(experiment.training_seeds)))
+    result = _summary(experiment, BASELINE, scores, problems.languages, gradient_examples=0.0, seconds=grid.seconds)
+    return Judged(scores, result, _calibration(experiment, [grid], 0))
+
+
+def _shot_curve(experiment: Experiment, method: Method, choice: Choice, params: MetaParams, problems: Problems):
+    run = evaluator(method, experiment.objective, (choice.steps,), experiment.judging.tasks_at_once)
+    metric, points = experiment.judging.metric, []
+    for shots, episodes in problems.by_shots.items():
+        grid = score_grid(
+            run, experiment.objective, params, choice.learning_rate, episodes,
+            shape=(len(problems.languages), 1), seed=experiment.seed,
+        )  # fmt: skip
+        points.append(_point(shots, _scale(metric) * grid.scores[metric][..., 0]))
+    return points
+
+
+def _scale(score: str) -> float:
+    return 100.0 if score in PERCENT else 1.0
+
+
+def _summary(experiment: Experiment, kind: str, grid: np.ndarray, languages, *, gradient_examples, seconds):
+    higher = experiment.judging.higher_is_better
+    interval = bootstrap_interval(grid)
+    return {
+        "metric": experiment.judging.metric,
+        "kind": kind,
+        "mean": interval.mean,
+        "ci95": [interval.low, interval.high],
+        "worst_language": worst_language(grid, languages, higher_is_better=higher).score,
+        "worst_quartile": worst_quartile(grid, higher_is_better=higher),
+        "per_language": dict(zip(languages, grid.mean(axis=1).tolist(), strict=True)),
+        "compute": {"gradient_examples": float(gradient_examples), "seconds": float(seconds)},
+    }
+
+
+def _calibration(experiment: Experiment, grids: Sequence[Grid], place: int) -> dict[str, float]:
+    counts = jax.tree.map(lambda *leaves: np.sum([leaf[place] for leaf in leaves], axis=0), *[g.counts for g in grids])
+    scores = experiment.objective.scores(counts)
+    return {name: scores[name] for name in ("nll", "brier", "ece") if name in scores}
+
+
+def _point(x: float, grid: np.ndarray) -> dict[str, Any]:
+    interval = bootstrap_interval(grid, resamples=2000)
+    return {"x": x, "mean": interval.mean, "ci95": [interval.low, interval.high]}
+
+
+def _conclusion(experiment: Experiment, languages: list[str], judged: Mapping[str, Judged]) -> dict[str, Any]:
+    scores = {name: found.scores for name, found in judged.items()}
+    results = {name: found.result for name, found in judged.items()}
+    judging = experiment.judging
+    sign = 1.0 if judging.higher_is_better else -1.0
+    # The best of each kind is picked on the dev languages, so that the winner's luck on test is not counted twice.
+    best = {}
+    for kind in (META, BASELINE):
+        names = [n for n, r in results.items() if r["kind"] == kind and "adaptation" in r]
+        best[kind] = max(names, key=lambda n: sign * results[n]["adaptation"]["dev_score"], default=None)
+    pairs = {}
+    metas = [n for n, r in results.items() if r["kind"] == META]
+    for a in metas:
+        for b in results:
+            if b not in metas:
+                difference = paired_difference(scores[a], scores[b], higher_is_better=judging.higher_is_better)
+                pairs[f"{a} - {b}"] = {
+                    "mean": difference.mean,
+                    "ci95": [difference.low, difference.high],
+                    "wins": difference.wins,
+                    "losses": difference.losses,
+                }
+    return {
+        "task": experiment.name,
+        "metric": judging.metric,
+        "higher_is_better": judging.higher_is_better,
+        "languages": languages,
+        "training_seeds": list(experiment.training_seeds),
+        "shot_seeds": list(range(judging.draws)),
+        "shots": judging.shots,
+        "methods": results,
+        "paired": pairs,
+        "best_meta_learner": best[META],
+        "best_baseline": best[BASELINE],
+        "verdict": _verdict(best, pairs, results, judging),
+    }
+
+
+def _verdict(best, pairs, results, judging) -> str:
+    meta, baseline = best[META], best[BASELINE]
+    if meta is None or baseline is None:
+        return "There is nothing to compare: a verdict needs a meta-learner and a baseline."
+    pair = pairs[f"{meta} - {baseline}"]
+    low, high = pair["ci95"]
+    figures = (
+        f"by {abs(pair['mean']):.2f} {judging.metric} (95% interval {low:.2f} to {high:.2f}; better in {pair['wins']} "
+        f"languages, worse in {pair['losses']})"
+    )
+    if low > 0:
+        verdict = f"{meta}, the best meta-learner on the dev languages, beats {baseline}, the best baseline, {figures}."
+    elif high < 0:
+        verdict = f"A baseline wins: {baseline} beats {meta}, the best meta-learner on the dev languages, {figures}."
+    else:
+        verdict = f"{meta} and the best baseline, {baseline}, cannot be told apart: they differ {figures}."
+    sign = 1.0 if judging.higher_is_better else -1.0
+    above = [
+        name
+        for name, result in results.items()
+        if result["kind"] == BASELINE and sign * result["mean"] > sign * results[meta]["mean"] and name != baseline
+    ]
+    return verdict + (f" Baselines with a better mean than {meta}: {', '.join(above)}." if above else "")
