@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from contract_table import CLASSES, ROWS, VOCABULARY, Row, Setting, episode
+from quick import quick_jit
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import stack_episodes
@@ -22,10 +23,6 @@ TRAINED = [row for row in ROWS if row.estimator]
 # Support and query sizes of three tasks. In one batch, all of them are as large as the first.
 SIZES = [(6, 5), (4, 3), (4, 3)]
 KEPT = [0, 2]  # the classes that the last of the three tasks has
-
-# Most of the time here is compilation, which this halves; nothing below depends on how good the machine code is.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-compiled = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def every(rows):
@@ -142,7 +139,7 @@ def study(row: Row) -> Study:
         keys, key = jax.vmap(jax.random.key)(np.array(KEYS)), jax.random.key(KEY)
         traces = []
 
-        @compiled
+        @quick_jit
         def outcome(*args):
             traces.append(1)
             return outcome_of(row, algorithm)(*args)
@@ -221,7 +218,7 @@ def test_outer_gradient_agrees_with_finite_differences(row, x64):
 def test_first_order_gradient_is_the_one_at_the_adapted_parameters(row, x64):
     found = study(row)
 
-    @compiled
+    @quick_jit
     def gradient(task):
         state, _ = adapt(found.algorithm, jax.random.key(0), found.meta_params, task.support, num_steps=row.num_steps)
 
@@ -238,7 +235,7 @@ def test_first_order_gradient_is_the_one_at_the_adapted_parameters(row, x64):
 def test_displacement_is_where_adaptation_to_all_examples_came_from(row, x64):
     found = study(row)
 
-    @compiled
+    @quick_jit
     def displacement(key, task):
         examples, (adapt_key, _) = joined(*task), jax.random.split(key)
         state, _ = adapt(found.algorithm, adapt_key, found.meta_params, examples, num_steps=row.num_steps)
@@ -266,7 +263,7 @@ def test_a_task_of_fewer_classes_is_the_task_of_a_smaller_model(row, x64):
     small = Episode(*({**side, "targets": np.searchsorted(KEPT, side["targets"]).astype(np.int32)} for side in large))
     keys, key = jax.vmap(jax.random.key)(np.array(KEYS[last:])), jax.random.key(KEY)
     with promotion_of(row):
-        outcome = compiled(outcome_of(row, algorithm))
+        outcome = quick_jit(outcome_of(row, algorithm))
         want = jax.device_get(outcome(keys, key, smaller(found.meta_params), stack_episodes([small])))
     got, want = found.looped[last], want._replace(tasks=task_of(want.tasks, 0))
     total = lambda tree: sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(tree))  # noqa: E731
@@ -319,7 +316,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_traced_twice(r
     start = learner.init(jax.random.key(0), batches[0])
     traces = []
 
-    @compiled
+    @quick_jit
     def update(state, batch):
         traces.append(1)
         return learner.update(state, batch)

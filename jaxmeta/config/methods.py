@@ -36,8 +36,8 @@ class Recipe(NamedTuple):
     """A meta-learner: its algorithm by inner learning rate, its estimator, and what one task of a step costs.
 
     Costs are in gradient examples, the gradient of one example's loss: three times a forward pass (F). An inner step
-    differentiated to second order costs 9F an example, so 3; through an adapted head alone, less than 3F (the trunk is
-    run forward once for the step and once for its derivative), so 1; to first order 3F, so 1.
+    differentiated to second order costs 9F an example, so 3; through an adapted head alone, F for the step and 3F
+    for its derivative, so 4/3; to first order 3F, so 1.
     """
 
     algorithm: Callable[[Any], MetaAlgorithm]
@@ -68,7 +68,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         "maml": maml(3, select=everything),
         "maml_rates": maml(3, rates=LearnedRates("leaf", steps)),
         "meta_sgd": maml(3, rates=LearnedRates("element")),
-        "anil": maml(1, select=matching("^head/")),
+        "anil": maml(4 / 3, select=matching("^head/")),
         "fomaml": maml(1, gradient=gradients.first_order),
         "reptile": Recipe(
             lambda rate: algorithms.reptile(model, objective, inner_optimizer(config, rate), batch_size=support),

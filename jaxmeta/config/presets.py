@@ -11,7 +11,6 @@ PRESETS: dict[str, dict] = {
     "full": {
         "train": {"seeds": 3},
         "evaluate": {
-            "steps": (0, 5, 10, 20, 40, 80),
             "methods": (
                 "zero_shot",
                 "target_only",
