@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Episode
 from jaxmeta.data.cldr import cldr
 from jaxmeta.data.corpus import Corpus
-from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.sinusoid import Sinusoid
 from jaxmeta.data.splits import LanguageSplit

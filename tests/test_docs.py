@@ -77,7 +77,7 @@ PYTHON = [block for page in PAGES for block in blocks(page) if block.language ==
 
 
 @pytest.mark.parametrize("block", [b for b in PYTHON if b.before != NOT_RUN], ids=_id)
-def test_examples_run(block, tmp_path, monkeypatch):
+def test_examples_run(block, tmp_path, monkeypatch, standard_promotion):
     monkeypatch.chdir(tmp_path)
     # Blank lines put the line numbers of the page into a traceback.
     code = compile("\n" * (block.line - 1) + block.text, str(block.page), "exec")

@@ -105,7 +105,7 @@ def forward_over_reverse(loss: Loss) -> InnerGradient:
 
             gradient, product = jax.jvp(gradients, (params,), (direction,))
             if not _is_zero(value_cotangent):
-                # Left out where nobody differentiates the loss itself, so that its gradient is not computed for nothing.
+                # Left out where nobody differentiates the loss itself: its gradient would be computed for nothing.
                 product = jax.tree.map(lambda g, p: value_cotangent.astype(g.dtype) * g + p, gradient, product)
             return product[0], merge(product[1], jax.tree.map(_zero_cotangent, still))
 

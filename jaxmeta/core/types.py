@@ -1,7 +1,7 @@
 """The contracts of the library: what an episode, a model, an algorithm and an estimator are.
 
 Shapes: `T` tasks, `S` support examples, `Q` query examples, `N` examples of either, `K` inner steps, `C` classes.
-Every callable sees *one* task; `jaxmeta.core.learner` adds the task axis. Keys come first and are consumed.
+Every callable sees *one* task; the estimators add the task axis. Keys come first and are consumed.
 
 A *batch* of examples is a dict whose every leaf has the example axis first:
 

@@ -1,6 +1,6 @@
 """The results of an evaluation as a table: for the terminal, for Markdown, and as rows for the report.
 
-An *evaluation* is what `evaluation.json` holds; `jaxmeta.run.report.read_evaluation` reads and checks it.
+An *evaluation* is what `evaluation.json` holds; `jaxmeta.run.records.read_evaluation` reads and checks it.
 """
 
 import math
