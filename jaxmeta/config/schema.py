@@ -133,7 +133,7 @@ class EvaluateConfig(Section):
     """Inner steps tried on the dev languages."""
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     """Inner learning rates (Adam) tried on the dev languages by methods that fine-tune."""
-    sgd_learning_rates: tuple[float, ...] = (0.02, 0.05, 0.1)
+    sgd_learning_rates: tuple[float, ...] = (0.05, 0.1, 0.2)
     """Inner learning rates tried on the dev languages by methods that were meta-trained with SGD."""
     shot_curve: tuple[int, ...] = (1, 2, 4)
     """Shots of the score-against-shots figure; empty for no such figure."""

@@ -4,8 +4,8 @@ import os
 import pathlib
 
 import jax
-import numpy as np
 
+from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import LearnerState, MetaParams
 from jaxmeta.run.checkpoint import Checkpoints, tree_sha256
 from jaxmeta.run.logging import MetricsLog, ProgressDisplay
@@ -43,7 +43,6 @@ def train(experiment: Experiment, folder: pathlib.Path, log: MetricsLog, progres
                     name,
                     phase.learner,
                     experiment.tasks.batches(seed, _steps_before(experiment, phase), augmented=phase.augmented),
-                    # Phases that start alike draw alike; what they draw first is their initial parameters.
                     key=jax.random.fold_in(jax.random.key(seed), number),
                     steps=phase.steps,
                     examples_per_step=phase.examples_per_step,
@@ -80,6 +79,11 @@ def restore(experiment: Experiment, folder: pathlib.Path) -> Trained:
         for phase in experiment.phases:
             with checkpoints_of(folder, seed, phase.name) as checkpoints:
                 restored = checkpoints.read()
+            if restored.step < phase.steps:
+                raise InputError(
+                    f"{folder} is not finished: phase {phase.name} is at step {restored.step} of {phase.steps}; "
+                    "run the `jaxmeta train` command that began it again."
+                )
             trained[seed, phase.name] = restored.tree["meta_params"]
             trained.seconds[seed, phase.name] = restored.extra["seconds"]
     return trained
@@ -90,9 +94,8 @@ def _warm_start(trained: Trained, seed: int, source: str | None):
         return None
 
     def start(state: LearnerState) -> LearnerState:
-        # Heads, scales and rates that the source has not stay as the algorithm began them.
-        shared = jax.tree.map(np.asarray, trained[seed, source]["params"])
-        return state._replace(meta_params={**state.meta_params, "params": jax.tree.map(jax.numpy.asarray, shared)})
+        # Scales, ridges and rates, which the source has not, stay as the algorithm began them.
+        return state._replace(meta_params={**state.meta_params, "params": trained[seed, source]["params"]})
 
     return start
 

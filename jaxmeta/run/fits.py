@@ -11,7 +11,7 @@ from jaxmeta.run.experiment import Trained
 from jaxmeta.run.plan import Experiment
 
 
-def fits(experiment: Experiment, trained: Trained, evaluation: Mapping[str, Any], *, at_most: int = 4) -> list[dict]:
+def fits(experiment: Experiment, trained: Trained, evaluation: Mapping[str, Any], *, at_most: int = 6) -> list[dict]:
     """Returns the fits of the main method to the first test tasks, as `evaluation.json` holds them."""
     method = next(method for method in experiment.methods if method.name == experiment.main)
     chosen = evaluation["methods"][method.name]["adaptation"]
