@@ -117,6 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`| head`); Python must not complain when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # A full disk, a path through a file, a folder that may not be written to: the system says it best.
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        return _complain(f"{what}; make room or give another path.", 2)
     return 0
 
 
@@ -149,14 +153,10 @@ def _parsed(arguments: list[str]):
                 tyro.extras.subcommand_cli_from_dict(
                     COMMANDS, prog="jaxmeta", description=(jaxmeta.__doc__ or "").split("\n")[0], args=[name]
                 )
-            default = _train_default(rest) if name == "train" else None
-            command = tyro.cli(
-                COMMANDS[name],
-                prog=f"jaxmeta {name}",
-                args=rest,
-                default=default,
-                config=(tyro.conf.FlagConversionOff,),
-            )
+            if name == "train":
+                command = _parsed_train(rest)
+            else:
+                command = tyro.cli(COMMANDS[name], prog=f"jaxmeta {name}", args=rest)
     except SystemExit as end:
         if end.code:
             raise InputError(_sentence(errors.getvalue(), name)) from None
@@ -169,16 +169,17 @@ def _parsed(arguments: list[str]):
     return command
 
 
-def _train_default(rest: list[str]) -> Train:
+def _parsed_train(rest: list[str]) -> Train:
     # The config and the preset decide what the other options default to, so they are read before the rest.
-    config_file = rest[0] if rest and not rest[0].startswith("-") else None
-    preset = None
-    for place, word in enumerate(rest):
-        if word.startswith("--preset="):
-            preset = word.removeprefix("--preset=")
-        elif word == "--preset" and place + 1 < len(rest):
-            preset = rest[place + 1]
-    return Train(config_file=config_file, preset=preset, config=load(config_file, preset=preset))
+    default = Train(config_file=rest[0] if rest and not rest[0].startswith("-") else None)
+    while True:
+        default = dataclasses.replace(default, config=load(default.config_file, preset=default.preset))
+        # Whoever turns a setting off writes what a config file says: `--task.parallel False`.
+        options = {"prog": "jaxmeta train", "args": rest, "config": (tyro.conf.FlagConversionOff,)}
+        command = tyro.cli(Train, default=default, **options)
+        if (command.config_file, command.preset) == (default.config_file, default.preset):
+            return command
+        default = Train(config_file=command.config_file, preset=command.preset)
 
 
 def _sentence(complaint: str, command: str) -> str:

@@ -295,6 +295,23 @@ def test_types_are_stable_and_none_is_weak(row, wide):
     assert {leaf.dtype for leaf in leaves} - {np.dtype(bool), np.dtype(np.int32)} == {np.dtype(np.float32)}
 
 
+@every(ROWS)
+def test_batches_of_numpy_arrays_will_do(row):
+    """Under `jit` they are arrays of jax already; who calls `adapt` alone gives what the data gave."""
+    with promotion_of(row):
+        algorithm = row.build(Setting(CLASSES, np.float32))
+        task = stack_episodes([episode(row, seed, size, size, np.float32) for seed, size in enumerate((6, 4))])
+        support, query = task_of(task, 1)
+        assert isinstance(support["mask"], np.ndarray)
+        meta_params = jax.eval_shape(algorithm.init, jax.random.key(0), task_of(task, 0))
+
+        def loss(meta_params):
+            state, _ = adapt(algorithm, jax.random.key(0), meta_params, support, num_steps=row.num_steps)
+            return algorithm.loss(jax.random.key(1), meta_params, state, query)[0]
+
+        assert jax.eval_shape(loss, meta_params).shape == ()
+
+
 @every(TRAINED)
 def test_types_of_training_are_stable_and_none_is_weak(row, x64, standard_promotion):
     algorithm = row.build(Setting(CLASSES, np.float32))
@@ -313,7 +330,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_traced_twice(r
     algorithm = row.build(Setting(CLASSES, np.float32))
     learner = build_learner(algorithm, row.estimator(algorithm), optax.adam(1e-2))
     batches = [stack_episodes([episode(row, 2 * step + t, 6, 5, np.float32) for t in range(2)]) for step in range(4)]
-    start = learner.init(jax.random.key(0), batches[0])
+    start = quick_jit(learner.init)(jax.random.key(0), batches[0])
     traces = []
 
     @quick_jit

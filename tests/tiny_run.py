@@ -1,43 +1,50 @@
-"""A run of a few seconds: a small TSV file in made-up languages, and the command that trains on it."""
+"""A run of a few seconds: a small TSV file in made-up languages, the commands for it, and what it left behind."""
 
 import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmeta.cli import main
 
 LANGUAGES = ("aa", "bb", "cc", "dd", "ee", "ff")
 LABELS = ("bad", "good")
-ROWS = {"train": 6, "dev": 2, "test": 3}  # in a language and label
+ROWS = {"train": 6, "dev": 3, "test": 3}  # in a language and label; dev like test, so that one program judges both
 METHODS = ("zero_shot", "target_only", "joint_finetune", "linear_head", "tfidf", "ridge", "protonet", "maml")
 
-MODEL = {
-    "tokenizer.length": 16,
-    "model.width": 4,
-    "model.layers": 1,
-    "model.heads": 1,
-    "model.window": 2,
-    "model.stride": 4,
-}
 TINY = {
     "name": "toy",
     "task.source": "tsv",
     "task.path": "toy.tsv",
     "task.test-languages": 2,
     "task.dev-languages": 2,
+    "tokenizer.length": 16,
+    "model.width": 4,
+    "model.layers": 1,
+    "model.heads": 1,
+    "model.window": 2,
+    "model.stride": 4,
     "train.steps": 4,
     "train.log-every": 1,
     "inner.steps": 1,
+    "evaluate.methods": ("zero_shot", "ridge"),
     "evaluate.steps": (0, 2),
     "evaluate.learning-rates": 0.01,
     "evaluate.sgd-learning-rates": 0.05,
-    "evaluate.shot-curve": 1,
-    "evaluate.draws": 2,
-} | MODEL
+    "evaluate.shot-curve": (),
+    "evaluate.draws": 1,
+}
+WAVES = {
+    "task.source": "sinusoid",
+    "task.path": "",
+    "model.kind": "mlp",
+    "evaluate.metric": "mse",
+    "evaluate.shot-curve": 2,
+}
 
 
 def toy_text(language: str, label: str, number: int) -> str:
@@ -46,7 +53,7 @@ def toy_text(language: str, label: str, number: int) -> str:
 
 
 def toy_lines() -> list[str]:
-    """Returns the lines of a file for `--task.path`: the header, then every language, split and label."""
+    """Returns the lines of a file for `--task.path`: the header, then the rows, language by language."""
     header = "\t".join(("language", "split", "label", "text"))
     return [header] + [
         "\t".join((language, split, label, toy_text(language, label, 10 * place + number)))
@@ -67,65 +74,57 @@ def write_lines(path: pathlib.Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def train(out: str, **changes: Any) -> list[str]:
-    """Returns the command that trains in the folder `out`, with options changed (`task__path="a"`) or left out."""
-    options = TINY | {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
+def train(out: str, changes: dict[str, Any] | None = None) -> list[str]:
+    """Returns the words of the command that trains in the folder `out`, with some options changed."""
     words = ["train", "--out", out]
-    for key, value in options.items():
-        if value is not None:
-            words += [f"--{key}", *map(str, value if isinstance(value, Sequence) and value is not str(value) else [value])]
+    for key, value in {**TINY, **(changes or {})}.items():
+        words += [f"--{key}", *map(str, value if isinstance(value, tuple) else (value,))]
     return words
 
 
 def jaxmeta(*words: str) -> int:
-    """Runs a command in this process; optax promotes types on its own."""
-    with jax.numpy_dtype_promotion("standard"):
+    """Runs a command in this process and returns its exit code."""
+    with jax.numpy_dtype_promotion("standard"):  # optax promotes types on its own
         return main(words)
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Returns what a folder holds, by path; folders have no content."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")
-    }
+    """Returns what a folder holds, by path; folders in it have no content."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
 def metrics(run: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's metrics without those numbers that are times."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [_timeless(line) for line in lines]
+    """Returns the lines of a run's metrics, without what is a time."""
+    return [_timeless(json.loads(line)) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
 
 
 def evaluation(run: pathlib.Path) -> dict[str, Any]:
-    """Returns a run's evaluation without those numbers that are times."""
-    return _timeless(json.loads((run / "evaluation.json").read_text()))
+    """Returns a run's evaluation, without what is a time."""
+    return _timeless(json.loads((run / "evaluation.json").read_text("utf-8")))
 
 
 def _timeless(value: Any) -> Any:
-    times = ("seconds", "seconds_per_task", "examples_per_second")
     if isinstance(value, dict):
+        times = ("seconds", "seconds_per_task", "examples_per_second")
         return {key: _timeless(part) for key, part in value.items() if key not in times}
     return value
 
 
 @contextlib.contextmanager
-def compilation_cache(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps compiled programs in `folder`, however quick they were to compile, unless they are kept elsewhere."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    if before["jax_compilation_cache_dir"] is not None:
+def kept_programs(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps compiled programs in `folder` unless they are kept anyway: a second command need not wait for them."""
+    if jax.config.jax_compilation_cache_dir is not None:
         yield
         return
-    _use(folder, 0.0)
+    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
+    _keep_programs(str(folder), 0.0)
     try:
         yield
     finally:
-        _use(*before.values())
+        _keep_programs(None, shortest)
 
 
-def _use(folder: pathlib.Path | None, seconds: float) -> None:
-    from jax.experimental.compilation_cache import compilation_cache as cache
-
-    jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
-    cache.reset_cache()
+def _keep_programs(folder: str | None, shortest: float) -> None:
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
+    compilation_cache.reset_cache()

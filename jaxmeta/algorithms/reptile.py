@@ -1,6 +1,7 @@
 """Reptile (Nichol et al. 2018, arXiv 1803.02999)."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmeta.algorithms.maml import maml
@@ -53,4 +54,4 @@ def minibatch(key: Key, batch: Batch, size: int | None) -> Batch:
     if "mask" in batch:
         scores = scores + batch["mask"].astype(scores.dtype)
     chosen = jax.lax.top_k(scores, size)[1]
-    return jax.tree.map(lambda leaf: leaf[chosen], batch)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], batch)

@@ -3,11 +3,12 @@
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pydantic
 
 from jaxmeta import data, objectives
 from jaxmeta.config.build import make_model
@@ -18,11 +19,31 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import Tokenizer
 from jaxmeta.run.checkpoint import Checkpoints
-from jaxmeta.run.experiment import checkpoints_of
+from jaxmeta.run.experiment import check_same_model, checkpoints_of
 from jaxmeta.run.plan import Method
 from jaxmeta.run.records import read_evaluation
 
 _ROWS = 64  # texts that are labelled at once; one shape, one compilation
+
+
+class _Task(pydantic.BaseModel):
+    """What `task.json` holds."""
+
+    labels: list[str] = pydantic.Field(min_length=2)
+    tokenizer: dict[str, Any]
+
+
+class _Adapted(_Task):
+    """What `adapted.json` holds."""
+
+    config: Config
+    method: str
+    examples: pydantic.PositiveInt
+    learning_rate: float
+    steps: int
+
+
+_Facts = TypeVar("_Facts", bound=_Task)
 
 
 def write_task(folder: pathlib.Path, labels: Sequence[str], tokenizer: Tokenizer) -> None:
@@ -40,11 +61,12 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     Raises:
       InputError: the run, the method or the file is unusable.
     """
-    labels, tokenizer = _read_task(folder)
+    task, tokenizer = _read(folder / "task.json", _Task, "only a run on text can be adapted to a file of text")
+    labels = task.labels
     corpus = data.read_shots(shots, labels)
     method = _method(config, labels, tokenizer, name)
     chosen = read_evaluation(folder)["methods"].get(name, {}).get("adaptation")
-    if chosen is None:
+    if not isinstance(chosen, dict) or not {"learning_rate", "steps"} <= chosen.keys():
         raise InputError(f"{folder / 'evaluation.json'} has no settings for {name}; run `jaxmeta evaluate {folder}`.")
     support = _batch(tokenizer.encode(corpus.text), len(labels), corpus.label)
     meta_params: Any = {}
@@ -53,6 +75,9 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
             meta_params = jax.tree.map(jnp.asarray, checkpoints.read().tree["meta_params"])
         meta_params = method.complete(meta_params)
     algorithm = method.build(chosen["learning_rate"])
+    if method.phase is not None:
+        expected = jax.eval_shape(algorithm.init, jax.random.key(0), Episode(support, support))
+        check_same_model(folder, method.complete(expected), meta_params)
     run = jax.jit(
         lambda key, params, support: adapt_task(algorithm, key, params, support, num_steps=chosen["steps"])[0]
     )
@@ -64,7 +89,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
         target / "adapted.json",
         {
             "config": config.model_dump(mode="json"),
-            "labels": list(labels),
+            "labels": labels,
             "tokenizer": tokenizer.state(),
             "method": name,
             "examples": len(corpus),
@@ -86,17 +111,16 @@ def predict(folder: pathlib.Path, texts: Sequence[str]) -> tuple[list[str], np.n
     Raises:
       InputError: the folder is not one that `adapt` wrote, or is damaged.
     """
-    facts = _read_json(folder / "adapted.json", "name a folder that `jaxmeta adapt` wrote")
-    config, labels = Config.model_validate(facts["config"]), facts["labels"]
-    tokenizer = data.tokenizer_from_state(facts["tokenizer"])
-    method = _method(config, labels, tokenizer, facts["method"])
-    algorithm = method.build(facts["learning_rate"])
+    facts, tokenizer = _read(folder / "adapted.json", _Adapted, "name a folder that `jaxmeta adapt` wrote")
+    labels = facts.labels
+    method = _method(facts.config, labels, tokenizer, facts.method)
+    algorithm = method.build(facts.learning_rate)
 
     def like_saved(key, support):
         episode_params = method.complete(algorithm.init(key, Episode(support, support)))
         return {"meta_params": episode_params, "task_state": algorithm.begin(key, episode_params, support)}
 
-    support = _batch(np.ones((facts["examples"], tokenizer.length), np.int32), len(labels))
+    support = _batch(np.ones((facts.examples, tokenizer.length), np.int32), len(labels))
     with Checkpoints(folder / "state") as checkpoints:
         saved = checkpoints.latest(jax.eval_shape(like_saved, jax.random.key(0), support))
     if saved is None:
@@ -132,18 +156,18 @@ def _batch(tokens: np.ndarray, num_classes: int, targets: np.ndarray | None = No
     }
 
 
-def _read_task(folder: pathlib.Path) -> tuple[list[str], Tokenizer]:
-    facts = _read_json(folder / "task.json", "only a run on text can be adapted to a file of text")
-    return facts["labels"], data.tokenizer_from_state(facts["tokenizer"])
-
-
-def _read_json(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+def _read(path: pathlib.Path, kind: type[_Facts], remedy: str) -> tuple[_Facts, Tokenizer]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        facts = kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return facts, data.tokenizer_from_state(facts.tokenizer)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"There is no {path}; {remedy}.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}); write it again with the command that made it.") from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        reason = f"`{'.'.join(map(str, first['loc']))}`: {first['msg'].lower()}"
+    except (json.JSONDecodeError, UnicodeDecodeError, InputError) as error:
+        reason = str(error)
+    raise InputError(f"{path} is damaged ({reason}); write it again with the command that made it.")
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:

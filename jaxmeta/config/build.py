@@ -1,6 +1,7 @@
 """From a config to the objects of a run."""
 
 import functools
+import math
 from typing import NamedTuple
 
 from jaxmeta import models, objectives
@@ -28,6 +29,7 @@ def build(config: Config) -> Built:
     Raises:
       InputError: a file is malformed, or settings contradict each other.
     """
+    check_numbers(config)
     if config.task.source == "sinusoid":
         tasks: TextTasks | WaveTasks = WaveTasks(config)
         setting = Setting(
@@ -39,6 +41,10 @@ def build(config: Config) -> Built:
         setting = text_setting(config, tasks)
     check_methods(config, setting)
     phases, methods = phases_and_methods(setting)
+    if not phases:
+        raise InputError("`evaluate.methods` names no method that is trained; add one, such as ridge.")
+    if config.train.cipher and config.tokenizer.kind != "bytes" and any(phase.augmented for phase in phases):
+        raise InputError('`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to "bytes".')
     classical = ()
     if TFIDF in config.evaluate.methods and isinstance(tasks, TextTasks):
         from jaxmeta.config.classical import tfidf_counts
@@ -111,6 +117,26 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
     )
 
 
+def check_numbers(config: Config) -> None:
+    """Refuses numbers that no run can be made of.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    if config.seed + config.train.seeds > 2**31:
+        raise InputError(f"`seed` must be below 2**31, got {config.seed}.")
+    for key in ("test_languages", "dev_languages"):
+        held_out = getattr(config.task, key)
+        if (held_out if isinstance(held_out, int) else len(held_out)) < 1:
+            raise InputError(f"`task.{key}` must set at least one aside, got {held_out!r}.")
+    if round(config.train.warm_start * config.train.steps) >= config.train.steps:
+        raise InputError(
+            f"`train.warm_start` {config.train.warm_start} takes all of {config.train.steps} steps; lower it."
+        )
+    if min(config.evaluate.shot_curve, default=1) < 1:
+        raise InputError(f"`evaluate.shot_curve` must be positive numbers, got {list(config.evaluate.shot_curve)}.")
+
+
 def check_methods(config: Config, setting: Setting) -> None:
     """Refuses names and numbers under `[evaluate]` that no method or score answers to.
 
@@ -124,7 +150,11 @@ def check_methods(config: Config, setting: Setting) -> None:
     for name in evaluate.methods:
         if name not in known:
             raise InputError(f"`evaluate.methods`: there is no method {name!r} here; known are {', '.join(known)}.")
+    if len(set(evaluate.methods)) < len(evaluate.methods):
+        raise InputError(f"`evaluate.methods` must name each method once, got {', '.join(evaluate.methods)}.")
     trainable = [name for name in evaluate.methods if name != TFIDF]
+    if not trainable:
+        raise InputError("`evaluate.methods` names no method that is trained; add one, such as ridge.")
     if evaluate.main not in trainable:
         raise InputError(f"`evaluate.main` must be one of {', '.join(trainable)}, got {evaluate.main!r}.")
     metrics = ("accuracy", "macro_precision", "macro_recall", "macro_f1") if setting.classify else ("mse", "mae")
@@ -135,5 +165,5 @@ def check_methods(config: Config, setting: Setting) -> None:
         raise InputError(f"`evaluate.steps` must be ascending numbers from 0 up, got {list(steps)}.")
     for key in ("learning_rates", "sgd_learning_rates"):
         rates = getattr(evaluate, key)
-        if not rates or min(rates) <= 0:
+        if not rates or not all(0 < rate < math.inf for rate in rates):
             raise InputError(f"`evaluate.{key}` must be positive numbers, at least one, got {list(rates)}.")

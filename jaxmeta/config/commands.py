@@ -35,7 +35,7 @@ def train_run(config: Config, out: str | None) -> None:
     found = (folder / "config.toml").exists()
     if found:
         _check_same(folder, config)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and not _is_free(folder):
         raise InputError(f"{folder} exists and is not a run; give another folder with --out.")
     console = Console(stderr=True)
     built = build(config)
@@ -176,10 +176,16 @@ def _corpus(what: str | None) -> data.Corpus:
 def _check_same(folder: pathlib.Path, config: Config) -> None:
     differences = difference(read_run_config(folder), config)
     if differences:
+        first, more = "; ".join(differences[:3]), len(differences) - 3
         raise InputError(
-            f"{folder} holds a run of another config ({'; '.join(differences)}); "
+            f"{folder} holds a run of another config ({first}{f'; and {more} more' if more > 0 else ''}); "
             "give another folder with --out, or the same config to continue."
         )
+
+
+def _is_free(folder: pathlib.Path) -> bool:
+    # A run that was killed before it had a config has begun to write one.
+    return folder.is_dir() and all(path.name == "config.toml.part" for path in folder.iterdir())
 
 
 def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:

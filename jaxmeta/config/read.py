@@ -3,6 +3,7 @@
 import difflib
 import os
 import pathlib
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,8 +32,10 @@ def load(path: Path | None = None, *, preset: str | None = None, changes: Mappin
     where = str(path) if path is not None else "the default config"
     values = _toml(pathlib.Path(path)) if path is not None else {"presets": PRESETS}
     presets = values.get("presets", {})
+    if not isinstance(presets, dict) or not all(isinstance(value, dict) for value in presets.values()):
+        raise InputError(f"{where}: `presets` must hold tables; write each as [presets.NAME].")
     if preset is not None:
-        if not isinstance(presets, dict) or preset not in presets:
+        if preset not in presets:
             there = f"it has {', '.join(presets)}" if presets else "it has none"
             raise InputError(f"{where} has no preset {preset!r}; {there}.")
         values = _merged(values, presets[preset])
@@ -71,12 +74,16 @@ def validated(values: Mapping[str, Any], where: str) -> Config:
 
 def refusal(error: pydantic.ValidationError, where: str) -> InputError:
     """Returns the first thing that pydantic refused as a sentence."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in ("int", "tuple[str, ...]"))
+    first, *others = error.errors()
+    key = _key(first["loc"])
     if first["type"] == "extra_forbidden":
         return InputError(f"{where}: unknown key `{key}`; {nearest_key(key)}")
+    # Where several types are allowed there is a reason for each.
+    reasons = [first["msg"], *(other["msg"] for other in others if _key(other["loc"]) == key)]
+    reason = ", or ".join(reason[0].lower() + reason[1:] for reason in reasons)
+    reason = re.sub(r"a valid dictionary or instance of \w+", "a table", reason).replace("a valid tuple", "a list")
     got = "" if isinstance(first["input"], dict) else f", got {first['input']!r}"
-    return InputError(f"{where}: `{key}`: {first['msg'][0].lower()}{first['msg'][1:]}{got}.")
+    return InputError(f"{where}: `{key}`: {reason}{got}.")
 
 
 def dump(config: Config) -> str:
@@ -95,6 +102,10 @@ def known_keys() -> list[str]:
     return [key for key, _ in _flat(Config().model_dump())]
 
 
+def _key(place: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in place if part not in ("int", "tuple[str, ...]"))
+
+
 def _toml(path: pathlib.Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -103,7 +114,8 @@ def _toml(path: pathlib.Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; name a TOML config in it.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8.") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; save it as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path} is not TOML: {error}; mend that line.") from None
     except OSError as error:

@@ -137,7 +137,7 @@ def find_file(name: str) -> pathlib.Path:
             return path
     places = " nor at ".join(map(str, tried))
     hint = "" if folder else " (or set JAXMETA_DATA to the folder it is under)"
-    raise InputError(f"There is no file at {places}; mend `task.path`{hint}.")
+    raise InputError(f"There is no file at {places}; correct the path{hint}.")
 
 
 def make_tokenizer(config: Config, corpus: Corpus, split: LanguageSplit) -> Tokenizer:

@@ -189,7 +189,7 @@ def cldr(
     *,
     languages: Sequence[str] | None = None,
     train: int = 12,
-    dev: int = 4,
+    dev: int = 8,
     test: int = 8,
     seed: int = 0,
 ) -> Corpus:

@@ -137,7 +137,8 @@ class SentencePieceTokenizer:
                 minloglevel=2,
             )
         except RuntimeError as error:
-            reason = " ".join(str(error).split())
+            # What follows the place in its source, without the advice on its own options.
+            reason = " ".join(str(error).split()).rpartition("] ")[2].partition(". Increase ")[0]
             raise InputError(
                 f"SentencePiece cannot learn {vocab_size} pieces from these texts ({reason}); it needs "
                 "some text, and room for 256 bytes, 2 special pieces and the characters."

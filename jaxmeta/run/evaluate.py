@@ -12,7 +12,7 @@ from jaxmeta.core.adapt import adapt
 from jaxmeta.core.types import ArrayTree, Episode, MetaParams, Objective
 from jaxmeta.run.plan import Classical, Judging, Method, Tasks
 
-Progress = Callable[[str], None]
+_TASKS_PER_CALL = 20
 
 
 class Choice(NamedTuple):
@@ -85,12 +85,21 @@ def score_grid(
       seed: of the methods that draw at random while they adapt.
     """
     began = time.monotonic()
-    counts = jax.device_get(run(jax.random.key(seed), meta_params, jnp.float32(learning_rate), episodes))
+    num_tasks = shape[0] * shape[1]
+    # Calls of one size share a compilation, however many tasks there are; the first task fills up the last call.
+    places = np.arange(-(-num_tasks // _TASKS_PER_CALL) * _TASKS_PER_CALL)
+    places = np.where(places < num_tasks, places, 0).reshape(-1, _TASKS_PER_CALL)
+    parts = []
+    for number, chosen in enumerate(places):
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], episodes)
+        parts.append(jax.device_get(run(key, meta_params, jnp.float32(learning_rate), part)))
+    counts = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
     seconds = time.monotonic() - began
     num_points = jax.tree.leaves(counts)[0].shape[1]
     cells = [
         [objective.scores(jax.tree.map(lambda leaf, t=t, p=p: leaf[t, p], counts)) for p in range(num_points)]
-        for t in range(shape[0] * shape[1])
+        for t in range(num_tasks)
     ]
     scores = {
         name: np.array([[cell[name] for cell in row] for row in cells]).reshape(*shape, num_points)

@@ -12,8 +12,6 @@ from jaxmeta.run.logging import MetricsLog, ProgressDisplay
 from jaxmeta.run.loop import train_phase
 from jaxmeta.run.plan import Experiment, Method, Phase, chain_of
 
-PERCENT = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
-
 
 def checkpoints_of(folder: str | os.PathLike, seed: int, phase: str, **options) -> Checkpoints:
     """Returns where a run keeps the checkpoints of one phase and training seed."""
@@ -75,6 +73,7 @@ def restore(experiment: Experiment, folder: pathlib.Path) -> Trained:
       InputError: one of them is missing or unusable.
     """
     trained = Trained()
+    episodes = next(experiment.tasks.batches(experiment.seed, 0, augmented=False)(0))
     for seed in experiment.training_seeds:
         for phase in experiment.phases:
             with checkpoints_of(folder, seed, phase.name) as checkpoints:
@@ -84,9 +83,25 @@ def restore(experiment: Experiment, folder: pathlib.Path) -> Trained:
                     f"{folder} is not finished: phase {phase.name} is at step {restored.step} of {phase.steps}; "
                     "run the `jaxmeta train` command that began it again."
                 )
+            expected = jax.eval_shape(phase.learner.init, jax.random.key(0), episodes).meta_params
+            check_same_model(folder, expected, restored.tree["meta_params"])
             trained[seed, phase.name] = restored.tree["meta_params"]
             trained.seconds[seed, phase.name] = restored.extra["seconds"]
     return trained
+
+
+def check_same_model(folder: pathlib.Path, expected: MetaParams, found: MetaParams) -> None:
+    """Refuses meta-parameters that are not of the model that a run's files speak of.
+
+    Raises:
+      InputError: somebody has changed the files.
+    """
+    shapes = [{path: leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)} for tree in (expected, found)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"{folder} holds parameters of another model than its config.toml speaks of; "
+            "put that back as it was, or train in another folder."
+        )
 
 
 def _warm_start(trained: Trained, seed: int, source: str | None):

@@ -1,0 +1,226 @@
+"""Configs: files, presets, overrides, what is refused, and that every method has the same budget."""
+
+import pathlib
+import tomllib
+
+import numpy as np
+import pytest
+
+from jaxmeta import objectives
+from jaxmeta.config import Config, build, difference, dump, load
+from jaxmeta.config.build import make_model
+from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
+from jaxmeta.config.presets import PRESETS
+from jaxmeta.config.read import changed, known_keys
+from jaxmeta.core.batches import stack_episodes
+from jaxmeta.core.checks import InputError
+from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"))
+
+
+def presets_of(path):
+    """Returns the names of the presets of a config file, of the default job without one."""
+    return PRESETS if path is None else tomllib.loads(path.read_text("utf-8")).get("presets", {})
+
+
+# Every config there is: a file or the embedded job, with none or one of its presets.
+JOBS = [(path, preset) for path in (None, *CONFIGS) for preset in (None, *presets_of(path))]
+NAMES = [f"{path.stem if path else 'default'}{f'-{preset}' if preset else ''}" for path, preset in JOBS]
+
+
+@pytest.fixture(params=JOBS, ids=NAMES)
+def config(request) -> Config:
+    path, preset = request.param
+    return load(path, preset=preset)
+
+
+def setting_of(config: Config, classes: int = 4) -> Setting:
+    """Returns what methods are made of, without the data."""
+    classify = config.task.source != "sinusoid"
+    outputs = classes if classify else 1
+    source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if classify else None
+    return Setting(
+        config,
+        make_model(config, outputs, vocab_size=257),
+        objectives.classification(outputs) if classify else objectives.regression(),
+        num_outputs=outputs,
+        classify=classify,
+        support=config.task.shots * outputs,
+        query=config.task.queries * outputs,
+        source=source,
+    )
+
+
+def with_all_methods(config: Config) -> Setting:
+    setting = setting_of(config)
+    names = (*baselines(setting), *recipes(setting))
+    return setting._replace(config=changed(config, {"evaluate.methods": names}, "here"))
+
+
+def test_there_are_configs_and_presets():
+    assert len(CONFIGS) >= 2
+    assert set(PRESETS) == {"quick", "full"}
+
+
+def test_a_config_is_read_back_as_it_was_written(config, tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(dump(config), encoding="utf-8")
+    assert load(path) == config
+    assert difference(load(path), config) == []
+
+
+def test_the_default_job_is_the_defaults():
+    assert load() == Config()
+    assert load(changes={}) == Config()
+
+
+def test_presets_change_what_they_say():
+    assert load(preset="quick").task.test_languages == PRESETS["quick"]["task"]["test_languages"]
+    assert load(preset="full").train.seeds == 3
+    changes = difference(load(), load(preset="quick"))
+    assert f"train.steps: {Config().train.steps} against {PRESETS['quick']['train']['steps']}" in changes
+    assert all(line.split(":")[0] in known_keys() for line in changes)
+
+
+def test_a_preset_of_a_file_is_applied_over_it(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text('name = "mine"\n[train]\nsteps = 7\nseeds = 2\n[presets.long.train]\nsteps = 70\n')
+    assert load(path).train.steps == 7
+    long = load(path, preset="long")
+    assert (long.name, long.train.steps, long.train.seeds) == ("mine", 70, 2)
+    assert "presets" not in dump(long)
+
+
+def test_changes_come_after_the_preset_and_the_preset_after_the_file(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text("[train]\nsteps = 7\nseeds = 2\n[presets.long.train]\nsteps = 70\nseeds = 3\n")
+    config = load(path, preset="long", changes={"train.steps": 700, "seed": 5})
+    assert (config.train.steps, config.train.seeds, config.seed) == (700, 3, 5)
+    assert load(path, changes={"train.steps": 8}).train == load(path).train.model_copy(update={"steps": 8})
+
+
+def test_difference_names_every_key_and_both_values():
+    other = changed(Config(), {"train.steps": 3, "evaluate.methods": ["ridge"], "task.test_languages": ["fr"]}, "here")
+    assert difference(Config(), other) == [
+        f"task.test_languages: {Config().task.test_languages!r} against ('fr',)",
+        f"train.steps: {Config().train.steps} against 3",
+        f"evaluate.methods: {Config().evaluate.methods!r} against ('ridge',)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[train]\nstesp = 3", ["unknown key `train.stesp`", "did you mean `train.steps`?"]),
+        ("nmae = 'x'", ["unknown key `nmae`", "did you mean `name`?"]),
+        ("[training]\nzzzzzzzzz = 3", ["unknown key `training`"]),
+        ("[train]\nsteps = 'many'", ["`train.steps`", "valid integer", "'many'"]),
+        ("[train]\nsteps = 0", ["`train.steps`", "greater than 0", "got 0"]),
+        ("[train]\nlearning_rate = nan", ["`train.learning_rate`", "greater than 0", "nan"]),
+        ("train = 3", ["`train`", "a table", "got 3"]),
+        ("[task]\nsource = 'web'", ["`task.source`", "'cldr', 'tsv' or 'sinusoid'", "'web'"]),
+        ("[task]\ntest_languages = 'fr'", ["`task.test_languages`", "a list", "'fr'"]),
+        ("[task]\ntest_languages = 2.5", ["`task.test_languages`", "2.5"]),
+        ("[evaluate]\nsteps = 5", ["`evaluate.steps`", "a list", "got 5"]),
+        ("[evaluate]\nsteps = [0, 'x']", ["`evaluate.steps.1`", "'x'"]),
+        ("name = 'a/b'", ["`name`", "'a/b'"]),
+        ("[train]\nsteps = 3\nsteps = 4\n", ["not TOML", "line 3"]),
+        ("presets = 3", ["`presets`", "[presets.NAME]"]),
+        ("[presets]\nquick = 3", ["`presets`", "[presets.NAME]"]),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_sentence_that_names_it(tmp_path, text, says):
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as refused:
+        load(path)
+    message = str(refused.value)
+    assert message.startswith(str(path))
+    assert "\n" not in message
+    for part in says:
+        assert part in message
+
+
+def test_a_wrong_key_in_a_preset_says_which_preset(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text("[presets.long.train]\nstepps = 70\n")
+    assert load(path).train.steps == Config().train.steps
+    with pytest.raises(InputError, match=r"my\.toml with preset long: unknown key `train\.stepps`.*`train\.steps`"):
+        load(path, preset="long")
+    with pytest.raises(InputError, match=r"my\.toml has no preset 'short'; it has long"):
+        load(path, preset="short")
+
+
+def test_every_method_known_has_a_phase_and_is_what_it_is_called(config):
+    setting = with_all_methods(config)
+    phases, methods = phases_and_methods(setting)
+    assert [method.name for method in methods] == list(setting.config.evaluate.methods)
+    names = [phase.name for phase in phases]
+    assert len(set(names)) == len(names)
+    for method in methods:
+        assert method.phase is None or method.phase in names
+        assert method.kind == (META if method.name in recipes(setting) else BASELINE)
+        assert method.steps[0] >= 0
+        assert method.steps == tuple(sorted(method.steps))
+        method.build(method.learning_rates[0])
+    for phase in phases:  # a phase starts from one that is trained before it
+        assert phase.start_from is None or names.index(phase.start_from) < names.index(phase.name)
+
+
+def test_every_phase_chain_costs_the_same_within_half_a_step(config):
+    setting = with_all_methods(config)
+    phases, methods = phases_and_methods(setting)
+    budget = config.train.steps * config.task.tasks_per_step * (setting.support + setting.query)
+    by_name = {phase.name: phase for phase in phases}
+    trained = [method for method in methods if method.phase is not None]
+    assert len(trained) > 5
+    for method in trained:
+        cost = training_cost(phases, method.phase)
+        assert abs(cost - budget) <= by_name[method.phase].gradients_per_step / 2, method.name
+        warm = chain_of(phases, method.phase)[:-1]
+        assert sum(link.steps for link in warm) == round(config.train.warm_start * config.train.steps)
+
+
+def test_the_methods_of_every_config_are_known(config):
+    setting = setting_of(config)
+    known = {*baselines(setting), *recipes(setting), *(["tfidf"] if setting.classify else [])}
+    assert set(config.evaluate.methods) <= known
+    assert config.evaluate.main in config.evaluate.methods
+
+
+def test_a_run_of_waves_is_built_whole():
+    config = load(next(path for path in CONFIGS if path.stem == "sinusoid"))
+    experiment = build(changed(config, {"train.steps": 2}, "here")).experiment
+    assert experiment.main == config.evaluate.main
+    assert len(experiment.tasks.languages("test")) == config.task.test_languages
+    batch = next(experiment.tasks.batches(0, 0, augmented=False)(0))
+    assert batch.support["inputs"].shape == (config.task.tasks_per_step, config.task.shots, 1)
+
+
+def test_the_default_run_is_built_whole():
+    config = load(preset="quick")
+    experiment, tasks, setting = build(config)
+    assert {role: len(codes) for role, codes in tasks.split._asdict().items() if role != "train"} == {
+        "test": config.task.test_languages,
+        "dev": config.task.dev_languages,
+    }
+    assert len(tasks.split.train) > 200
+    assert tasks.overlap.shared_sentences == 0
+    assert (setting.num_outputs, setting.support) == (12, 12 * config.task.shots)
+    assert {method.name for method in experiment.methods} <= set(config.evaluate.methods)
+    problems = [experiment.tasks.episode(code, shots=2, draw=0, split="test") for code in tasks.split.test[:2]]
+    assert stack_episodes(problems).support["inputs"].shape == (2, 24, config.tokenizer.length)
+    # Judged rows are not those adapted on, whatever the draw.
+    support, query = tasks.judged.evaluation_rows(tasks.split.test[0], shots=2, draw=1, split="test")
+    assert not set(support.tolist()) & set(query.tolist())
+
+
+def test_training_seeds_draw_other_episodes_of_the_same_languages():
+    tasks = build(load(preset="quick")).tasks
+    first, again, other = (next(tasks.batches(seed, 0, augmented=False)(0)) for seed in (0, 0, 1))
+    assert (first.support["inputs"] == again.support["inputs"]).all()
+    assert (first.support["inputs"] != other.support["inputs"]).any()
+    later = next(tasks.batches(0, 0, augmented=False)(3))
+    offset = next(tasks.batches(0, 3, augmented=False)(0))
+    assert (later.support["inputs"] == offset.support["inputs"]).all()
