@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -86,6 +88,18 @@ def jaxmeta(*words: str) -> int:
     """Runs a command in this process and returns its exit code."""
     with jax.numpy_dtype_promotion("standard"):  # optax promotes types on its own
         return main(words)
+
+
+def process(*words: str) -> list[str]:
+    """Returns the words that run a command in a process of its own."""
+    return [sys.executable, "-m", "jaxmeta", *words]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Returns the environment of such a process: this source, one device, no warnings as errors."""
+    source = os.pathsep.join(filter(None, (str(pathlib.Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return kept | {"PYTHONPATH": source, "JAX_PLATFORMS": "cpu"} | more
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:

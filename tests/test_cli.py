@@ -1,0 +1,382 @@
+"""The command line from end to end: a run, what it leaves, what can be done with it, and what is refused."""
+
+import contextlib
+import html.parser
+import io
+import itertools
+import json
+import math
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from malformed_table import MALFORMED, Row
+from tiny_run import (
+    LABELS,
+    METHODS,
+    WAVES,
+    environment,
+    evaluation,
+    files,
+    jaxmeta,
+    kept_programs,
+    metrics,
+    process,
+    toy_lines,
+    toy_shots,
+    toy_text,
+    train,
+    write_lines,
+)
+
+from jaxmeta.cli import main
+from jaxmeta.config import load
+
+TEXTS = [toy_text("zz", label, number) for number, label in enumerate(LABELS * 40)]  # more than are labelled at once
+CHANGES = {"evaluate.methods": METHODS}
+# Where the first checkpoint of a phase of four steps' budget ends: after a warm start of two.
+STEPS = {"warm_start": 2, "joint": 2, "ridge": 2, "protonet": 2, "maml": 1}
+
+
+class Kept(NamedTuple):
+    """A folder with a run in `run`, made by the command line from the files beside it."""
+
+    folder: pathlib.Path
+    run: pathlib.Path
+    shown: str  # what the command printed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory):
+    with kept_programs(tmp_path_factory.mktemp("programs")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, programs) -> Kept:
+    folder = tmp_path_factory.mktemp("kept")
+    write_lines(folder / "toy.tsv", toy_lines())
+    write_lines(folder / "shots.tsv", toy_shots())
+    write_lines(folder / "texts.txt", TEXTS)
+    shown = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(shown):
+        assert jaxmeta(*train("run", CHANGES)) == 0
+        assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "adapted") == 0
+    return Kept(folder, folder / "run", shown.getvalue())
+
+
+@pytest.fixture
+def here(kept, tmp_path, monkeypatch) -> pathlib.Path:
+    """A copy of the kept folder, as the working folder."""
+    shutil.copytree(kept.folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAXMETA_DATA", raising=False)
+    return tmp_path
+
+
+def typed(monkeypatch, raw: bytes) -> None:
+    """Makes `raw` what is typed at the next command."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+
+
+# --- A run and what it leaves.
+
+
+def test_a_run_leaves_its_files(kept):
+    assert {path.name for path in kept.run.iterdir()} == {
+        *("config.toml", "metrics.jsonl", "checkpoints", "evaluation.json", "report.html", "figures"),
+        *("task.json", "tensorboard"),
+    }
+    assert {str(path.relative_to(kept.run)) for path in kept.run.glob("checkpoints/*/*/*")} == {
+        f"checkpoints/seed_0/{phase}/{step:08d}" for phase, step in STEPS.items()
+    }
+    assert not [path for path in kept.run.rglob("*") if path.suffix in (".part", ".partial", ".tmp")]
+
+
+def test_the_config_of_a_run_is_the_one_it_was_started_with(kept):
+    config = load(kept.run / "config.toml")
+    assert (config.name, config.task.path, config.train.steps) == ("toy", "toy.tsv", 4)
+    assert config.evaluate.methods == METHODS
+    assert config.evaluate.shot_curve == ()
+
+
+def test_the_last_line_of_the_metrics_is_the_result(kept):
+    lines = metrics(kept.run)
+    assert [(line["phase"], line["step"]) for line in lines[:-1]] == [
+        (phase, step) for phase, steps in STEPS.items() for step in range(1, steps + 1)
+    ]
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    last = lines[-1]
+    assert (last["final"], last["phase"], last["step"]) == (True, "ridge", 2)
+    assert last["loss"] == [line["loss"] for line in lines if line["phase"] == "ridge"][-2]
+    assert len(last["params_sha256"]) == 64
+    assert int(last["params_sha256"], 16) >= 0
+    assert not any(line.get("final") for line in lines[:-1])
+
+
+def test_the_evaluation_has_the_shape_that_is_promised(kept):
+    found = json.loads((kept.run / "evaluation.json").read_text("utf-8"))
+    assert (found["task"], found["training_seeds"], found["shot_seeds"], found["shots"]) == ("toy", [0], [0], 2)
+    assert len(found["languages"]) == 2
+    assert list(found["methods"]) == [*(name for name in METHODS if name != "tfidf"), "tfidf"]
+    for name, method in found["methods"].items():
+        assert method["metric"] == "accuracy"
+        assert list(method["per_language"]) == found["languages"]
+        scores = list(method["per_language"].values())
+        assert all(0 <= score <= 100 for score in scores)
+        assert method["mean"] == pytest.approx(np.mean(scores))
+        assert method["worst_language"] == pytest.approx(min(scores))
+        assert method["worst_quartile"] <= method["mean"]
+        low, high = method["ci95"]
+        assert low <= method["mean"] <= high
+        assert method["compute"]["seconds"] > 0
+        trained = name not in ("target_only", "tfidf")
+        assert (method["compute"]["gradient_examples"] > 0) == trained
+    budgets = {
+        name: method["compute"]["gradient_examples"]
+        for name, method in found["methods"].items()
+        if method["compute"]["gradient_examples"]
+    }
+    # Four steps of eight tasks of two classes, two shots and four queries; MAML's step is the largest.
+    assert budgets["joint_finetune"] == budgets["ridge"] == budgets["zero_shot"] == 4 * 8 * 2 * 6
+    assert budgets["maml"] == pytest.approx(budgets["ridge"], rel=0.1)
+
+
+def test_every_meta_learner_is_paired_with_every_baseline(kept):
+    found = evaluation(kept.run)
+    metas, baselines = ("ridge", "protonet", "maml"), tuple(set(METHODS) - {"ridge", "protonet", "maml"})
+    assert set(found["paired"]) == {f"{a} - {b}" for a, b in itertools.product(metas, baselines)}
+    for name, pair in found["paired"].items():
+        a, b = (found["methods"][method]["per_language"] for method in name.split(" - "))
+        gains = [a[language] - b[language] for language in found["languages"]]
+        assert pair["mean"] == pytest.approx(np.mean(gains))
+        assert pair["ci95"][0] <= pair["mean"] <= pair["ci95"][1]
+        assert (pair["wins"], pair["losses"]) == (sum(g > 0 for g in gains), sum(g < 0 for g in gains))
+    assert found["best_meta_learner"] in metas
+    assert found["best_baseline"] in baselines
+
+
+class References(html.parser.HTMLParser):
+    """Collects what a page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        assert tag not in ("script", "link", "iframe", "object")
+        self.found += [value for name, value in attrs if name in ("src", "srcset", "href", "data", "poster")]
+
+
+def test_the_report_needs_nothing_beside_itself(kept):
+    page = (kept.run / "report.html").read_text("utf-8")
+    references = References()
+    references.feed(page)
+    assert len(references.found) >= 2 * 4  # each picture for light and for dark screens
+    assert all(value.startswith("data:image/png;base64,") for value in references.found)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "url(" not in page
+    for name in METHODS:
+        assert name in page
+
+
+def test_the_figures_are_pictures(kept):
+    figures = list((kept.run / "figures").iterdir())
+    assert {path.name for path in figures} == {
+        f"{n}.png" for n in ("methods", "gains", "inner_steps", "learning_curves")
+    }
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+
+
+def test_the_table_is_printed(kept):
+    for name in METHODS:
+        assert name in kept.shown
+    assert "Report: run/report.html" in kept.shown
+
+
+# --- What can be done with a run.
+
+
+def test_the_same_command_again_changes_nothing(here, capsys):
+    before, scores, lines = files(here / "run" / "checkpoints"), evaluation(here / "run"), metrics(here / "run")
+    assert jaxmeta(*train("run", CHANGES)) == 0
+    assert "Continuing toy in run" in capsys.readouterr().err
+    assert files(here / "run" / "checkpoints") == before
+    assert evaluation(here / "run") == scores
+    assert metrics(here / "run") == lines
+
+
+def test_evaluate_writes_the_same_again(here):
+    scores, trained = evaluation(here / "run"), files(here / "run" / "checkpoints")
+    (here / "run" / "evaluation.json").unlink()
+    (here / "run" / "report.html").unlink()
+    shutil.rmtree(here / "run" / "figures")
+    assert jaxmeta("evaluate", "run") == 0
+    assert evaluation(here / "run") == scores
+    assert (here / "run" / "report.html").exists()
+    assert (here / "run" / "figures" / "methods.png").exists()
+    assert files(here / "run" / "checkpoints") == trained
+
+
+@pytest.mark.parametrize("method", ["ridge", "joint_finetune", "target_only", "linear_head", "protonet", "maml"])
+def test_a_run_adapts_to_a_language_of_ones_own(here, capsys, monkeypatch, method):
+    before = files(here / "run")
+    assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "mine", "--method", method) == 0
+    assert f"Adapted {method} to 20 examples" in capsys.readouterr().err
+    assert files(here / "run") == before
+    assert not (here / "mine.part").exists()
+
+    assert jaxmeta("predict", "mine", "--input", "texts.txt") == 0
+    shown = capsys.readouterr()
+    rows = [line.split("\t") for line in shown.out.splitlines()]
+    assert shown.err == ""
+    assert [text for _, _, text in rows] == TEXTS
+    assert all(label in LABELS and 0.5 <= float(probability) <= 1 for label, probability, _ in rows)
+
+    assert jaxmeta("predict", "mine", "--input", "texts.txt", "--all") == 0
+    everything = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    for (label, probability, text), (listed, same_text) in zip(rows, everything, strict=True):
+        of_label = {name: float(p) for name, p in (pair.split("=") for pair in listed.split(" "))}
+        assert same_text == text
+        assert sum(of_label.values()) == pytest.approx(1, abs=2e-4)
+        assert of_label[label] == float(probability) == max(of_label.values())
+
+    typed(monkeypatch, f"{TEXTS[1]}\r\n{TEXTS[0]}".encode())
+    assert jaxmeta("predict", "mine") == 0
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == [rows[1], rows[0]]
+
+
+def test_what_is_predicted_follows_from_the_shots(here, capsys):
+    shots = (here / "shots.tsv").read_text()
+    swapped = shots.replace("good\t", "?\t").replace("bad\t", "good\t").replace("?\t", "bad\t")
+    (here / "swapped.tsv").write_text(swapped)
+    labels = {}
+    for name in ("shots", "swapped"):
+        assert jaxmeta("adapt", "run", "--shots", f"{name}.tsv", "--out", name, "--method", "protonet") == 0
+        assert jaxmeta("predict", name, "--input", "texts.txt") == 0
+        labels[name] = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    opposite = {"good": "bad", "bad": "good"}
+    assert [opposite[label] for label in labels["shots"]] == labels["swapped"]
+    assert set(labels["shots"]) == set(LABELS)
+
+
+def test_labels_without_an_example_are_mentioned(here, capsys):
+    lines = [line.replace("\tgood\t", f"\tgood{k % 2}\t") for k, line in enumerate(toy_lines())]
+    write_lines(here / "toy.tsv", lines)
+    assert jaxmeta(*train("three")) == 0
+    write_lines(here / "shots.tsv", ["text\tlabel", "zz a\tbad", "zz b\tgood0"])
+    capsys.readouterr()
+    assert jaxmeta("adapt", "three", "--shots", "shots.tsv", "--out", "mine") == 0
+    assert "No example is labelled good1." in capsys.readouterr().err
+
+
+def test_waves_are_learned_and_shown(here, capsys):
+    assert jaxmeta(*train("waves", WAVES | {"evaluate.methods": ("zero_shot", "maml"), "evaluate.main": "maml"})) == 0
+    found = evaluation(here / "waves")
+    assert found["higher_is_better"] is False
+    assert found["metric"] == "mse"
+    assert set(found["curves"]["shots"]) == {"zero_shot", "maml"}
+    first = found["fits"][0]
+    assert {"before", "after 1 step"} <= set(first["predictions"])
+    assert len(first["x"]) == len(first["truth"]) == len(first["predictions"]["before"])
+    assert first["predictions"]["before"] != first["predictions"]["after 1 step"]
+    assert {"fits.png", "shots.png"} <= {path.name for path in (here / "waves" / "figures").iterdir()}
+    capsys.readouterr()
+    assert jaxmeta("adapt", "waves", "--shots", "shots.tsv", "--out", "mine") == 2
+    assert "only a run on text" in capsys.readouterr().err
+
+
+def test_training_that_diverges_says_so_with_exit_code_1(here, capsys):
+    assert jaxmeta(*train("waves", WAVES | {"train.learning-rate": 1e38, "train.steps": 9})) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("jaxmeta: Phase `")
+    assert "Lower the learning rate" in error
+    assert not (here / "waves" / "evaluation.json").exists()
+
+
+def test_a_config_file_may_stand_anywhere_and_options_come_after_it(here, capsys):
+    (here / "my.toml").write_text("name = 'mine'\n[train]\nsteps = 3\nseeds = 2\n[presets.x.train]\nseeds = 5\n")
+    for words in (["my.toml", "--out", "run", "--preset", "x"], ["--out", "run", "--preset=x", "my.toml"]):
+        assert jaxmeta("train", *words, "--steps", "7") == 2
+        error = capsys.readouterr().err
+        assert "name: 'toy' against 'mine'" in error
+    (here / "run" / "config.toml").write_bytes((here / "my.toml").read_bytes().partition(b"[presets")[0])
+    assert jaxmeta("train", "--out", "run", "--preset=x", "my.toml", "--steps", "7") == 2
+    assert "(train.steps: 3 against 7; train.seeds: 2 against 5)" in capsys.readouterr().err
+    assert jaxmeta("train", "--out", "run", "my.toml", "--train.seeds", "4", "--seed", "3") == 2
+    assert "(seed: 0 against 3; train.seeds: 2 against 4)" in capsys.readouterr().err
+
+
+def test_help_is_printed_for_every_command(capsys):
+    for words in ([], ["--help"], *([name, "--help"] for name in ("train", "evaluate", "adapt", "predict", "data"))):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 0
+        shown = capsys.readouterr()
+        assert "usage: jaxmeta" in shown.out
+        assert shown.err == ""
+
+
+def test_data_is_listed_shown_and_checked(here, capsys, monkeypatch):
+    assert jaxmeta("data", "check", "toy.tsv") == 0
+    assert "72 rows, 6 languages, labels bad, good" in capsys.readouterr().out.replace("144", "72")
+    assert jaxmeta("data", "show", "toy.tsv", "--rows", "3") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3
+    monkeypatch.setenv("JAXMETA_DATA", str(here))
+    monkeypatch.chdir("/")
+    assert jaxmeta("data", "check", "toy.tsv") == 0
+    capsys.readouterr()
+    assert jaxmeta("data", "list") == 0
+    shown = capsys.readouterr().out
+    for name in ("month", "weekday", "kind", "toy.tsv", "shots.tsv"):
+        assert name in shown
+
+
+# --- What is refused.
+
+
+def check_refusal(row: Row, code: int, out: str, err: str, folder: pathlib.Path) -> None:
+    assert code == 2
+    assert out == ""
+    assert err.startswith("jaxmeta: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    message = err.removeprefix("jaxmeta: ").rstrip().replace(f"{folder}/", "")
+    assert len(message) <= 300
+    assert "Traceback" not in message
+    for part in row.says:
+        assert part in message
+
+
+def test_there_are_many_malformed_inputs():
+    assert len(MALFORMED) >= 40
+    assert len({row.name for row in MALFORMED}) == len(MALFORMED)
+
+
+@pytest.mark.parametrize("row", MALFORMED, ids=str)
+def test_malformed_input_is_one_sentence_and_changes_nothing(here, capsys, monkeypatch, row):
+    if row.damage is not None:
+        row.damage()
+    typed(monkeypatch, row.stdin)
+    before = files(here)
+    capsys.readouterr()
+    code = jaxmeta(*row.words)
+    shown = capsys.readouterr()
+    check_refusal(row, code, shown.out, shown.err, here)
+    assert files(here) == before
+
+
+@pytest.mark.parametrize("name", ["config: unknown key", "adapt: unknown label", "command: unknown"])
+def test_a_process_answers_malformed_input_the_same(here, name):
+    row = next(row for row in MALFORMED if row.name == name)
+    if row.damage is not None:
+        row.damage()
+    before = files(here)
+    done = subprocess.run(process(*row.words), capture_output=True, text=True, env=environment(), check=False)
+    check_refusal(row, done.returncode, done.stdout, done.stderr, here)
+    assert files(here) == before
