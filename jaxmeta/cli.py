@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 import pydantic
 import tyro
 
-import jaxmeta
 from jaxmeta.config.commands import (
     adapt_run,
     check_data,
@@ -93,6 +92,7 @@ class Data:
     """Examples to show."""
 
 
+DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
 COMMANDS = {"train": Train, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
 
 
@@ -150,9 +150,7 @@ def _parsed(arguments: list[str]):
         with contextlib.redirect_stderr(errors):
             if name not in COMMANDS:
                 # Unknown words and the overall help; a known command never comes here.
-                tyro.extras.subcommand_cli_from_dict(
-                    COMMANDS, prog="jaxmeta", description=(jaxmeta.__doc__ or "").split("\n")[0], args=[name]
-                )
+                tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="jaxmeta", description=DESCRIPTION, args=[name])
             if name == "train":
                 command = _parsed_train(rest)
             else:

@@ -103,6 +103,12 @@ def without(language: str, split: str) -> Damage:
     return lambda: write_lines(pathlib.Path("toy.tsv"), kept)
 
 
+def one_label(label: str) -> Damage:
+    """Keeps the rows of one label of the training data."""
+    kept = [line for line in toy_lines() if line.split("\t")[2] in ("label", label)]
+    return lambda: write_lines(pathlib.Path("toy.tsv"), kept)
+
+
 def tsv(name: str, says: tuple[str, ...], damage: Damage, **changes: Any) -> Row:
     """A mistake in the file that is trained on."""
     return Row(f"tsv: {name}", train("new", changes), ("toy.tsv", *says), damage)
@@ -141,24 +147,24 @@ SAVE = "save it as UTF-8"
 MALFORMED = [
     # What is trained on.
     tsv("no such column", ("line 1", "'label'", "must name the columns"), replaced("toy.tsv", "label", "class", 1)),
-    tsv("a column twice", ("line 1", "'text'", "twice"), replaced("toy.tsv", "split", "text", 1)),
+    tsv("a column twice", ("line 1", "'label'", "twice"), replaced("toy.tsv", "text\n", "text\tlabel\n", 1)),
     tsv("empty", ("empty", "write at least one line"), written("toy.tsv", "")),
     tsv("blank", ("empty", "write at least one line"), written("toy.tsv", "\n \n\n")),
     tsv("header only", ("header and no rows", "add rows"), written("toy.tsv", toy_lines()[0] + "\n")),
-    tsv("not UTF-8", ("line 3", SAVE), replaced("toy.tsv", "aaggg aa 0", b"\xe9t\xe9", 1)),
+    tsv("not UTF-8", ("line 3", SAVE), replaced("toy.tsv", "aafff aa 0", b"\xe9t\xe9", 1)),
     tsv("UTF-16", ("UTF-16", SAVE), written("toy.tsv", "\n".join(toy_lines()).encode("utf-16"))),
     tsv("a NUL byte", ("line 2", "NUL", SAVE), replaced("toy.tsv", "aabbb aa 0", "aa\0", 1)),
-    tsv("one label only", ("one label", "'good'", "add rows"), replaced("toy.tsv", "\tbad\t", "\tgood\t")),
-    tsv("a field too many", ("line 4", "5 fields", "4", "TAB"), replaced("toy.tsv", "aabbb aa 1", "aabbb\taa", 1)),
-    tsv("a field too few", ("line 4", "3 fields", "4", "TAB"), replaced("toy.tsv", "bad\taabbb aa 1", "bad", 1)),
-    tsv("an empty text", ("line 5", "text is empty", "remove the line"), replaced("toy.tsv", "aaggg aa 1\n", "\n", 1)),
+    tsv("one label only", ("one label", "'good'", "add rows"), one_label("good")),
+    tsv("a field too many", ("line 5", "5 fields", "4", "TAB"), replaced("toy.tsv", "aabbb aa 1", "aabbb\taa", 1)),
+    tsv("a field too few", ("line 5", "3 fields", "4", "TAB"), replaced("toy.tsv", "bad\taabbb aa 1", "bad", 1)),
+    tsv("an empty text", ("line 7", "text is empty", "remove the line"), replaced("toy.tsv", "aaggg aa 1\n", "\n", 1)),
     tsv("an empty label", ("line 2", "label is empty"), replaced("toy.tsv", "\tbad\t", "\t\t", 1)),
     tsv("no such split", ("line 2", "'trian'", "train, dev, test"), replaced("toy.tsv", "\ttrain\t", "\ttrian\t", 1)),
     tsv("no train rows", ("cc", "no train rows", "remove the language"), without("cc", "train")),
     Row("tsv: no test rows", train("new", ROLES), ("aa", "no test rows", "add some"), without("aa", "test")),
     tsv("not parallel in length", ("not parallel", "bb has 11", "aa has 12"),
         replaced("toy.tsv", "bb\ttrain\tbad\tbbbbb bb 0\n", "", 1), **{"task.parallel": True}),
-    tsv("not parallel in labels", ("line 21", "not parallel", "same order"),
+    tsv("not parallel in labels", ("line 28", "line 4", "not parallel", "same order"),
         replaced("toy.tsv", "good\tbbggg bb 0", "bad\tbbggg bb 0", 1), **{"task.parallel": True}),
     tsv("missing", ("no file", "correct the path"), removed("toy.tsv")),
     # Configs in a file.
@@ -222,12 +228,12 @@ MALFORMED = [
     Row("out: of another config", train("run", {"train.steps": 9}), ("run holds a run of another config",
         "train.steps: 4 against 9", "--out")),
     Row("out: of very many others", train("run", {"train.steps": 9, "seed": 3, "model.width": 8, "task.shots": 3,
-        "name": "x"}), ("another config", "seed: 0 against 3", "2 more")),
+        "name": "x"}), ("another config", "name: 'toy' against 'x'; seed: 0 against 3", "and 3 more")),
     Row("out: config damaged", train("run"), ("run/config.toml", "damaged", "restore it"),
         written("run/config.toml", "name = [")),
     # Commands.
     Row("command: unknown", ["trian"], ("trian", "--help")),
-    Row("command: no run", ["evaluate"], ("the run folder", "jaxmeta evaluate --help")),
+    Row("command: no run", ["evaluate"], ("The run folder", "jaxmeta evaluate --help")),
     Row("command: two runs", ["evaluate", "run", "run2"], ("run2", "jaxmeta evaluate --help")),
     Row("command: no shots", ["adapt", "run", "--out", "new"], ("--shots", "jaxmeta adapt --help")),
     Row("command: unknown option", ["predict", "adapted", "--inptu", "x"], ("--inptu", "jaxmeta predict --help")),
@@ -235,7 +241,7 @@ MALFORMED = [
     Row("data: nothing named", ["data", "check"], ("month, weekday, kind", "TSV file")),
     Row("data: missing", ["data", "check", "no.tsv"], ("no.tsv", "correct the path")),
     Row("data: malformed", ["data", "check", "toy.tsv"], ("toy.tsv, line 3", SAVE),
-        replaced("toy.tsv", "aaggg aa 0", b"\xff", 1)),
+        replaced("toy.tsv", "aafff aa 0", b"\xff", 1)),
     # Runs that are judged again.
     Row("evaluate: missing", ["evaluate", "runs"], ("no run at runs", "jaxmeta train --out runs")),
     Row("evaluate: no run", ["evaluate", "adapted"], ("adapted is not a run", "config.toml", "name a folder")),
@@ -257,10 +263,10 @@ MALFORMED = [
     adapt("shots are a folder", None, "run is a directory", "name a file", words=("--shots", "run", "--out", "new")),
     adapt("empty", written("shots.tsv", ""), "shots.tsv is empty", "write at least one line"),
     adapt("no text", replaced("shots.tsv", "text", "texts", 1), "shots.tsv, line 1", "'text'", "label, text"),
-    adapt("unknown label", replaced("shots.tsv", "bad", "ugly", 1), "shots.tsv, line 2", "'ugly'", "bad, good"),
+    adapt("unknown label", replaced("shots.tsv", "bad", "ugly", 1), "shots.tsv, line 2", "'ugly'", "bad, fair, good"),
     adapt("one label only", written("shots.tsv", "label\ttext\ngood\tzz\ngood\tyy\n"), "shots.tsv", "one label", "add"),
-    adapt("not UTF-8", replaced("shots.tsv", "zzggg", b"\xfc", 1), "shots.tsv, line 3", SAVE),
-    adapt("a field too few", replaced("shots.tsv", "good\t", "good ", 1), "shots.tsv, line 3", "1 field", "TAB"),
+    adapt("not UTF-8", replaced("shots.tsv", "zzggg", b"\xfc", 1), "shots.tsv, line 4", SAVE),
+    adapt("a field too few", replaced("shots.tsv", "good\t", "good ", 1), "shots.tsv, line 4", "1 field", "TAB"),
     adapt("two languages", written("shots.tsv", "language\tlabel\ttext\nzz\tgood\ta\nyy\tbad\tb\n"),
           "shots.tsv, line 3", "yy", "a file of its own"),
     adapt("out exists", None, "adapted exists", "--out", words=("--out", "adapted")),

@@ -14,8 +14,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxmeta.cli import main
 
 LANGUAGES = ("aa", "bb", "cc", "dd", "ee", "ff")
-LABELS = ("bad", "good")
-ROWS = {"train": 6, "dev": 3, "test": 3}  # in a language and label; dev like test, so that one program judges both
+LABELS = ("bad", "fair", "good")
+ROWS = {"train": 4, "dev": 2, "test": 2}  # in a language and label; dev like test, so that one program judges both
 METHODS = ("zero_shot", "target_only", "joint_finetune", "linear_head", "tfidf", "ridge", "protonet", "maml")
 
 TINY = {
@@ -68,7 +68,8 @@ def toy_lines() -> list[str]:
 
 def toy_shots() -> list[str]:
     """Returns the lines of a file for `--shots`: the header, and 20 rows of a language that is not in `toy_lines`."""
-    return ["label\ttext"] + [f"{label}\t{toy_text('zz', label, number)}" for number in range(10) for label in LABELS]
+    labels = (LABELS * 7)[:20]
+    return ["label\ttext"] + [f"{label}\t{toy_text('zz', label, number)}" for number, label in enumerate(labels)]
 
 
 def write_lines(path: pathlib.Path, lines: Sequence[str]) -> None:

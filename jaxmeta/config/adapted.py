@@ -99,7 +99,8 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     )
     missing = sorted(set(labels) - {labels[i] for i in corpus.label})
     warning = f" No example is labelled {', '.join(missing)}." if missing else ""
-    return f"Adapted {name} to {len(corpus)} examples in {chosen['steps']} steps.{warning}"
+    how = f"in {chosen['steps']} steps" if chosen["steps"] else "without a gradient step"
+    return f"Adapted {name} to {len(corpus)} examples {how}.{warning}"
 
 
 def predict(folder: pathlib.Path, texts: Sequence[str]) -> tuple[list[str], np.ndarray]:

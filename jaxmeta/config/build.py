@@ -1,6 +1,7 @@
 """From a config to the objects of a run."""
 
 import functools
+import importlib.util
 import math
 from typing import NamedTuple
 
@@ -150,6 +151,8 @@ def check_methods(config: Config, setting: Setting) -> None:
     for name in evaluate.methods:
         if name not in known:
             raise InputError(f"`evaluate.methods`: there is no method {name!r} here; known are {', '.join(known)}.")
+    if TFIDF in evaluate.methods and importlib.util.find_spec("sklearn") is None:
+        raise InputError('The method "tfidf" needs scikit-learn; pip install "jaxmeta[eval]".')
     if len(set(evaluate.methods)) < len(evaluate.methods):
         raise InputError(f"`evaluate.methods` must name each method once, got {', '.join(evaluate.methods)}.")
     trainable = [name for name in evaluate.methods if name != TFIDF]

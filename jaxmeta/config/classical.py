@@ -3,7 +3,6 @@
 import numpy as np
 
 from jaxmeta.config.tasks import TextTasks
-from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Objective
 
 
@@ -12,16 +11,11 @@ def tfidf_counts(tasks: TextTasks, objective: Objective, language: str, shots: i
 
     Returns:
       What the objective counts of its log-probabilities on the query.
-
-    Raises:
-      InputError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-    except ImportError:
-        raise InputError('The method "tfidf" needs scikit-learn; pip install "jaxmeta[eval]".') from None
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     support_texts, support_labels, query_texts, query = tasks.texts(language, shots=shots, draw=draw)
     model = make_pipeline(
         TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True),

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-import shutil
+import tempfile
 import tomllib
 from typing import Any
 
@@ -72,13 +72,11 @@ def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
     config = read_run_config(folder)
     if target.exists():
         raise InputError(f"{target} exists; give another folder with --out, or remove it.")
-    scratch = target.with_name(target.name + ".part")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        summary = adapted.adapt(folder, config, shots, scratch, method or config.evaluate.main)
-        os.replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+        whole = pathlib.Path(scratch) / "whole"
+        summary = adapted.adapt(folder, config, shots, whole, method or config.evaluate.main)
+        os.replace(whole, target)
     Console(stderr=True).print(f"{summary} Wrote {target}.", highlight=False)
 
 

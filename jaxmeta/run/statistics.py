@@ -51,7 +51,8 @@ def bootstrap_interval(
     many examples and repetitions each language has. Two things to know: repetitions that are drawn anew
     inside a language make it a little wide where repetitions vary more than languages do, and with few
     languages it is too narrow, as every percentile interval is: at `level` 0.95 it holds the truth in 80 to
-    85% of cases with four languages, in 89% with eight, in 93% with thirty.
+    85% of cases with four languages, in 89% with eight, in 93% with thirty. Training seeds are repetitions like draws
+    of shots: the interval speaks of the seeds that were trained, and does not say how others would do.
 
     Args:
       scores: `[L, R]`.
