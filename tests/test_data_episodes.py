@@ -204,7 +204,7 @@ def test_evaluation_on_fewer_queries_is_the_same_for_every_draw(episodes):
     assert queries[0].shape == (10, LENGTH)
     np.testing.assert_array_equal(*queries)
     dev = episodes.evaluation_episode("sw", shots=1, draw=0, split="dev").query
-    assert len(dev["targets"]) == 4 * 7
+    assert len(dev["targets"]) == 8 * 7
 
 
 def test_pool(corpus, episodes):
