@@ -133,7 +133,7 @@ def test_the_evaluation_has_the_shape_that_is_promised(kept):
         assert method["worst_quartile"] <= method["mean"]
         low, high = method["ci95"]
         assert low <= method["mean"] <= high
-        assert method["compute"]["seconds"] > 0
+        assert (method["compute"]["seconds"] > 0) == (name != "target_only")  # which trains nothing
         trained = name not in ("target_only", "tfidf")
         assert (method["compute"]["gradient_examples"] > 0) == trained
     budgets = {
@@ -141,8 +141,8 @@ def test_the_evaluation_has_the_shape_that_is_promised(kept):
         for name, method in found["methods"].items()
         if method["compute"]["gradient_examples"]
     }
-    # Four steps of eight tasks of two classes, two shots and four queries; MAML's step is the largest.
-    assert budgets["joint_finetune"] == budgets["ridge"] == budgets["zero_shot"] == 4 * 8 * 2 * 6
+    # Four steps of eight tasks of three classes, two shots and four queries; MAML's step is the largest.
+    assert budgets["joint_finetune"] == budgets["ridge"] == budgets["zero_shot"] == 4 * 8 * 3 * 6
     assert budgets["maml"] == pytest.approx(budgets["ridge"], rel=0.1)
 
 
@@ -187,9 +187,7 @@ def test_the_report_needs_nothing_beside_itself(kept):
 
 def test_the_figures_are_pictures(kept):
     figures = list((kept.run / "figures").iterdir())
-    assert {path.name for path in figures} == {
-        f"{n}.png" for n in ("methods", "gains", "inner_steps", "learning_curves")
-    }
+    assert {path.name for path in figures} == {"methods.png", "gains.png", "inner_steps.png", "learning_curves.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
 
 
@@ -224,19 +222,19 @@ def test_evaluate_writes_the_same_again(here):
 
 
 @pytest.mark.parametrize("method", ["ridge", "joint_finetune", "target_only", "linear_head", "protonet", "maml"])
-def test_a_run_adapts_to_a_language_of_ones_own(here, capsys, monkeypatch, method):
-    before = files(here / "run")
+def test_a_run_adapts_to_a_language_of_ones_own(here, kept, capsys, monkeypatch, method):
+    before, folder = files(here / "run"), kept.folder
     assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "mine", "--method", method) == 0
     assert f"Adapted {method} to 20 examples" in capsys.readouterr().err
     assert files(here / "run") == before
-    assert not (here / "mine.part").exists()
+    assert {path.name for path in here.iterdir()} == {path.name for path in folder.iterdir()} | {"mine"}
 
     assert jaxmeta("predict", "mine", "--input", "texts.txt") == 0
     shown = capsys.readouterr()
     rows = [line.split("\t") for line in shown.out.splitlines()]
     assert shown.err == ""
     assert [text for _, _, text in rows] == TEXTS
-    assert all(label in LABELS and 0.5 <= float(probability) <= 1 for label, probability, _ in rows)
+    assert all(label in LABELS and 1 / 3 <= float(probability) <= 1 for label, probability, _ in rows)
 
     assert jaxmeta("predict", "mine", "--input", "texts.txt", "--all") == 0
     everything = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
@@ -252,27 +250,23 @@ def test_a_run_adapts_to_a_language_of_ones_own(here, capsys, monkeypatch, metho
 
 
 def test_what_is_predicted_follows_from_the_shots(here, capsys):
-    shots = (here / "shots.tsv").read_text()
-    swapped = shots.replace("good\t", "?\t").replace("bad\t", "good\t").replace("?\t", "bad\t")
-    (here / "swapped.tsv").write_text(swapped)
+    swapped = {"good": "bad", "bad": "good", "fair": "fair"}
+    rows = [line.split("\t") for line in toy_shots()[1:]]
+    write_lines(here / "swapped.tsv", ["label\ttext", *(f"{swapped[label]}\t{text}" for label, text in rows)])
     labels = {}
     for name in ("shots", "swapped"):
         assert jaxmeta("adapt", "run", "--shots", f"{name}.tsv", "--out", name, "--method", "protonet") == 0
         assert jaxmeta("predict", name, "--input", "texts.txt") == 0
         labels[name] = [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()]
-    opposite = {"good": "bad", "bad": "good"}
-    assert [opposite[label] for label in labels["shots"]] == labels["swapped"]
-    assert set(labels["shots"]) == set(LABELS)
+    assert [swapped[label] for label in labels["shots"]] == labels["swapped"]
+    assert len(set(labels["shots"])) > 1
 
 
 def test_labels_without_an_example_are_mentioned(here, capsys):
-    lines = [line.replace("\tgood\t", f"\tgood{k % 2}\t") for k, line in enumerate(toy_lines())]
-    write_lines(here / "toy.tsv", lines)
-    assert jaxmeta(*train("three")) == 0
-    write_lines(here / "shots.tsv", ["text\tlabel", "zz a\tbad", "zz b\tgood0"])
-    capsys.readouterr()
-    assert jaxmeta("adapt", "three", "--shots", "shots.tsv", "--out", "mine") == 0
-    assert "No example is labelled good1." in capsys.readouterr().err
+    write_lines(here / "shots.tsv", ["text\tlabel", "zz a\tbad", "zz b\tfair"])
+    assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "a/folder/of/mine") == 0
+    assert "No example is labelled good." in capsys.readouterr().err
+    assert {path.name for path in (here / "a" / "folder" / "of").iterdir()} == {"mine"}
 
 
 def test_waves_are_learned_and_shown(here, capsys):
@@ -280,7 +274,7 @@ def test_waves_are_learned_and_shown(here, capsys):
     found = evaluation(here / "waves")
     assert found["higher_is_better"] is False
     assert found["metric"] == "mse"
-    assert set(found["curves"]["shots"]) == {"zero_shot", "maml"}
+    assert set(found["curves"]["shots"]) == {"maml"}
     first = found["fits"][0]
     assert {"before", "after 1 step"} <= set(first["predictions"])
     assert len(first["x"]) == len(first["truth"]) == len(first["predictions"]["before"])
@@ -324,7 +318,7 @@ def test_help_is_printed_for_every_command(capsys):
 
 def test_data_is_listed_shown_and_checked(here, capsys, monkeypatch):
     assert jaxmeta("data", "check", "toy.tsv") == 0
-    assert "72 rows, 6 languages, labels bad, good" in capsys.readouterr().out.replace("144", "72")
+    assert "toy: 144 rows, 6 languages, labels bad, fair, good" in capsys.readouterr().out
     assert jaxmeta("data", "show", "toy.tsv", "--rows", "3") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
     monkeypatch.setenv("JAXMETA_DATA", str(here))

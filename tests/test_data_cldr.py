@@ -35,9 +35,7 @@ def test_dates_are_balanced_true_and_as_babel_writes_them(task, labels):
             rows = corpus.rows(language, split)
             assert np.bincount(corpus.label[rows]).tolist() == [size] * len(labels)
             assert len(set(corpus.sentence[rows].tolist())) == len(rows)
-    for text, language, label, ordinal in zip(
-        corpus.text, corpus.language, corpus.label, corpus.sentence, strict=True
-    ):
+    for text, language, label, ordinal in zip(corpus.text, corpus.language, corpus.label, corpus.sentence, strict=True):
         day = datetime.date.fromordinal(int(ordinal))
         assert text == format_date(day, format="full", locale=Locale.parse(str(language)))
         assert label == (day.month - 1 if task == "month" else day.weekday())
@@ -86,9 +84,7 @@ def test_kinds_are_own_and_unambiguous():
         assert not any(character.isdigit() for text in texts for character in text)
     german = {corpus.text[row]: KINDS[corpus.label[row]] for row in np.flatnonzero(corpus.language == "de")}
     assert any(kind == "currency" and "dollar" in text.casefold() for text, kind in german.items())
-    counts = [
-        np.bincount(corpus.label[corpus.rows("de", s)], minlength=6).max() for s in ("train", "dev", "test")
-    ]
+    counts = [np.bincount(corpus.label[corpus.rows("de", s)], minlength=6).max() for s in ("train", "dev", "test")]
     assert counts == [12, 4, 8]
 
 
@@ -101,9 +97,7 @@ def test_tasks_do_not_disturb_each_other():
         "print(hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest())"
     )
     digests = {
-        subprocess.run(
-            [sys.executable, "-c", program, *order], capture_output=True, text=True, check=True
-        ).stdout
+        subprocess.run([sys.executable, "-c", program, *order], capture_output=True, text=True, check=True).stdout
         for order in (("month", "kind", "weekday"), ("kind", "weekday", "month"))
     }
     assert len(digests) == 1

@@ -48,9 +48,7 @@ def _known(corpus, languages, split):
 
 def _small(counts, labels=("x", "y", "z")):
     """A corpus with so many rows for each (language, split, label)."""
-    rows = [
-        (*cell, f"{'-'.join(map(str, cell))}-{k}") for cell, count in counts.items() for k in range(count)
-    ]
+    rows = [(*cell, f"{'-'.join(map(str, cell))}-{k}") for cell, count in counts.items() for k in range(count)]
     language, split, label, text = zip(*rows, strict=True)
     columns = np.array(language), np.array(split), np.array(label, np.int32), text, np.arange(len(rows))
     return Corpus("small", labels, *columns)

@@ -32,9 +32,7 @@ def test_steps_are_made_of_the_episodes_with_their_numbers():
 def test_starting_is_skipping_whatever_the_threads(threads, buffer):
     waves = Sinusoid()
     whole = list(batches(waves, split="train", tasks_per_step=3, stop=9))
-    rest = list(
-        batches(waves, split="train", tasks_per_step=3, start=4, stop=9, threads=threads, buffer=buffer)
-    )
+    rest = list(batches(waves, split="train", tasks_per_step=3, start=4, stop=9, threads=threads, buffer=buffer))
     assert len(rest) == 5
     _leaves_equal(rest, whole[4:])
     assert list(batches(waves, split="train", tasks_per_step=3, start=4, stop=4, threads=threads)) == []

@@ -106,8 +106,6 @@ def test_nusax_shares_no_sentence_unless_test_rows_are_trained_on(data_dir):
     leaky = np.where(corpus.language == "ind", "train", corpus.split)
     with pytest.raises(InputError, match="translations of rows that are trained on"):
         check_overlap(
-            Corpus(
-                "leaky", corpus.labels, corpus.language, leaky, corpus.label, corpus.text, corpus.sentence
-            ),
+            Corpus("leaky", corpus.labels, corpus.language, leaky, corpus.label, corpus.text, corpus.sentence),
             split,
         )

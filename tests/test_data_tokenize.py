@@ -64,11 +64,7 @@ def test_sentencepiece_spells_the_unseen_in_bytes(pieces):
     assert not (tokens == 1).any(), "nothing is unknown"
     assert pieces.decode(tokens)[1] == "Januar"
     assert pieces.statistics(["ᨅᨔ"])["unknown_rate"] == 0.0
-    assert (
-        pieces.statistics(["ᨅᨔ"])["tokens_per_character"]
-        > 1
-        > pieces.statistics(["Januar"])["tokens_per_character"]
-    )
+    assert pieces.statistics(["ᨅᨔ"])["tokens_per_character"] > 1 > pieces.statistics(["Januar"])["tokens_per_character"]
 
 
 def test_states_pass_through_json(pieces):

@@ -130,9 +130,7 @@ def test_what_is_not_parallel(write):
     with pytest.raises(InputError, match="not parallel: b has 2 train rows and a has 3"):
         read_tsv(counts, parallel=True)
     labels = write(_parallel(("a", "train", "xyx"), ("b", "train", "xyy")))
-    with pytest.raises(
-        InputError, match=r"line 7: not parallel, for the label is y in b and x in a \(line 4\)"
-    ):
+    with pytest.raises(InputError, match=r"line 7: not parallel, for the label is y in b and x in a \(line 4\)"):
         read_tsv(labels, parallel=True)
 
 

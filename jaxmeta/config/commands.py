@@ -43,9 +43,9 @@ def train_run(config: Config, out: str | None) -> None:
     _write(folder / "config.toml", dump(config))
     if isinstance(built.tasks, TextTasks):
         adapted.write_task(folder, built.tasks.corpus.labels, built.tasks.tokenizer)
-    console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False)
+    console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False, soft_wrap=True)
     if overlap := built.experiment.data_facts.get("overlap"):
-        console.print(overlap, highlight=False)
+        console.print(overlap, highlight=False, soft_wrap=True)
     with MetricsLog(folder) as log, progress() as display:
         trained = train(built.experiment, folder, log, display)
     _judge(built, trained, folder)
@@ -72,12 +72,13 @@ def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
     config = read_run_config(folder)
     if target.exists():
         raise InputError(f"{target} exists; give another folder with --out, or remove it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
+    there = next(parent for parent in target.absolute().parents if parent.exists())
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=there) as scratch:
         whole = pathlib.Path(scratch) / "whole"
         summary = adapted.adapt(folder, config, shots, whole, method or config.evaluate.main)
+        target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(whole, target)
-    Console(stderr=True).print(f"{summary} Wrote {target}.", highlight=False)
+    Console(stderr=True).print(f"{summary} Wrote {target}.", highlight=False, soft_wrap=True)
 
 
 def predict_texts(model: str, source: str, *, every_label: bool) -> None:

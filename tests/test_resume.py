@@ -1,0 +1,93 @@
+"""A run that is killed again and again ends with the same bits as one that never was."""
+
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from tiny_run import environment, evaluation, metrics, process, toy_lines, train, write_lines
+
+from jaxmeta.run.checkpoint import Checkpoints, tree_digests
+
+PHASES = ("warm_start", "joint", "ridge")
+COMMAND = train("run", {"train.steps": 100, "train.save-every": 7, "seed": 3})
+LINES = 40 + 60 + 60 + 1  # the warm start, what follows it twice, and the result
+LIMIT = 240  # seconds that no step of this test may take
+
+
+def lines(folder: pathlib.Path) -> int:
+    """Returns how many lines the metrics have, none while there are none."""
+    try:
+        return (folder / "run" / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+class Runs:
+    """Starts runs in folders that share their compiled programs."""
+
+    def __init__(self, programs: pathlib.Path):
+        self.environment = environment(
+            JAX_COMPILATION_CACHE_DIR=str(programs), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"
+        )
+
+    def start(self, folder: pathlib.Path) -> subprocess.Popen:
+        with open(folder / "log.txt", "ab") as log:
+            return subprocess.Popen(process(*COMMAND), cwd=folder, env=self.environment, stdout=log, stderr=log)
+
+    def finish(self, folder: pathlib.Path) -> None:
+        code = self.start(folder).wait(LIMIT)
+        assert code == 0, (folder / "log.txt").read_text()
+
+    def kill(self, folder: pathlib.Path, after: int, delay: float) -> None:
+        """Starts a run and kills it `delay` seconds after it has `after` lines of metrics and a config."""
+        running = self.start(folder)
+        try:
+            deadline = time.monotonic() + LIMIT
+            while lines(folder) < after or not (folder / "run" / "config.toml").exists():
+                assert running.poll() is None, (folder / "log.txt").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            time.sleep(delay)
+        finally:
+            running.kill()
+        assert running.wait(LIMIT) == -signal.SIGKILL
+
+
+def result(folder: pathlib.Path) -> dict:
+    """Returns all that a run comes to, but for what is a time."""
+    states = {}
+    for phase in PHASES:
+        with Checkpoints(folder / "run" / "checkpoints" / "seed_3" / phase) as checkpoints:
+            states[phase] = tree_digests(checkpoints.read().tree)
+    return {"metrics": metrics(folder / "run"), "evaluation": evaluation(folder / "run"), "states": states}
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_five_moments_ends_with_the_same_bits(tmp_path):
+    runs = Runs(tmp_path / "programs")
+    whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+    for folder in (whole, pieces):
+        folder.mkdir()
+        write_lines(folder / "toy.tsv", toy_lines())
+    runs.finish(whole)
+    expected = result(whole)
+    assert len(expected["metrics"]) == LINES
+
+    generator = random.Random(20)
+    # One before there is much; the others anywhere in the training, which goes on behind each.
+    moments = [0, *sorted(generator.sample(range(1, LINES - 1), 4))]
+    for after in moments:
+        runs.kill(pieces, after, generator.uniform(0, 0.3))
+        assert not (pieces / "run" / "evaluation.json").exists()
+    runs.finish(pieces)
+
+    found = result(pieces)
+    assert found["metrics"][-1]["final"] is True
+    assert found["metrics"][-1]["params_sha256"] == expected["metrics"][-1]["params_sha256"]
+    assert found["states"] == expected["states"]
+    assert found["metrics"] == expected["metrics"]
+    assert found["evaluation"] == expected["evaluation"]
+    assert "resumed" in (pieces / "log.txt").read_text()
