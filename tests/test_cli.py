@@ -38,7 +38,7 @@ from jaxmeta.config import load
 
 TEXTS = [toy_text("zz", label, number) for number, label in enumerate(LABELS * 40)]  # more than are labelled at once
 CHANGES = {"evaluate.methods": METHODS}
-# Where the first checkpoint of a phase of four steps' budget ends: after a warm start of two.
+# How long the phases are: four steps of joint training pay for each chain, and two of them are the warm start.
 STEPS = {"warm_start": 2, "joint": 2, "ridge": 2, "protonet": 2, "maml": 1}
 
 

@@ -77,8 +77,13 @@ def test_a_run_killed_at_five_moments_ends_with_the_same_bits(tmp_path):
     assert len(expected["metrics"]) == LINES
 
     generator = random.Random(20)
-    # One before there is much; the others anywhere in the training, which goes on behind each.
-    moments = [0, *sorted(generator.sample(range(1, LINES - 1), 4))]
+    # Before there is anything, in the warm start, twice in what follows it, and in the last phase.
+    moments = [
+        0,
+        generator.randrange(1, 40),
+        *sorted(generator.sample(range(41, 100), 2)),
+        generator.randrange(115, 140),
+    ]
     for after in moments:
         runs.kill(pieces, after, generator.uniform(0, 0.3))
         assert not (pieces / "run" / "evaluation.json").exists()

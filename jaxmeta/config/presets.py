@@ -11,7 +11,8 @@ PRESETS: dict[str, dict] = {
     "full": {
         "train": {"seeds": 3, "steps": 300},
         "evaluate": {
-            "draws": 2,
+            "draws": 1,
+            "steps": (0, 5, 20),
             "shot_curve": (),
             "methods": (
                 "zero_shot",
