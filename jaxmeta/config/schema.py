@@ -148,7 +148,7 @@ class EvaluateConfig(Section):
 class Config(Section):
     """A whole run."""
 
-    name: str = Field(default="cldr_months", pattern=r"^[\w.-]+$")
+    name: str = Field(default="cldr_months", pattern=r"^\w[\w.-]*$")
     """Names the run and its folder."""
     seed: int = Field(default=0, ge=0)
     """Everything random follows from it."""
