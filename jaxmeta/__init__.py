@@ -25,7 +25,7 @@ from jaxmeta.algorithms import (
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.gradients import first_order, forward_over_reverse, reverse
+from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.learner import build_learner
 from jaxmeta.core.select import everything, matching
 from jaxmeta.core.types import (
@@ -64,6 +64,7 @@ __all__ = [
     "first_order",
     "forward_over_reverse",
     "linear_head",
+    "linearized",
     "maml",
     "matching",
     "models",

@@ -8,10 +8,12 @@ import pytest
 
 from jaxmeta.algorithms import LearnedRates, maml
 from jaxmeta.core.adapt import adapt
-from jaxmeta.core.gradients import first_order, forward_over_reverse, reverse
+from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.types import Episode, Model, Objective
+from jaxmeta.objectives import regression
 
-STRATEGIES = {"reverse": reverse, "forward_over_reverse": forward_over_reverse}
+STRATEGIES = {"reverse": reverse, "forward_over_reverse": forward_over_reverse, "linearized": linearized}
+MIXED = [forward_over_reverse, linearized]
 
 # A quadratic task: the "model" is its parameter, the loss is 1/2 (w - b)' A (w - b).
 QUADRATIC = Model(init=lambda key, inputs: jnp.zeros(3), apply=lambda w, inputs: w)
@@ -42,7 +44,7 @@ def outer_loss(algorithm, meta_params, episode, num_steps, memory="none"):
 
 @pytest.mark.parametrize("num_steps", [0, 1, 5])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("memory", ["none", "per_step"])
+@pytest.mark.parametrize("memory", ["none", "per_step", "nested", "truncated(5)"])
 def test_sgd_on_a_quadratic_equals_the_closed_form(x64, num_steps, strategy, memory):
     rate, episode = 0.05, quadratic_episode(0)
     algorithm = maml(QUADRATIC, OBJECTIVE, optax.sgd(rate), gradient=STRATEGIES[strategy])
@@ -105,12 +107,13 @@ def meta_objective(inner, theta, scale, data, closed):
     return jnp.sum(jnp.sin(theta)) + 0.0 * jnp.sum(aux["w"])
 
 
-def test_mixed_terms_survive_forward_over_reverse(x64):
+@pytest.mark.parametrize("strategy", MIXED)
+def test_mixed_terms_survive(x64, strategy):
     rng = np.random.default_rng(3)
     args = [jnp.asarray(rng.normal(size=shape)) for shape in [(4,), (4,), (5, 4), (5,)]]
     value = lambda inner: lambda *a: meta_objective(inner, *a)  # noqa: E731
     want = jax.grad(value(reverse), argnums=(0, 1, 2, 3))(*args)
-    got = jax.jit(jax.grad(value(forward_over_reverse), argnums=(0, 1, 2, 3)))(*args)
+    got = jax.jit(jax.grad(value(strategy), argnums=(0, 1, 2, 3)))(*args)
     for g, w in zip(got, want, strict=True):
         assert jnp.abs(w).max() > 1e-3
         np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-12)
@@ -118,7 +121,8 @@ def test_mixed_terms_survive_forward_over_reverse(x64):
     np.testing.assert_allclose(got[3], numeric, rtol=1e-6, atol=1e-8)
 
 
-def test_mixed_terms_survive_under_vmap_and_scan(x64):
+@pytest.mark.parametrize("strategy", MIXED)
+def test_mixed_terms_survive_under_vmap_and_scan(x64, strategy):
     rng = np.random.default_rng(4)
     theta, scale, closed = (jnp.asarray(rng.normal(size=n)) for n in (4, 4, 5))
     data = jnp.asarray(rng.normal(size=(3, 5, 4)))
@@ -127,15 +131,16 @@ def test_mixed_terms_survive_under_vmap_and_scan(x64):
         return lambda *a: jax.vmap(lambda d: meta_objective(inner, a[0], a[1], d, a[2]))(data).mean()
 
     want = jax.grad(mean(reverse), argnums=(0, 1, 2))(theta, scale, closed)
-    got = jax.jit(jax.grad(mean(forward_over_reverse), argnums=(0, 1, 2)))(theta, scale, closed)
+    got = jax.jit(jax.grad(mean(strategy), argnums=(0, 1, 2)))(theta, scale, closed)
     jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-10, atol=1e-12), got, want)
 
 
-def test_the_value_of_the_inner_loss_keeps_its_gradient(x64):
+@pytest.mark.parametrize("strategy", MIXED)
+def test_the_value_of_the_inner_loss_keeps_its_gradient(x64, strategy):
     loss = lambda w: (jnp.sum(w**4), {})  # noqa: E731
     w = jnp.asarray([0.5, 2.0])
     through = lambda inner: jax.grad(lambda w: inner(loss)(w)[0][0] + jnp.sum(inner(loss)(w)[1] ** 2))(w)  # noqa: E731
-    np.testing.assert_allclose(through(forward_over_reverse), through(reverse), rtol=1e-12)
+    np.testing.assert_allclose(through(strategy), through(reverse), rtol=1e-12)
 
 
 def test_first_order_drops_the_second_derivative_alone(x64):
@@ -147,7 +152,87 @@ def test_first_order_drops_the_second_derivative_alone(x64):
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
-@pytest.mark.parametrize("strategy", [reverse, first_order, forward_over_reverse])
+@pytest.mark.parametrize("strategy", [reverse, first_order, forward_over_reverse, linearized])
 def test_no_gradient_flows_through_what_is_reported(strategy):
     inner = strategy(lambda w: (jnp.sum(w**2), {"w": w}))
     assert jax.grad(lambda w: jnp.sum(inner(w)[0][1]["w"]))(jnp.ones(2)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("strategy", [forward_over_reverse, linearized, first_order])
+def test_a_state_that_a_model_carries_passes_through_unchanged(x64, strategy):
+    """Statistics that each call updates and the next one reads, as batch normalisation does."""
+
+    def loss(w, statistics, key):
+        noisy = w + 0.1 * jax.random.normal(key, w.shape)
+        moved = {"mean": 0.9 * statistics["mean"] + 0.1 * jnp.mean(noisy), "calls": statistics["calls"] + 1}
+        return jnp.sum((noisy - statistics["mean"]) ** 4), moved
+
+    def meta(inner):
+        def outer(w):
+            statistics = {"mean": jnp.asarray(0.5), "calls": jnp.asarray(0, jnp.int32)}
+            for key in jax.random.split(jax.random.key(0), 3):
+                (_, statistics), grads = inner(loss)(w, statistics, key)
+                w = w - 0.05 * grads
+            return jnp.sum(w**2), statistics
+
+        return jax.jit(jax.grad(outer, has_aux=True))(jnp.asarray([0.4, -0.7]))
+
+    (got, statistics), (want, expected) = meta(strategy), meta(reverse)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), statistics, expected)
+    assert statistics["calls"] == 3
+    assert np.allclose(got, want, rtol=1e-10) == (strategy is not first_order)
+
+
+def test_truncation_takes_early_steps_as_constants(x64):
+    rate, episode, start = 0.05, quadratic_episode(6), jnp.asarray([0.3, -0.2, 0.9])
+    algorithm = maml(QUADRATIC, OBJECTIVE, optax.sgd(rate))
+    state, _ = adapt(algorithm, jax.random.key(0), {"params": start}, episode.support, num_steps=5)
+    away = np.asarray(episode.query["inputs"]) @ (state.fast - episode.query["targets"])
+    decay = np.eye(3) - rate * np.asarray(episode.support["inputs"])
+    for last in (0, 2, 5, 9):
+        got = jax.grad(lambda w, last=last: outer_loss(algorithm, {"params": w}, episode, 5, f"truncated({last})"))(
+            start
+        )
+        np.testing.assert_allclose(got, np.linalg.matrix_power(decay.T, min(last, 5)) @ away, rtol=1e-11)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3, 4, 7, 9])
+def test_nested_groups_lose_no_step(x64, num_steps):
+    episode, start = quadratic_episode(7), jnp.asarray([0.3, -0.2, 0.9])
+    algorithm = maml(QUADRATIC, OBJECTIVE, optax.sgd(0.05, momentum=0.5))
+
+    def run(memory):
+        states, metrics = adapt(
+            algorithm,
+            jax.random.key(0),
+            {"params": start},
+            episode.support,
+            num_steps=num_steps,
+            memory=memory,
+            trace=True,
+        )
+        return states, metrics
+
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13), run("nested"), run("none"))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_parts_of_the_support_give_the_gradient_of_the_whole(x64, strategy):
+    rng = np.random.default_rng(8)
+    model = Model(lambda key, x: jnp.zeros(3), lambda w, x: jnp.tanh(x @ w)[:, None])
+    support = {
+        "inputs": jnp.asarray(rng.normal(size=(6, 3))),
+        "targets": jnp.asarray(rng.normal(size=(6, 1))),
+        "mask": jnp.asarray([True, True, True, True, False, True]),
+    }
+    episode = Episode(support, support)
+    whole, parts = (
+        jax.grad(lambda w, n=n: outer_loss(
+            maml(model, regression(), optax.sgd(0.3), gradient=STRATEGIES[strategy], microbatches=n),
+            {"params": w}, episode, 3,
+        ))(jnp.asarray([0.1, 0.5, -0.4]))
+        for n in (1, 3)
+    )  # fmt: skip
+    np.testing.assert_allclose(parts, whole, rtol=1e-11)
+    with pytest.raises(ValueError, match="`microbatches` must divide the support, got 4 for 6 examples"):
+        outer_loss(maml(model, regression(), optax.sgd(0.3), microbatches=4), {"params": jnp.zeros(3)}, episode, 1)

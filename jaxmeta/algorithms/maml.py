@@ -18,8 +18,9 @@ import optax
 
 from jaxmeta.core.checks import check_one_of, check_positive
 from jaxmeta.core.gradients import Strategy, forward_over_reverse
+from jaxmeta.core.rows import check_by_row, compact, reading_rows
 from jaxmeta.core.select import Predicate, everything, merge, partition
-from jaxmeta.core.trees import strip_weak_types
+from jaxmeta.core.trees import leading_size, strip_weak_types
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
 
 
@@ -51,6 +52,8 @@ def maml(
     select: Predicate = everything,
     gradient: Strategy = forward_over_reverse,
     rates: LearnedRates | None = None,
+    rows: Predicate | None = None,
+    microbatches: int = 1,
 ) -> MetaAlgorithm:
     """Gradient steps on the support from meta-learned parameters.
 
@@ -62,21 +65,32 @@ def maml(
       select: which parameters adapt, by path.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
       rates: multipliers of the updates that are meta-learned too.
+      rows: selects tables, `[V, ...]`, that the model looks up row by row (embeddings). `backprop` then adapts and
+        differentiates only the rows that an episode reads, which is exact.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient: for supports whose
+        intermediates do not fit at once. The objective's loss must be a mean over the real examples.
 
     Returns:
       An algorithm whose meta-parameters are `{"params": ..., "log_rates": ...}` (the latter with `rates` only).
 
     Raises:
-      ValueError: if `rates` is malformed, or at `init` if `select` matches no parameter.
+      ValueError: if `rates` or `microbatches` is malformed; at `init` if `select` matches no parameter; when `backprop`
+        runs if `rows` cannot be exact with this model and inner optimizer; when adapting if `microbatches` does not
+        divide the support.
     """
+    check_positive("microbatches", microbatches)
     if rates is not None:
         check_one_of("rates.per", rates.per, ("leaf", "element"))
         check_positive("rates.steps", rates.steps)
 
+    whole_model = model
+    if rows is not None:
+        model = reading_rows(model, rows)
+
     def support_loss(fast, rest, support: Batch):
         return objective.loss(model.apply(merge(fast, rest), support["inputs"]), support)
 
-    support_gradient = gradient(support_loss)
+    support_gradient = _in_parts(gradient(support_loss), microbatches)
 
     def init(key, episode: Episode):
         params = model.init(key, episode.support["inputs"])
@@ -110,7 +124,55 @@ def maml(
         _, rest = partition(meta_params["params"], select)
         return model.apply(merge(state.fast, rest), inputs)
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    by_row = None if rows is None else partial(_compacted, whole_model, inner_optimizer, select, rows)
+    return MetaAlgorithm(init, begin, step, loss, predict, compact=by_row)
+
+
+def _compacted(model, inner_optimizer, select: Predicate, tables: Predicate, meta_params, episode: Episode):
+    params = meta_params["params"]
+    check_by_row(inner_optimizer, partition(params, select)[0], tables)
+    rows, episode = compact(model, tables, params, episode)
+    own = {"params": _rows_of(params, rows, axis=0)}
+    if "log_rates" in meta_params:
+        own["log_rates"] = _rows_of(meta_params["log_rates"], rows, axis=1)
+    return own, episode
+
+
+def _rows_of(tree: ArrayTree, rows: ArrayTree, axis: int) -> ArrayTree:
+    """Returns the rows of the tables in `tree`, None elsewhere (and where `tree` has None)."""
+
+    def rows_of(leaf, of_it):
+        # One rate for a whole array has no axis of rows.
+        if leaf is None or of_it is None or leaf.ndim <= axis:
+            return None
+        return jnp.take(leaf, of_it, axis=axis, mode="clip")
+
+    return jax.tree.map(rows_of, tree, rows, is_leaf=lambda leaf: leaf is None)
+
+
+def _in_parts(support_gradient, parts: int):
+    """The same gradient, a part of the support after the other: the mean weighted by the real examples of each."""
+    if parts == 1:
+        return support_gradient
+
+    def gradient(fast, rest, support: Batch):
+        size = leading_size(support)
+        if size % parts:
+            raise ValueError(f"`microbatches` must divide the support, got {parts} for {size} examples")
+        cut = jax.tree.map(lambda leaf: jnp.reshape(leaf, (parts, size // parts, *jnp.shape(leaf)[1:])), dict(support))
+        real = jnp.sum(cut["mask"], axis=1) if "mask" in cut else jnp.full(parts, size // parts)
+
+        def add(total, part):
+            batch, count = part
+            found = support_gradient(fast, rest, batch)
+            share = count / jnp.maximum(jnp.sum(real), 1)
+            return jax.tree.map(lambda t, leaf: t + share.astype(t.dtype) * leaf, total, found), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], cut)
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(support_gradient, fast, rest, first))
+        return jax.lax.scan(add, zeros, (cut, real))[0]
+
+    return gradient
 
 
 def _log_rates(rates: LearnedRates, leaf: jax.Array) -> jax.Array:

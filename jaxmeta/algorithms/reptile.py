@@ -8,6 +8,7 @@ from jaxmeta.algorithms.maml import maml
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.gradients import first_order
 from jaxmeta.core.select import Predicate, everything
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch, Key, MetaAlgorithm, Model, Objective
 
 
@@ -47,7 +48,7 @@ def reptile(
 
 def minibatch(key: Key, batch: Batch, size: int | None) -> Batch:
     """Draws `size` examples of `batch` without replacement, real ones before padding; all of them if it has fewer."""
-    num_examples = jax.tree.leaves(batch)[0].shape[0]
+    num_examples = leading_size(batch)
     if size is None or size >= num_examples:
         return batch
     scores = jax.random.uniform(key, (num_examples,))

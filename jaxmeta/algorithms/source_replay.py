@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.trees import joined
+from jaxmeta.core.trees import joined, leading_size
 from jaxmeta.core.types import Batch, MetaAlgorithm
 
 
@@ -24,7 +24,7 @@ def source_replay(base: MetaAlgorithm, source: Batch, *, num_examples: int) -> M
     """
     check_positive("num_examples", num_examples)
     source = jax.tree.map(jnp.asarray, dict(source))
-    size = jax.tree.leaves(source)[0].shape[0]
+    size = leading_size(source)
 
     def step(key, meta_params, state, support):
         draw_key, step_key = jax.random.split(key)

@@ -1,16 +1,51 @@
-"""The inner loop: the only one there is."""
+"""The inner loop: the only one there is, and what is kept of it for the outer derivative."""
 
+import math
+import re
 from functools import partial
-from typing import Literal
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from jaxmeta.core.checks import check_not_negative, check_one_of
+from jaxmeta.core.checks import InputError, check_not_negative
+from jaxmeta.core.gradients import INNER_GRADIENT
+from jaxmeta.core.hoist import opened
 from jaxmeta.core.trees import stop_gradient
 from jaxmeta.core.types import Batch, Key, MetaAlgorithm, MetaParams, Metrics, TaskState
 
-Memory = Literal["none", "per_step"]
-MEMORY_POLICIES = ("none", "per_step")
+MEMORY_POLICIES = ("none", "per_step", "nested", "offload", "truncated(n)")
+_INNER_STATE = "inner_state"
+
+
+class Memory(NamedTuple):
+    """A memory policy, parsed."""
+
+    name: str
+    last: int = 0  # of "truncated": the steps that are differentiated
+
+
+def memory_policy(text: str) -> Memory:
+    """Parses the name of a memory policy.
+
+        none           every intermediate that the derivative needs
+        per_step       each step's state and inner gradient; the rest of a step is computed again
+        nested         the state at the start of every group of about sqrt(K) steps; within a group as per_step, so a
+                       step's gradient is computed once more, and memory grows with sqrt(K)
+        offload        as per_step, but kept in the memory of the host
+        truncated(n)   the derivative of the last n steps; what earlier ones added is taken as a constant, which is
+                       first order for them (Shaban et al. 2019, arXiv 1810.10667). n = 0 is FOMAML
+
+    Raises:
+      ValueError: it is none of these.
+    """
+    found = re.fullmatch(r"truncated\((\d+)\)", text)
+    if found:
+        return Memory("truncated", int(found.group(1)))
+    if text not in MEMORY_POLICIES[:-1]:
+        raise ValueError(f"`memory` must be one of {', '.join(MEMORY_POLICIES)} (n a number), got {text!r}")
+    return Memory(text)
 
 
 def adapt(
@@ -20,10 +55,13 @@ def adapt(
     support: Batch,
     *,
     num_steps: int,
-    memory: Memory = "none",
+    memory: str = "none",
     trace: bool = False,
 ) -> tuple[TaskState, Metrics]:
     """Adapts to one task: `begin`, then `num_steps` times `step`, scanned.
+
+    What a step computes from the meta-parameters and the support alone (the features of a frozen trunk) is computed
+    once, before the first step.
 
     Args:
       algorithm: the meta-learner.
@@ -31,8 +69,7 @@ def adapt(
       meta_params: what was meta-learned.
       support: leaves `[S, ...]`.
       num_steps: inner steps K; zero gives what `begin` gives.
-      memory: what is kept for the outer derivative. "none" keeps every intermediate; "per_step" keeps each step's
-        state and recomputes within the step, so memory grows with K only by the size of the state.
+      memory: what is kept for the outer derivative, see `memory_policy`.
       trace: also return every state.
 
     Returns:
@@ -41,25 +78,101 @@ def adapt(
 
     Raises:
       ValueError: if `num_steps` is negative or `memory` unknown.
+      InputError: if `memory` is "offload" and the device has no host memory beside its own.
     """
     check_not_negative("num_steps", num_steps)
-    check_one_of("memory", memory, MEMORY_POLICIES)
+    policy = memory_policy(memory)
     begin_key, key = jax.random.split(key)
     begun = algorithm.begin(begin_key, meta_params, support)
 
-    def step(state, key):
-        new_state, metrics = algorithm.step(key, meta_params, state, support)
-        # Metrics are for reporting: cut here, they cost the outer derivative nothing.
-        return new_state, (stop_gradient(metrics), new_state if trace else None)
+    def body(meta_params, support):
+        step = _step_of(algorithm, meta_params, support, begun, key)
 
-    if memory == "per_step":
-        # A scan is its own barrier, so the optimisation barriers that checkpoint adds by default only cost time.
-        step = jax.checkpoint(step, prevent_cse=False)
-    state, (metrics, states) = jax.lax.scan(step, begun, jax.random.split(key, num_steps))
+        def recorded(state, key):
+            new_state, metrics = step(state, key)
+            # Metrics are for reporting: cut here, they cost the outer derivative nothing.
+            return new_state, (stop_gradient(metrics), new_state if trace else None)
+
+        return recorded
+
+    keys = jax.random.split(key, num_steps)
+    if policy.name == "truncated":
+        early = max(0, num_steps - policy.last)
+        cut = stop_gradient((meta_params, support))
+        state, first = jax.lax.scan(body(*cut), stop_gradient(begun), keys[:early])
+        state = jax.tree.map(_constant_step, begun, state)
+        state, second = jax.lax.scan(body(meta_params, support), state, keys[early:])
+        metrics, states = _joined([first, second])
+    else:
+        state, (metrics, states) = _SCANS[policy.name](body(meta_params, support), begun, keys)
     if trace:
-        state = jax.tree.map(partial(_prepend), begun, states)
+        state = jax.tree.map(_prepend, begun, states)
     return state, metrics
 
 
+def _step_of(algorithm, meta_params, support, begun, key):
+    """Returns `(state, key) -> (state, metrics)`, its constant part done."""
+
+    def step(varying, meta_params, support):
+        state, key = varying
+        return algorithm.step(key, meta_params, state, support)
+
+    found = opened(step, (begun, key), meta_params, support)
+    out_tree = jax.tree.structure(found.shapes)
+    return lambda *varying: jax.tree.unflatten(out_tree, found.run(found.constants, *jax.tree.leaves(varying)))
+
+
+# A scan is its own barrier, so the optimisation barriers that checkpoint adds by default only cost time.
+_checkpoint = partial(jax.checkpoint, prevent_cse=False)
+_keep_gradients = partial(_checkpoint, policy=jax.checkpoint_policies.save_only_these_names(INNER_GRADIENT))
+
+
+def _scan_per_step(body, state, keys):
+    return jax.lax.scan(_keep_gradients(body), state, keys)
+
+
+def _scan_nested(body, state, keys):
+    num_steps = len(keys)
+    size = max(1, math.isqrt(num_steps))
+    groups = num_steps // size
+    group = _checkpoint(lambda state, keys: _scan_per_step(body, state, keys))
+    state, first = jax.lax.scan(group, state, keys[: groups * size].reshape(groups, size))
+    first = jax.tree.map(lambda leaf: leaf.reshape(groups * size, *leaf.shape[2:]), first)
+    state, second = _scan_per_step(body, state, keys[groups * size :])
+    return state, _joined([first, second])
+
+
+def _scan_offload(body, state, keys):
+    if jax.default_backend() == "cpu":
+        raise InputError(
+            'memory "offload" moves what is kept to the memory of the host, and a CPU has no other; use "nested".'
+        )
+    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=[INNER_GRADIENT, _INNER_STATE],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+
+    def named(state, key):
+        return body(jax.tree.map(partial(checkpoint_name, name=_INNER_STATE), state), key)
+
+    return jax.lax.scan(_checkpoint(named, policy=policy), state, keys)
+
+
+_SCANS = {"none": jax.lax.scan, "per_step": _scan_per_step, "nested": _scan_nested, "offload": _scan_offload}
+
+
+def _constant_step(begun: jax.Array, state: jax.Array) -> jax.Array:
+    """Returns `state`, whose derivative is that of `begun`."""
+    if not jnp.issubdtype(state.dtype, jnp.inexact):
+        return state
+    return begun + jax.lax.stop_gradient(state - begun)
+
+
+def _joined(parts):
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
 def _prepend(first: jax.Array, others: jax.Array) -> jax.Array:
-    return jax.numpy.concatenate([first[None], others])
+    return jnp.concatenate([first[None], others])

@@ -5,39 +5,37 @@ agree in value. They differ in what the outer derivative costs:
 
     reverse                reverse-over-reverse: stores every intermediate of every inner backward pass
     forward_over_reverse   the same derivative from one forward-mode product; stores the inner gradient's inputs only
+    linearized             that product, half of it done in advance: less arithmetic, for the memory of `reverse`
     first_order            no derivative through the inner gradient (FOMAML, Finn et al. 2017, section 5.2)
 
-`aux` is for reporting: no strategy lets a gradient flow through it.
+`aux` is for reporting, and for what a stateful model hands from call to call: no strategy lets a gradient flow through
+it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from jaxmeta.core.hoist import opened
 from jaxmeta.core.select import merge
 from jaxmeta.core.trees import stop_gradient
+
+INNER_GRADIENT = "inner_gradient"  # the name under which memory policies find it
 
 Loss = Callable[..., tuple[jax.Array, Any]]
 InnerGradient = Callable[..., tuple[tuple[jax.Array, Any], Any]]
 Strategy = Callable[[Loss], InnerGradient]
 
 
-def _reporting_aux(loss: Loss) -> Loss:
-    def wrapped(params, *args):
-        value, aux = loss(params, *args)
-        return value, stop_gradient(aux)
-
-    return wrapped
-
-
 def reverse(loss: Loss) -> InnerGradient:
     """Plain `jax.value_and_grad`: exact to any order, dear in memory. The reference for the others."""
-    return jax.value_and_grad(_reporting_aux(loss), has_aux=True)
+    inner = jax.value_and_grad(_reporting_aux(loss), has_aux=True)
+    return lambda params, *args: _named(inner(params, *args))
 
 
 def first_order(loss: Loss) -> InnerGradient:
@@ -46,7 +44,7 @@ def first_order(loss: Loss) -> InnerGradient:
 
     def value_and_grad(params, *args):
         value, gradient = inner(params, *args)
-        return value, stop_gradient(gradient)
+        return _named((value, stop_gradient(gradient)))
 
     return value_and_grad
 
@@ -68,75 +66,128 @@ def forward_over_reverse(loss: Loss) -> InnerGradient:
       >>> float(jax.grad(lambda w: inner(w)[1])(2.0))  # d/dw of 4 w^3
       48.0
     """
+    return _mixed_mode(loss, _LATER)
+
+
+def linearized(loss: Loss) -> InnerGradient:
+    """The product of `forward_over_reverse`, with all that does not depend on its direction done in advance.
+
+    The gradient is linearised where it is computed, and the backward pass applies the stored linear map. Nothing is
+    computed twice, and every intermediate is kept, as `reverse` keeps them: for small models, or where memory is free.
+    A memory policy that recomputes takes its advantage away.
+    """
+    return _mixed_mode(loss, _IN_ADVANCE)
+
+
+class _Product(NamedTuple):
+    """When the second derivative's product is computed: a forward and a backward rule."""
+
+    forward: Callable[..., Any]  # (loss, params, moving, still) -> (value, aux), gradient, what to save
+    backward: Callable[..., Any]  # (loss, saved, value's cotangent or None, direction) -> cotangents of params, moving
+
+
+def _mixed_mode(loss: Loss, product: _Product) -> InnerGradient:
     loss = _reporting_aux(loss)
 
     def value_and_grad(params, *args):
-        # Tracing to a jaxpr names everything the loss reads: its arguments, and what it closes over (`consts`).
-        leaves, treedef = jax.tree.flatten((params, args))
-        closed, shapes = jax.make_jaxpr(
-            lambda *flat: loss(*_unpacked(jax.tree.unflatten(treedef, flat))), return_shape=True
-        )(*leaves)
-        out_tree = jax.tree.structure(shapes)
-        hoisted = jaxpr_as_fun(ClosedJaxpr(_with_consts_as_inputs(closed), []))
-        rest = (args, closed.consts)
+        # What the loss reads (its arguments, what it closes over) becomes an argument, and what is dear and does not
+        # depend on the parameters is computed here, where an enclosing loop can see that it is constant.
+        found = opened(lambda params, args: loss(params, *args), params, args)
+        out_tree = jax.tree.structure(found.shapes)
 
-        def pure_loss(params, rest):
-            args, consts = rest
-            flat = hoisted(*consts, *jax.tree.leaves((params, args)))
-            return jax.tree.unflatten(out_tree, flat)
+        def whole_loss(params, rest):
+            return jax.tree.unflatten(out_tree, found.run(rest, *jax.tree.leaves(params)))
 
         @jax.custom_vjp
         def inner(params, rest):
-            return jax.value_and_grad(pure_loss, has_aux=True)(params, rest)
+            return jax.value_and_grad(whole_loss, has_aux=True)(params, rest)
 
         def forward(params, rest):
-            params, rest = jax.tree.map(lambda primal: primal.value, (params, rest), is_leaf=_is_primal)
-            return inner(params, rest), (params, rest)
+            # Only what somebody differentiates moves: the data, as a rule, do not.
+            moving = [leaf.value if leaf.perturbed and _is_floating(leaf.value) else None for leaf in rest]
+            still = [leaf.value if kept is None else None for leaf, kept in zip(rest, moving, strict=True)]
+            params = jax.tree.map(lambda leaf: leaf.value, params, is_leaf=_is_primal)
+            found, saved = product.forward(whole_loss, params, moving, still)
+            return found, (saved, still)
 
         def backward(saved, cotangent):
-            params, rest = saved
             (value_cotangent, _), direction = cotangent
+            saved, still = saved
             direction = jax.tree.map(_instantiated, direction, is_leaf=_is_zero)
-            moving, still = _split_floating(rest)
-
-            def gradients(params):
-                scalar = lambda params, moving: pure_loss(params, merge(moving, still))[0]  # noqa: E731
-                return jax.grad(scalar, argnums=(0, 1))(params, moving)
-
-            gradient, product = jax.jvp(gradients, (params,), (direction,))
-            if not _is_zero(value_cotangent):
-                # Left out where nobody differentiates the loss itself: its gradient would be computed for nothing.
-                product = jax.tree.map(lambda g, p: value_cotangent.astype(g.dtype) * g + p, gradient, product)
-            return product[0], merge(product[1], jax.tree.map(_zero_cotangent, still))
+            # Left out where nobody differentiates the loss itself: its gradient would be computed for nothing.
+            value_cotangent = None if _is_zero(value_cotangent) else value_cotangent
+            params, moving = product.backward(whole_loss, saved, still, value_cotangent, direction)
+            return params, merge(moving, jax.tree.map(_zero_cotangent, still))
 
         inner.defvjp(forward, backward, symbolic_zeros=True)
-        return inner(params, rest)
+        return _named(inner(params, found.constants))
 
     return value_and_grad
 
 
-def _unpacked(packed):
-    params, args = packed
-    return (params, *args)
+def _gradients(loss: Loss, still) -> Callable[..., Any]:
+    """`(params, moving) -> ((value, aux), (d loss / d params, d loss / d moving))`."""
+    return jax.value_and_grad(lambda params, moving: loss(params, merge(moving, still)), argnums=(0, 1), has_aux=True)
 
 
-def _with_consts_as_inputs(closed):
-    jaxpr = closed.jaxpr
-    return jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
+def _forward_later(loss, params, moving, still):
+    return jax.value_and_grad(loss, has_aux=True)(params, merge(moving, still)), (params, moving)
 
 
-def _split_floating(tree):
-    floating = lambda leaf: jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)  # noqa: E731
-    moving = jax.tree.map(lambda leaf: leaf if floating(leaf) else None, tree)
-    still = jax.tree.map(lambda leaf: None if floating(leaf) else leaf, tree)
-    return moving, still
+def _backward_later(loss, saved, still, value_cotangent, direction):
+    params, moving = saved
+    gradients = _gradients(loss, still)
+    gradient, product = jax.jvp(lambda params: gradients(params, moving)[1], (params,), (direction,))
+    return _plus_value(gradient, value_cotangent, product)
 
 
-def _is_primal(leaf):
+def _forward_in_advance(loss, params, moving, still):
+    def gradients_first(params):
+        value_and_aux, gradients = _gradients(loss, still)(params, moving)
+        return gradients, value_and_aux
+
+    gradients, linear, value_and_aux = jax.linearize(gradients_first, params, has_aux=True)
+    return (value_and_aux, gradients[0]), (gradients, linear)
+
+
+def _backward_in_advance(loss, saved, still, value_cotangent, direction):
+    del loss, still
+    gradients, linear = saved
+    return _plus_value(gradients, value_cotangent, linear(direction))
+
+
+def _plus_value(gradient, value_cotangent, product):
+    if value_cotangent is None:
+        return product
+    return jax.tree.map(lambda g, p: value_cotangent.astype(g.dtype) * g + p, gradient, product)
+
+
+_LATER = _Product(_forward_later, _backward_later)
+_IN_ADVANCE = _Product(_forward_in_advance, _backward_in_advance)
+
+
+def _reporting_aux(loss: Loss) -> Loss:
+    def wrapped(params, *args):
+        value, aux = loss(params, *args)
+        return value, stop_gradient(aux)
+
+    return wrapped
+
+
+def _named(found):
+    value_and_aux, gradient = found
+    return value_and_aux, jax.tree.map(lambda leaf: checkpoint_name(leaf, INNER_GRADIENT), gradient)
+
+
+def _is_floating(leaf) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def _is_primal(leaf) -> bool:
     return isinstance(leaf, CustomVJPPrimal)
 
 
-def _is_zero(leaf):
+def _is_zero(leaf) -> bool:
     return isinstance(leaf, SymbolicZero)
 
 
@@ -145,4 +196,6 @@ def _instantiated(leaf):
 
 
 def _zero_cotangent(leaf):
+    if _is_floating(leaf):
+        return jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf))
     return np.zeros(jnp.shape(leaf), dtype=jax.dtypes.float0)

@@ -59,3 +59,8 @@ def partition(params: ArrayTree, predicate: Predicate) -> tuple[ArrayTree, Array
 def merge(selected: ArrayTree, rest: ArrayTree) -> ArrayTree:
     """Undoes `partition`."""
     return jax.tree.map(lambda a, b: b if a is None else a, selected, rest, is_leaf=lambda leaf: leaf is None)
+
+
+def unselected(tree: ArrayTree, selected: ArrayTree) -> ArrayTree:
+    """Returns `tree` with None wherever `selected`, of the same structure, is not None."""
+    return jax.tree.map(lambda a, b: b if a is None else None, selected, tree, is_leaf=lambda leaf: leaf is None)

@@ -21,6 +21,16 @@ def stop_gradient(tree: ArrayTree) -> ArrayTree:
     return jax.tree.map(jax.lax.stop_gradient, tree)
 
 
+def at_least_float32(dtype):
+    """Returns the precision to add up numbers of a floating `dtype` in."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def leading_size(tree: ArrayTree) -> int:
+    """Returns the size of the leading axis, which all leaves share: the tasks of a batch, the examples of a task."""
+    return jax.tree.leaves(tree)[0].shape[0]
+
+
 def mean_over_tasks(tree: ArrayTree) -> ArrayTree:
     """Averages the leading (task) axis of every leaf: `[T, ...]` to `[...]`."""
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
@@ -36,6 +46,6 @@ def joined(first: Batch, second: Batch) -> dict:
 
 
 def _completed(batch: Batch, other: Batch) -> dict:
-    size = jax.tree.leaves(batch)[0].shape[0]
+    size = leading_size(batch)
     missing = [name for name in ("mask", "classes") if name in other and name not in batch]
     return {**batch, **{name: jnp.ones((size, *other[name].shape[1:]), bool) for name in missing}}

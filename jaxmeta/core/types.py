@@ -68,6 +68,9 @@ class MetaAlgorithm(NamedTuple):
     step: Callable[[Key, MetaParams, TaskState, Batch], tuple[TaskState, Metrics]]
     loss: Callable[[Key, MetaParams, TaskState, Batch], tuple[jax.Array, Metrics]]
     predict: Callable[[MetaParams, TaskState, ArrayTree], ArrayTree]
+    # Optional: an exact smaller form of one task, `(meta_params, episode) -> (own, episode)`. Where `own` is not None
+    # it stands for that part of the meta-parameters in this task (the rows of a table that the episode reads).
+    compact: Callable[[MetaParams, Episode], tuple[ArrayTree, Episode]] | None = None
 
 
 class GradientEstimator(NamedTuple):

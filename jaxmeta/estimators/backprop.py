@@ -2,12 +2,16 @@
 
 import jax
 
-from jaxmeta.core.adapt import Memory, adapt
-from jaxmeta.core.trees import mean_over_tasks
-from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
+from jaxmeta.core.adapt import adapt, memory_policy
+from jaxmeta.core.select import merge, unselected
+from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
+from jaxmeta.core.trees import leading_size, mean_over_tasks
+from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm, MetaParams
 
 
-def backprop(algorithm: MetaAlgorithm, *, num_steps: int, memory: Memory = "none") -> GradientEstimator:
+def backprop(
+    algorithm: MetaAlgorithm, *, num_steps: int, memory: str = "none", task_axis: str = "auto"
+) -> GradientEstimator:
     """The gradient of the mean query loss after `num_steps` inner steps, differentiated through all of them.
 
     How each inner gradient is differentiated (second order, first order) is the algorithm's strategy, not this
@@ -16,18 +20,28 @@ def backprop(algorithm: MetaAlgorithm, *, num_steps: int, memory: Memory = "none
     Args:
       algorithm: the meta-learner.
       num_steps: inner steps K.
-      memory: see `jaxmeta.core.adapt.adapt`.
+      memory: what is kept for the derivative, see `jaxmeta.core.adapt.memory_policy`.
+      task_axis: how many tasks are worked on at once, see `jaxmeta.core.task_axis.chunk_size`.
 
     Returns:
       An estimator whose metrics are the algorithm's query metrics and `loss`, averaged over tasks.
+
+    Raises:
+      ValueError: `memory` or `task_axis` is unknown.
     """
+    memory_policy(memory)
 
     def init(key, meta_params, episodes):
         del key, meta_params, episodes
         return ()
 
     def estimate(key, meta_params, state, episodes):
-        def task_loss(meta_params, key, episode):
+        own, expand, episodes = _compacted(algorithm, meta_params, episodes)
+        shared = unselected(meta_params, own)
+        num_tasks = leading_size(episodes)
+
+        def task_loss(shared, own, key, episode):
+            meta_params = merge(own, shared)
             adapt_key, loss_key = jax.random.split(key)
             task_state, _ = adapt(
                 algorithm, adapt_key, meta_params, episode.support, num_steps=num_steps, memory=memory
@@ -35,16 +49,34 @@ def backprop(algorithm: MetaAlgorithm, *, num_steps: int, memory: Memory = "none
             loss, metrics = algorithm.loss(loss_key, meta_params, task_state, episode.query)
             return loss, {**metrics, "loss": loss}
 
-        def mean_loss(meta_params):
-            keys = jax.random.split(key, _num_tasks(episodes))
-            losses, metrics = jax.vmap(task_loss, in_axes=(None, 0, 0))(meta_params, keys, episodes)
+        def mean_loss(shared, own, keys, episodes):
+            losses, metrics = jax.vmap(task_loss, in_axes=(None, 0, 0, 0))(shared, own, keys, episodes)
             return losses.mean(), mean_over_tasks(metrics)
 
-        gradient, metrics = jax.grad(mean_loss, has_aux=True)(meta_params)
-        return gradient, state, metrics
+        def chunk_gradient(chunk):
+            (shared_gradient, own_gradient), metrics = jax.grad(mean_loss, argnums=(0, 1), has_aux=True)(shared, *chunk)
+            share = leading_size(chunk) / num_tasks
+            return (shared_gradient, metrics), jax.tree.map(lambda leaf: share * leaf, own_gradient)
+
+        chunk = (own, jax.random.split(key, num_tasks), episodes)
+        (gradient, metrics), own_gradient = mean_in_chunks(chunk_gradient, chunk, chunk_size(task_axis, episodes))
+        return merge(expand(own_gradient), gradient), state, metrics
 
     return GradientEstimator(init, estimate)
 
 
-def _num_tasks(episodes) -> int:
-    return jax.tree.leaves(episodes)[0].shape[0]
+def _compacted(algorithm: MetaAlgorithm, meta_params: MetaParams, episodes: Episode):
+    """Returns what each task has of its own in place of meta-parameters, the way back for its gradient, and episodes.
+
+    Outside the loop over tasks, so that the way back (a scatter into a large array) is gone once, not once a task.
+    """
+    if algorithm.compact is None:
+        nothing = jax.tree.map(lambda _: None, meta_params)
+        return nothing, lambda gradient: gradient, episodes
+    compact = jax.vmap(algorithm.compact, in_axes=(None, 0))
+    replaced, _ = jax.eval_shape(compact, meta_params, episodes)
+    rest = unselected(meta_params, replaced)
+    own, way_back, episodes = jax.vjp(
+        lambda replaced: compact(merge(replaced, rest), episodes), unselected(meta_params, rest), has_aux=True
+    )
+    return own, lambda gradient: way_back(gradient)[0], episodes

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_one_of, check_positive
+from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
 
@@ -169,7 +170,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def normalized(x: jax.Array, normalization: str, groups: int) -> jax.Array:
     """Centres and scales `[N, H, W, C]` as `Conv4` says; statistics are float32 at least."""
-    dtype = jnp.float32 if jnp.finfo(x.dtype).bits < 32 else x.dtype
+    dtype = at_least_float32(x.dtype)
     channels = x.shape[-1]
     if normalization == "layer":
         groups = 1

@@ -1,0 +1,78 @@
+"""The task axis: how many tasks of a batch are worked on side by side."""
+
+import re
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxmeta.core.trees import at_least_float32, leading_size
+from jaxmeta.core.types import ArrayTree
+
+TASK_AXES = ("vmap", "chunked(n)", "sequential", "auto")
+
+# Examples (support and query) times numbers in one example beyond which one task fills the caches of a CPU.
+_SMALL_TASK = 4096
+
+
+def chunk_size(text: str, batch: ArrayTree) -> int:
+    """Parses the name of a task axis: how many tasks of `batch`, leaves `[T, ...]`, are worked on at once.
+
+        vmap         all of them
+        chunked(n)   n at a time, gradients accumulated
+        sequential   one at a time
+        auto         all of them on an accelerator, which they fill; on a CPU, one at a time unless tasks are tiny
+
+    Raises:
+      ValueError: it is none of these.
+    """
+    num_tasks = leading_size(batch)
+    if text == "auto":
+        numbers = sum(leaf.size for leaf in jax.tree.leaves(batch)) // num_tasks
+        text = "vmap" if jax.default_backend() != "cpu" or numbers <= _SMALL_TASK else "sequential"
+    found = re.fullmatch(r"chunked\((\d+)\)", text)
+    size = {"vmap": num_tasks, "sequential": 1}.get(text, int(found.group(1)) if found else 0)
+    if size < 1:
+        raise ValueError(f"`task_axis` must be one of {', '.join(TASK_AXES)} (n a positive number), got {text!r}")
+    return min(size, num_tasks)
+
+
+def mean_in_chunks(
+    function: Callable[[ArrayTree], tuple[ArrayTree, ArrayTree]], batch: ArrayTree, size: int
+) -> tuple[ArrayTree, ArrayTree]:
+    """Applies `function` to `size` tasks at a time.
+
+    Args:
+      function: from a batch of tasks to `(means, each)`: means over its tasks, and what each of them gave.
+      batch: leaves `[T, ...]`.
+      size: tasks at a time; if it does not divide T, the last chunk is smaller.
+
+    Returns:
+      The means over all tasks, accumulated in float32 at least, and what each task gave, leaves `[T, ...]`.
+    """
+    num_tasks = leading_size(batch)
+    chunks, left = divmod(num_tasks, size)
+    if chunks == 1 and not left:
+        return function(batch)
+    head = jax.tree.map(lambda leaf: leaf[: chunks * size].reshape(chunks, size, *leaf.shape[1:]), batch)
+    shapes, _ = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], head))
+
+    def add(total, chunk):
+        means, each = function(chunk)
+        share = leading_size(chunk) / num_tasks
+        return jax.tree.map(lambda t, m: t + share * m.astype(t.dtype), total, means), each
+
+    zeros = jax.tree.map(_zeros_to_add_to, shapes)
+    total, each = jax.lax.scan(add, zeros, head)
+    each = jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:]), each)
+    if left:
+        total, last = add(total, jax.tree.map(lambda leaf: leaf[chunks * size :], batch))
+        each = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), each, last)
+    return jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), total, shapes), each
+
+
+def _zeros_to_add_to(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    zeros = jnp.zeros(shape.shape, at_least_float32(shape.dtype))
+    # Under `shard_map` a sum differs from device to device, and what it starts from must say so.
+    kind = getattr(shape, "manual_axis_type", None)
+    return jax.lax.pcast(zeros, tuple(kind.varying), to="varying") if kind and kind.varying else zeros

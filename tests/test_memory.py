@@ -1,0 +1,265 @@
+"""What the compiler is given: the memory of an outer step, what carries a task axis, and how often things are done."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmeta.algorithms import LearnedRates, maml
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.gradients import forward_over_reverse, linearized, reverse
+from jaxmeta.core.select import matching
+from jaxmeta.core.types import Episode, Model
+from jaxmeta.estimators import backprop
+from jaxmeta.models import mlp, transformer
+from jaxmeta.objectives import classification, regression
+
+VOCABULARY, LENGTH, WIDTH = 50, 9, 16
+
+
+def text_model(vocabulary=VOCABULARY):
+    return transformer(vocab_size=vocabulary, outputs=3, width=WIDTH, layers=1, heads=2, max_length=LENGTH)
+
+
+def text_tasks(tasks=3, examples=4, vocabulary=VOCABULARY):
+    rng = np.random.default_rng(0)
+
+    def side():
+        tokens = rng.integers(0, vocabulary, (tasks, examples, LENGTH)).astype(np.int32)
+        return {"inputs": jnp.asarray(tokens), "targets": jnp.asarray(rng.integers(0, 3, (tasks, examples)))}
+
+    return Episode(side(), side())
+
+
+def wave_tasks(tasks=5):
+    rng = np.random.default_rng(1)
+
+    def side():
+        return {name: jnp.asarray(rng.normal(size=(tasks, 10, 1)).astype(np.float32)) for name in ("inputs", "targets")}
+
+    return Episode(side(), side())
+
+
+def outer_gradient(algorithm, episodes, num_steps=2, **options):
+    """Returns the function that gives the outer gradient, and the meta-parameters."""
+    estimator = backprop(algorithm, num_steps=num_steps, **options)
+    meta_params = algorithm.init(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
+    return lambda meta_params, episodes: estimator.estimate(jax.random.key(1), meta_params, (), episodes)[
+        0
+    ], meta_params
+
+
+def compiled(algorithm, episodes, **options):
+    run, meta_params = outer_gradient(algorithm, episodes, **options)
+    return jax.jit(run).lower(meta_params, episodes).compile()
+
+
+def temporary_bytes(*args, **options) -> int:
+    return compiled(*args, **options).memory_analysis().temp_size_in_bytes
+
+
+def assert_same_gradient(first, second, rtol=2e-5):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-7), first, second)
+
+
+# The task axis
+
+
+@pytest.mark.parametrize("task_axis", ["sequential", "chunked(2)", "chunked(5)", "chunked(9)", "auto"])
+def test_every_task_axis_gives_the_same_gradient(task_axis):
+    episodes = wave_tasks()
+    algorithm = maml(mlp((8,), 1), regression(), optax.sgd(0.1))
+
+    def estimate(axis):
+        estimator = backprop(algorithm, num_steps=2, task_axis=axis)
+        meta_params = algorithm.init(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
+        return jax.jit(estimator.estimate)(jax.random.key(1), meta_params, (), episodes)
+
+    assert_same_gradient(estimate(task_axis), estimate("vmap"))
+
+
+@pytest.mark.parametrize("task_axis", ["chunked(0)", "chunked()", "all", "chunked(-1)"])
+def test_an_unknown_task_axis_is_refused(task_axis):
+    run, meta_params = outer_gradient(
+        maml(mlp((8,), 1), regression(), optax.sgd(0.1)), wave_tasks(), task_axis=task_axis
+    )
+    with pytest.raises(ValueError, match="`task_axis` must be one of vmap, chunked"):
+        run(meta_params, wave_tasks())
+
+
+def test_chunks_of_low_precision_are_summed_in_float32():
+    """A thousand gradients of one and a small one: bfloat16 alone would stop counting at 256."""
+    model = Model(lambda key, x: jnp.zeros((1,), jnp.bfloat16), lambda w, x: x @ w)
+    tasks = 1000
+    ones = {"inputs": jnp.ones((tasks, 1, 1), jnp.bfloat16), "targets": -0.5 * jnp.ones((tasks, 1), jnp.bfloat16)}
+    run, meta_params = outer_gradient(
+        maml(model, regression(), optax.sgd(0.1)), Episode(ones, ones), num_steps=0, task_axis="sequential"
+    )
+    assert float(jax.jit(run)(meta_params, Episode(ones, ones))["params"][0]) == pytest.approx(1.0, rel=0.01)
+
+
+# What carries a task axis
+
+
+def test_frozen_weights_have_no_task_axis():
+    """With the head alone adapted, no product has a batch axis over tasks on a weight of the trunk."""
+    episodes = text_tasks(tasks=7, examples=5)
+    model = mlp((WIDTH,), 3)
+    inputs = jnp.ones((7, 5, 11))
+    vectors = Episode({**episodes.support, "inputs": inputs}, {**episodes.query, "inputs": inputs})
+    head = maml(model, classification(3), optax.sgd(0.1), select=matching("^head/"))
+    run, meta_params = outer_gradient(head, vectors, task_axis="vmap")
+    text = jax.jit(run).lower(meta_params, vectors).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
+    assert products
+    for line in products:
+        batched = re.search(r"batching_dims = \[[^\]]+\]", line)
+        shapes = re.findall(r"tensor<([\dx]+)xf32>", line)
+        # A weight of the trunk is [11, 16]; with a task axis it would be [7, 11, 16].
+        assert not (batched and any(shape in ("7x11x16", "7x16x11") for shape in shapes)), line
+
+
+@pytest.mark.parametrize("strategy", [forward_over_reverse, linearized])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "under jit"])
+def test_a_frozen_trunk_runs_once_for_the_support_however_many_steps(strategy, wrap):
+    """Counted in the program itself: products with the trunk's weight outside and inside the loop over steps."""
+    model = Model(
+        lambda key, inputs: {"trunk": jnp.ones((inputs.shape[-1], 4)), "head": jnp.ones((4, 2))},
+        wrap(lambda params, inputs: jnp.tanh(inputs @ params["trunk"]) @ params["head"]),
+    )
+    algorithm = maml(model, regression(), optax.sgd(0.1), gradient=strategy, select=matching("^head"))
+    rng = np.random.default_rng(0)
+    side = {
+        "inputs": jnp.asarray(rng.normal(size=(1, 6, 5)).astype(np.float32)),
+        "targets": jnp.asarray(rng.normal(size=(1, 6, 2)).astype(np.float32)),
+    }
+    run, meta_params = outer_gradient(algorithm, Episode(side, side), num_steps=4, task_axis="vmap")
+    jaxpr = jax.make_jaxpr(run)(meta_params, Episode(side, side)).jaxpr
+
+    def trunk_products(jaxpr, within_loop=False):
+        found = []
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name == "dot_general" and any(var.aval.shape[-2:] == (5, 4) for var in eqn.invars):
+                found.append(within_loop)
+            for value in eqn.params.values():
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    found += trunk_products(inner, within_loop or eqn.primitive.name in ("scan", "while"))
+        return found
+
+    places = trunk_products(jaxpr)
+    assert places, "the trunk is computed somewhere"
+    assert not any(places), "and never inside the loop over steps"
+    whole, _ = outer_gradient(
+        maml(model, regression(), optax.sgd(0.1), gradient=reverse, select=matching("^head")), Episode(side, side),
+        num_steps=4,
+    )  # fmt: skip
+    assert_same_gradient(run(meta_params, Episode(side, side)), whole(meta_params, Episode(side, side)))
+
+
+# Rows
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [optax.sgd(0.1), optax.sgd(0.1, momentum=0.9), optax.adam(0.01, eps_root=1e-8),
+     optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1))],
+    ids=["sgd", "momentum", "adam", "clipped"],
+)  # fmt: skip
+@pytest.mark.parametrize("rates", [None, LearnedRates("element", 2)], ids=["fixed", "learned rates"])
+def test_rows_are_exact(optimizer, rates, standard_promotion):
+    episodes = text_tasks()
+    gradients = []
+    for rows in (None, matching("^embedding/")):
+        algorithm = maml(text_model(), classification(3), optimizer, rates=rates, rows=rows)
+        run, meta_params = outer_gradient(algorithm, episodes)
+        gradients.append(jax.jit(run)(meta_params, episodes))
+    assert_same_gradient(*gradients, rtol=1e-4)
+
+
+@pytest.mark.parametrize("task_axis", ["vmap", "sequential", "chunked(2)"])
+def test_rows_work_along_any_task_axis(task_axis):
+    episodes = text_tasks()
+    algorithm = maml(text_model(), classification(3), optax.sgd(0.1), rows=matching("^embedding/"))
+    run, meta_params = outer_gradient(algorithm, episodes, task_axis=task_axis)
+    whole, _ = outer_gradient(maml(text_model(), classification(3), optax.sgd(0.1)), episodes)
+    assert_same_gradient(jax.jit(run)(meta_params, episodes), jax.jit(whole)(meta_params, episodes), rtol=1e-4)
+
+
+def test_rows_of_a_large_vocabulary_cost_no_copy_of_the_table():
+    """The table is 25.6 MB: with rows, the temporary memory of a step does not see how large it is."""
+
+    def cost(vocabulary, rows):
+        episodes = text_tasks(vocabulary=vocabulary)
+        algorithm = maml(text_model(vocabulary), classification(3), optax.sgd(0.1), rows=rows)
+        return temporary_bytes(algorithm, episodes, task_axis="sequential")
+
+    table = 4 * WIDTH * 400_000
+    assert cost(400_000, matching("^embedding/")) < cost(400, matching("^embedding/")) + 0.1 * table
+    assert cost(400_000, None) > 2 * table
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adamw(0.01),
+        optax.lamb(0.01),
+        optax.adafactor(0.01),
+    ],
+    ids=["adamw", "lamb", "adafactor"],
+)
+def test_rows_refuse_an_optimizer_that_moves_other_rows(optimizer, standard_promotion):
+    episodes = text_tasks()
+    run, meta_params = outer_gradient(
+        maml(text_model(), classification(3), optimizer, rows=matching("^embedding/")), episodes
+    )
+    with pytest.raises(ValueError, match="`rows` would not be exact with this inner optimizer"):
+        run(meta_params, episodes)
+
+
+def test_rows_refuse_a_table_that_is_read_as_a_whole():
+    tied = Model(
+        lambda key, tokens: {"table": jnp.ones((VOCABULARY, 4))},
+        lambda params, tokens: params["table"][tokens].mean(axis=1) @ params["table"].T,
+    )
+    run, meta_params = outer_gradient(
+        maml(tied, classification(3), optax.sgd(0.1), rows=matching("table")), text_tasks()
+    )
+    with pytest.raises(ValueError, match=r"`rows`: table is read by .* too, as a whole"):
+        run(meta_params, text_tasks())
+
+
+def test_rows_refuse_what_is_never_looked_up():
+    run, meta_params = outer_gradient(
+        maml(text_model(), classification(3), optax.sgd(0.1), rows=matching("^places$")), text_tasks()
+    )
+    with pytest.raises(ValueError, match="`rows`"):
+        run(meta_params, text_tasks())
+
+
+# Memory
+
+
+def test_nested_memory_grows_with_the_root_of_the_steps():
+    episodes = wave_tasks()
+    algorithm = maml(mlp((40, 40), 1), regression(), optax.sgd(0.01))
+    few, many = (temporary_bytes(algorithm, episodes, num_steps=k, memory="nested") for k in (4, 64))
+    assert many <= 4 * few
+    assert temporary_bytes(algorithm, episodes, num_steps=64) > 2 * many
+
+
+def test_offload_is_refused_where_there_is_no_host_beside_the_device():
+    run, meta_params = outer_gradient(maml(mlp((8,), 1), regression(), optax.sgd(0.1)), wave_tasks(), memory="offload")
+    with pytest.raises(InputError, match=r'memory "offload" .* a CPU has no other; use "nested"'):
+        run(meta_params, wave_tasks())
+
+
+def test_offload_moves_states_to_the_host_elsewhere(monkeypatch):
+    """Lowered for a GPU: what is kept is placed in the host's pinned memory."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    run, meta_params = outer_gradient(maml(mlp((8,), 1), regression(), optax.sgd(0.1)), wave_tasks(), memory="offload")
+    text = jax.jit(run).trace(meta_params, wave_tasks()).lower(lowering_platforms=("cuda",)).as_text()
+    assert "pinned_host" in text
