@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, adapt, predict, data."""
+"""The command line: train, plan, evaluate, adapt, predict, data."""
 
 import contextlib
 import dataclasses
@@ -17,6 +17,7 @@ from jaxmeta.config.commands import (
     check_data,
     evaluate_run,
     list_data,
+    plan_gradient,
     predict_texts,
     show_data,
     train_run,
@@ -43,6 +44,26 @@ class Train:
     """A named set of changes from the config (of the embedded job: quick, full)."""
     steps: int | None = None
     """Short for --train.steps."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Measure the ways to compute the gradient of a meta-learner, and print the fastest that fits in memory.
+
+    It prints what the compiler says each way needs for temporary arrays and results, the arithmetic of its products,
+    and the time of one outer step; and the lines for the config. With `gradient.strategy = "auto"`, `train` does it
+    for itself.
+    """
+
+    config_file: tyro.conf.Positional[str | None] = None
+    """A TOML file; none for the embedded job."""
+    memory: str | None = None
+    """What a step may need, such as 8GiB, 512MB or 2e9; all that the device has by default."""
+    method: str | None = None
+    """A method whose inner steps are differentiated; the first of the config by default."""
+    preset: str | None = None
+    """A named set of changes from the config (of the embedded job: quick, full)."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
 
 
@@ -93,7 +114,8 @@ class Data:
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
-COMMANDS = {"train": Train, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
+CONFIGURED = {"train": Train, "plan": Plan}  # those that read a config
+COMMANDS = {**CONFIGURED, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
 
 
 # How tyro reports what pydantic refused.
@@ -128,6 +150,8 @@ def _run(command) -> None:
     match command:
         case Train():
             train_run(command.config, command.out)
+        case Plan():
+            plan_gradient(command.config, command.method, command.memory)
         case Evaluate():
             evaluate_run(command.run)
         case Adapt():
@@ -143,7 +167,7 @@ def _run(command) -> None:
 
 
 def _parsed(arguments: list[str]):
-    """Parses arguments with tyro; for `train`, over the values of the config file and the preset."""
+    """Parses arguments with tyro; where there is a config, over the values of its file and the preset."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     errors = io.StringIO()
     try:
@@ -151,8 +175,8 @@ def _parsed(arguments: list[str]):
             if name not in COMMANDS:
                 # Unknown words and the overall help; a known command never comes here.
                 tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="jaxmeta", description=DESCRIPTION, args=[name])
-            if name == "train":
-                command = _parsed_train(rest)
+            if name in CONFIGURED:
+                command = _parsed_over_config(name, rest)
             else:
                 command = tyro.cli(COMMANDS[name], prog=f"jaxmeta {name}", args=rest)
     except SystemExit as end:
@@ -167,17 +191,18 @@ def _parsed(arguments: list[str]):
     return command
 
 
-def _parsed_train(rest: list[str]) -> Train:
+def _parsed_over_config(name: str, rest: list[str]) -> Train | Plan:
     # The config and the preset decide what the other options default to, so they are read before the rest.
-    default = Train(config_file=rest[0] if rest and not rest[0].startswith("-") else None)
+    kind = CONFIGURED[name]
+    default = kind(config_file=rest[0] if rest and not rest[0].startswith("-") else None)
     while True:
         default = dataclasses.replace(default, config=load(default.config_file, preset=default.preset))
         # Whoever turns a setting off writes what a config file says: `--task.parallel False`.
-        options = {"prog": "jaxmeta train", "args": rest, "config": (tyro.conf.FlagConversionOff,)}
-        command = tyro.cli(Train, default=default, **options)
+        options = {"prog": f"jaxmeta {name}", "args": rest, "config": (tyro.conf.FlagConversionOff,)}
+        command = tyro.cli(kind, default=default, **options)
         if (command.config_file, command.preset) == (default.config_file, default.preset):
             return command
-        default = Train(config_file=command.config_file, preset=command.preset)
+        default = kind(config_file=command.config_file, preset=command.preset)
 
 
 def _sentence(complaint: str, command: str) -> str:
@@ -193,7 +218,7 @@ def _sentence(complaint: str, command: str) -> str:
         key = ".".join(part for part in (section, key) if part)
         return f"the command line: `{key}`: {reason[0].lower()}{reason[1:]}, got {value}."
     unknown = re.match(r"Unrecognized options: --([^\s,=]+)", what)
-    if unknown and command == "train":
+    if unknown and command in CONFIGURED:
         return f"the command line: unknown key `{unknown[1]}`; {nearest_key(unknown[1])}"
     more = f"jaxmeta {command} --help" if command in COMMANDS else "jaxmeta --help"
     return f"the command line: {what[0].lower()}{what[1:]}; see `{more}`."

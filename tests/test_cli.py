@@ -33,8 +33,9 @@ from tiny_run import (
     write_lines,
 )
 
-from jaxmeta.cli import main
+from jaxmeta.cli import COMMANDS, main
 from jaxmeta.config import load
+from jaxmeta.run.files import PART
 
 TEXTS = [toy_text("zz", label, number) for number, label in enumerate(LABELS * 40)]  # more than are labelled at once
 CHANGES = {"evaluate.methods": METHODS}
@@ -94,7 +95,7 @@ def test_a_run_leaves_its_files(kept):
     assert {str(path.relative_to(kept.run)) for path in kept.run.glob("checkpoints/*/*/*")} == {
         f"checkpoints/seed_0/{phase}/{step:08d}" for phase, step in STEPS.items()
     }
-    assert not [path for path in kept.run.rglob("*") if path.suffix in (".part", ".partial", ".tmp")]
+    assert not [path for path in kept.run.rglob("*") if path.suffix in (PART, ".tmp")]
 
 
 def test_the_config_of_a_run_is_the_one_it_was_started_with(kept):
@@ -133,9 +134,15 @@ def test_the_evaluation_has_the_shape_that_is_promised(kept):
         assert method["worst_quartile"] <= method["mean"]
         low, high = method["ci95"]
         assert low <= method["mean"] <= high
-        assert (method["compute"]["seconds"] > 0) == (name != "target_only")  # which trains nothing
         trained = name not in ("target_only", "tfidf")
+        assert (method["compute"]["seconds"] > 0) == trained
         assert (method["compute"]["gradient_examples"] > 0) == trained
+        adaptation = method["adaptation"]
+        assert 0 <= adaptation["dev_score"] <= 100
+        assert adaptation["seconds_per_task"] > 0
+        # Of no step and two, two is the edge, and every method of inner steps tries both.
+        assert ("steps" in adaptation["on_edge"]) == (adaptation.get("steps") == 2)
+    assert found["methods"]["tfidf"]["adaptation"]["C"] in (1.0, 10.0, 100.0)
     budgets = {
         name: method["compute"]["gradient_examples"]
         for name, method in found["methods"].items()
@@ -157,7 +164,8 @@ def test_every_meta_learner_is_paired_with_every_baseline(kept):
         assert pair["ci95"][0] <= pair["mean"] <= pair["ci95"][1]
         assert (pair["wins"], pair["losses"]) == (sum(g > 0 for g in gains), sum(g < 0 for g in gains))
     assert found["best_meta_learner"] in metas
-    assert found["best_baseline"] in baselines
+    on_dev = {name: found["methods"][name]["adaptation"]["dev_score"] for name in baselines}
+    assert on_dev[found["best_baseline"]] == max(on_dev.values())
 
 
 class References(html.parser.HTMLParser):
@@ -189,6 +197,13 @@ def test_the_figures_are_pictures(kept):
     figures = list((kept.run / "figures").iterdir())
     assert {path.name for path in figures} == {"methods.png", "gains.png", "inner_steps.png", "learning_curves.png"}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+
+
+def test_the_evaluation_says_what_was_read_and_cut(kept):
+    data = evaluation(kept.run)["data"]
+    # Twelve train rows in each language, and six to be judged on in those held out.
+    assert data["texts"] == {"train": 24, "dev": 36, "test": 36}
+    assert data["truncated_texts"] == {"train": 0, "dev": 0, "test": 0}
 
 
 def test_the_table_is_printed(kept):
@@ -269,12 +284,28 @@ def test_labels_without_an_example_are_mentioned(here, capsys):
     assert {path.name for path in (here / "a" / "folder" / "of").iterdir()} == {"mine"}
 
 
+def test_texts_that_are_cut_are_counted(here, capsys):
+    long = "a text that is longer than sixteen bytes"
+    lines = (here / "shots.tsv").read_text("utf-8").splitlines()
+    write_lines(here / "shots.tsv", [*lines[:-1], f"good\t{long}"])
+    assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "mine") == 0
+    assert "1 of 20 texts was longer than 16 tokens and was cut. Wrote mine." in capsys.readouterr().err
+    write_lines(here / "texts.txt", [long, "a short one", f"{long}, too"])
+    assert jaxmeta("predict", "mine", "--input", "texts.txt") == 0
+    shown = capsys.readouterr()
+    assert shown.err == "2 of 3 texts were longer than 16 tokens and were cut.\n"
+    assert [line.split("\t")[2] for line in shown.out.splitlines()] == [long, "a short one", f"{long}, too"]
+
+
 def test_waves_are_learned_and_shown(here, capsys):
     assert jaxmeta(*train("waves", WAVES | {"evaluate.methods": ("zero_shot", "maml"), "evaluate.main": "maml"})) == 0
     found = evaluation(here / "waves")
     assert found["higher_is_better"] is False
     assert found["metric"] == "mse"
     assert set(found["curves"]["shots"]) == {"maml"}
+    # Above zero the meta-learner is better, and here a lower score is.
+    error = {name: method["mean"] for name, method in found["methods"].items()}
+    assert found["paired"]["maml - zero_shot"]["mean"] == pytest.approx(error["zero_shot"] - error["maml"])
     first = found["fits"][0]
     assert {"before", "after 1 step"} <= set(first["predictions"])
     assert len(first["x"]) == len(first["truth"]) == len(first["predictions"]["before"])
@@ -307,7 +338,7 @@ def test_a_config_file_may_stand_anywhere_and_options_come_after_it(here, capsys
 
 
 def test_help_is_printed_for_every_command(capsys):
-    for words in ([], ["--help"], *([name, "--help"] for name in ("train", "evaluate", "adapt", "predict", "data"))):
+    for words in ([], ["--help"], *([name, "--help"] for name in COMMANDS)):
         with pytest.raises(SystemExit) as end:
             main(words)
         assert end.value.code == 0

@@ -2,16 +2,20 @@
 
 import pathlib
 import tomllib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_run import toy_lines, write_lines
 
 from jaxmeta import objectives
 from jaxmeta.config import Config, build, difference, dump, load
 from jaxmeta.config.build import make_model
+from jaxmeta.config.classical import tfidf_counts
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
+from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
@@ -189,6 +193,25 @@ def test_the_methods_of_every_config_are_known(config):
     assert config.evaluate.main in config.evaluate.methods
 
 
+def test_an_inner_step_is_charged_for_what_it_computes():
+    setting = with_all_methods(load())
+    cost = {method.name: method.gradients_per_step for method in phases_and_methods(setting)[1]}
+    for name in ("maml", "meta_sgd", "fomaml", "reptile", "joint_finetune", "target_only"):
+        assert cost[name] == setting.support
+    assert cost["source_and_target"] == 2 * setting.support
+    # Through an adapted head alone there is a forward pass of the encoder, a third of a gradient, and no way back.
+    assert cost["anil"] == pytest.approx(setting.support / 3)
+    assert cost["ridge"] == cost["protonet"] == cost["linear_head"] == 0
+
+
+def test_a_new_head_tries_rates_of_its_own():
+    changes = {"evaluate.learning_rates": [0.5], "evaluate.head_learning_rates": [0.1, 0.7]}
+    found = baselines(setting_of(changed(Config(), changes, "here")))
+    assert found["linear_head"].learning_rates == (0.1, 0.7)
+    assert found["joint_finetune"].learning_rates == (0.5,)
+    assert max(Config().evaluate.head_learning_rates) > 0.1
+
+
 def test_a_run_of_waves_is_built_whole():
     config = load(next(path for path in CONFIGS if path.stem == "sinusoid"))
     experiment = build(changed(config, {"train.steps": 2}, "here")).experiment
@@ -209,11 +232,60 @@ def test_the_default_run_is_built_whole():
     assert tasks.overlap.shared_sentences == 0
     assert (setting.num_outputs, setting.support) == (12, 12 * config.task.shots)
     assert {method.name for method in experiment.methods} <= set(config.evaluate.methods)
+    assert [classical.name for classical in experiment.classical] == ["tfidf"]
     problems = [experiment.tasks.episode(code, shots=2, draw=0, split="test") for code in tasks.split.test[:2]]
     assert stack_episodes(problems).support["inputs"].shape == (2, 24, config.tokenizer.length)
     # Judged rows are not those adapted on, whatever the draw.
     support, query = tasks.judged.evaluation_rows(tasks.split.test[0], shots=2, draw=1, split="test")
     assert not set(support.tolist()) & set(query.tolist())
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_baselines_outside_jax_are_given_the_texts_of_the_same_problems(split):
+    experiment, tasks, setting = build(load(preset="quick"))
+    language = tasks.languages(split)[0]
+    support, labels, queries, query = tasks.texts(language, shots=2, draw=1, split=split)
+    episode = tasks.episode(language, shots=2, draw=1, split=split)
+    real = episode.support["mask"]
+    by_text = sorted(zip(tasks.tokenizer.encode(support).tolist(), labels.tolist(), strict=True))
+    inputs, targets = (episode.support[name][real].tolist() for name in ("inputs", "targets"))
+    assert by_text == sorted(zip(inputs, targets, strict=True))
+    np.testing.assert_array_equal(tasks.tokenizer.encode(queries), episode.query["inputs"])
+    for name, values in episode.query.items():
+        np.testing.assert_array_equal(query[name], values)
+    (tfidf,) = experiment.classical
+    counts = {value: tfidf.counts(value, language, 2, 1, split) for value in tfidf.values}
+    assert all(int(found["n"]) == len(queries) for found in counts.values())
+    assert len({float(found["nll"]) for found in counts.values()}) == len(tfidf.values)
+    scores = [setting.objective.scores(found)["accuracy"] for found in counts.values()]
+    assert max(scores) > 2 / 12  # better than guessing
+
+
+def test_a_support_of_one_class_is_answered_with_it():
+    class OneClass:
+        corpus = SimpleNamespace(labels=("bad", "fair", "good"))
+
+        def texts(self, language, *, shots, draw, split):
+            query = {"inputs": np.zeros((3, 1)), "targets": np.array([1, 1, 2], np.int32)}
+            return ["a", "b"], np.array([1, 1]), ["a", "c", "d"], query
+
+    counts = tfidf_counts(OneClass(), objectives.classification(3), 1.0, "aa", 2, 0, "dev")
+    assert np.asarray(counts["confusion"]).tolist() == [[0, 0, 0], [0, 2, 0], [0, 1, 0]]
+
+
+def test_texts_that_are_cut_are_counted_in_every_role(tmp_path):
+    write_lines(tmp_path / "toy.tsv", toy_lines())
+    changes = {
+        "task.source": "tsv",
+        "task.path": str(tmp_path / "toy.tsv"),
+        "task.test_languages": ["aa"],
+        "task.dev_languages": ["bb"],
+        "tokenizer.length": 10,  # "aabbb aa 0" has ten bytes; numbers of two digits, of dev and test rows, one more
+    }
+    facts = TextTasks(changed(Config(), changes, "here")).facts()
+    assert facts["texts"] == {"train": 4 * 12, "dev": 12 + 6, "test": 12 + 6}
+    assert facts["truncated_texts"] == {"train": 0, "dev": 6, "test": 6}
+    assert facts["tokenizer"]["truncation_rate"] == 0
 
 
 def test_training_seeds_draw_other_episodes_of_the_same_languages():

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.cldr import cldr
-from jaxmeta.data.tokenize import ByteTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_state
+from jaxmeta.data.tokenize import ByteTokenizer, SentencePieceTokenizer, Tokenizer, count_cut, tokenizer_from_state
 
 TEXTS = ["abc", "", "Größe", "ᨅᨔ ᨕᨘᨁᨗ", "x" * 50]
 
@@ -49,6 +49,14 @@ def test_byte_statistics():
     assert statistics["tokens_per_character"] == pytest.approx((2 + 4 + 5 + 4) / 11)
     assert statistics["unknown_rate"] == 0.0
     assert statistics["truncation_rate"] == 0.25
+
+
+def test_texts_that_are_cut_are_counted(pieces):
+    assert count_cut(ByteTokenizer(4), ["ab", "éé", "abcde", "жжж", ""]) == 2
+    assert ByteTokenizer(4).lengths(["ab", "éé", "abcde", "жжж", ""]) == [2, 4, 5, 6, 0]
+    texts = ["Januar", "Januar " * 40]
+    assert pieces.lengths(texts)[0] <= pieces.length < pieces.lengths(texts)[1]
+    assert count_cut(pieces, texts) == 1
 
 
 def test_sentencepiece_training_is_deterministic(corpus_texts, pieces):

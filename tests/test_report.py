@@ -129,7 +129,7 @@ def test_every_picture_is_a_file_and_in_the_page(run):
     assert all(image.startswith(PNG) for image in embedded)
     assert len(set(embedded)) == 2 * len(names)  # one for light, one for dark
     assert {(run / "figures" / name).read_bytes() for name in names} <= set(embedded)
-    assert not list(run.rglob("*.partial"))
+    assert not list(run.rglob("*.part"))
 
 
 def test_page_needs_nothing_beside_itself(run):
@@ -214,6 +214,10 @@ def _without(*path):
         (json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, ci95=[1.0])})), r"`methods\.m\.ci95`"),
         (json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, mean="3")})), r"`methods\.m\.mean`"),
         (json.dumps(_evaluation(2, best_baseline="magic")), "names 'magic'"),
+        (
+            json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, adaptation={"on_edge": "steps"})})),
+            r"`methods\.m\.adaptation\.on_edge`",
+        ),
         (json.dumps(_evaluation(2, fits=[_evaluation(1)["fits"][0] | {"truth": [1.0]}])), r"`fits\.0`"),
     ],
 )
@@ -307,6 +311,20 @@ def test_terminal_table_is_sorted_and_marked():
     assert rows == [["●", "maml"], ["○", "joint"], ["○", "target"]]
     assert lines[-1].strip() == "maml beats joint by 9.5 points."
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_choices_on_the_edge_are_named_under_the_table_and_in_the_page(tmp_path):
+    evaluation = _evaluation(3)
+    assert table.edge_note(evaluation) == ""
+    for name, edges in (("joint", ["steps", "learning_rate"]), ("maml", ["steps"]), ("target <only> & co", [])):
+        evaluation["methods"][name]["adaptation"] = {"on_edge": edges}
+    note = (
+        "maml, joint chose the largest number of inner steps offered; "
+        "joint chose the smallest or largest learning rate offered: with others they may do better."
+    )
+    assert table.edge_note(evaluation) == note
+    assert note in " ".join(" ".join(line.split()) for line in _lines(evaluation, 80))
+    assert note in " ".join(_Reader(write_report(_write(tmp_path, evaluation)).read_text("utf-8")).text)
 
 
 def test_lower_is_better_turns_the_order_round():

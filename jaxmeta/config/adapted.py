@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,11 @@ from jaxmeta.config.methods import Setting, phases_and_methods
 from jaxmeta.config.schema import Config
 from jaxmeta.core.adapt import adapt as adapt_task
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.types import Batch, Episode
+from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm
 from jaxmeta.data import Tokenizer
 from jaxmeta.run.checkpoint import Checkpoints
 from jaxmeta.run.experiment import check_same_model, checkpoints_of
+from jaxmeta.run.files import write_json
 from jaxmeta.run.plan import Method
 from jaxmeta.run.records import read_evaluation
 
@@ -33,7 +34,7 @@ class _Task(pydantic.BaseModel):
     tokenizer: dict[str, Any]
 
 
-class _Adapted(_Task):
+class _AdaptedTask(_Task):
     """What `adapted.json` holds."""
 
     config: Config
@@ -46,9 +47,18 @@ class _Adapted(_Task):
 _Facts = TypeVar("_Facts", bound=_Task)
 
 
+class Adapted(NamedTuple):
+    """A model of a user's language."""
+
+    labels: list[str]  # C of them
+    tokenizer: Tokenizer
+    algorithm: MetaAlgorithm
+    state: ArrayTree  # what adaptation started from, and what it came to
+
+
 def write_task(folder: pathlib.Path, labels: Sequence[str], tokenizer: Tokenizer) -> None:
     """Writes `task.json`: what a model of this run reads and answers."""
-    _write_json(folder / "task.json", {"labels": list(labels), "tokenizer": tokenizer.state()})
+    write_json(folder / "task.json", {"labels": list(labels), "tokenizer": tokenizer.state()})
 
 
 def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path, name: str) -> str:
@@ -56,7 +66,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     on the run's dev languages, and writes the result to `target`.
 
     Returns:
-      A sentence that says what was done.
+      What was done, in a sentence or a few.
 
     Raises:
       InputError: the run, the method or the file is unusable.
@@ -85,7 +95,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     target.mkdir(parents=True)
     with Checkpoints(target / "state") as checkpoints:
         checkpoints.save(0, {"meta_params": meta_params, "task_state": task_state})
-    _write_json(
+    write_json(
         target / "adapted.json",
         {
             "config": config.model_dump(mode="json"),
@@ -98,21 +108,22 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
         },
     )
     missing = sorted(set(labels) - {labels[i] for i in corpus.label})
-    warning = f" No example is labelled {', '.join(missing)}." if missing else ""
     how = f"in {chosen['steps']} steps" if chosen["steps"] else "without a gradient step"
-    return f"Adapted {name} to {len(corpus)} examples {how}.{warning}"
+    sentences = [f"Adapted {name} to {len(corpus)} examples {how}."]
+    if missing:
+        sentences.append(f"No example is labelled {', '.join(missing)}.")
+    if note := cut_note(tokenizer, corpus.text):
+        sentences.append(note)
+    return " ".join(sentences)
 
 
-def predict(folder: pathlib.Path, texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Labels texts with the adapted model in `folder`.
-
-    Returns:
-      The labels `[C]`, and the probability of each for each text, `[N, C]`.
+def load(folder: pathlib.Path) -> Adapted:
+    """Reads the adapted model in `folder`.
 
     Raises:
       InputError: the folder is not one that `adapt` wrote, or is damaged.
     """
-    facts, tokenizer = _read(folder / "adapted.json", _Adapted, "name a folder that `jaxmeta adapt` wrote")
+    facts, tokenizer = _read(folder / "adapted.json", _AdaptedTask, "name a folder that `jaxmeta adapt` wrote")
     labels = facts.labels
     method = _method(facts.config, labels, tokenizer, facts.method)
     algorithm = method.build(facts.learning_rate)
@@ -126,14 +137,28 @@ def predict(folder: pathlib.Path, texts: Sequence[str]) -> tuple[list[str], np.n
         saved = checkpoints.latest(jax.eval_shape(like_saved, jax.random.key(0), support))
     if saved is None:
         raise InputError(f"{folder} has lost its state; run `jaxmeta adapt` again.")
+    return Adapted(labels, tokenizer, algorithm, saved.tree)
+
+
+def predict(model: Adapted, texts: Sequence[str]) -> np.ndarray:
+    """Returns the probability of each label for each text, `[N, C]`."""
     run = jax.jit(
-        lambda tree, tokens: jax.nn.softmax(algorithm.predict(tree["meta_params"], tree["task_state"], tokens))
+        lambda tree, tokens: jax.nn.softmax(model.algorithm.predict(tree["meta_params"], tree["task_state"], tokens))
     )
-    tokens = tokenizer.encode(texts)
+    tokens = model.tokenizer.encode(texts)
     padded = np.zeros((-(-len(tokens) // _ROWS) * _ROWS, tokens.shape[1]), np.int32)
     padded[: len(tokens)] = tokens
-    rows = [run(saved.tree, padded[start : start + _ROWS]) for start in range(0, len(padded), _ROWS)]
-    return labels, np.concatenate(rows)[: len(tokens)]
+    rows = [run(model.state, padded[start : start + _ROWS]) for start in range(0, len(padded), _ROWS)]
+    return np.concatenate(rows)[: len(tokens)]
+
+
+def cut_note(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
+    """Returns a sentence that says how many texts the tokenizer cut, and nothing where it cut none."""
+    cut = data.count_cut(tokenizer, texts)
+    if not cut:
+        return ""
+    were = "was" if cut == 1 else "were"
+    return f"{cut} of {len(texts)} texts {were} longer than {tokenizer.length} tokens and {were} cut."
 
 
 def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer, name: str) -> Method:
@@ -169,7 +194,3 @@ def _read(path: pathlib.Path, kind: type[_Facts], remedy: str) -> tuple[_Facts, 
     except (json.JSONDecodeError, UnicodeDecodeError, InputError) as error:
         reason = str(error)
     raise InputError(f"{path} is damaged ({reason}); write it again with the command that made it.")
-
-
-def _write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

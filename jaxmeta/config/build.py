@@ -1,19 +1,21 @@
 """From a config to the objects of a run."""
 
-import functools
-import importlib.util
 import math
 from typing import NamedTuple
 
+import jax
+import numpy as np
+
 from jaxmeta import models, objectives
+from jaxmeta.config.classical import TFIDF, tfidf
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import TextTasks, WaveTasks
+from jaxmeta.core.adapt import memory_policy
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Model
-from jaxmeta.run.plan import Classical, Experiment, Judging
-
-TFIDF = "tfidf"
+from jaxmeta.run.plan import Experiment, Judging
 
 
 class Built(NamedTuple):
@@ -31,6 +33,7 @@ def build(config: Config) -> Built:
       InputError: a file is malformed, or settings contradict each other.
     """
     check_numbers(config)
+    check_gradient(config)
     if config.task.source == "sinusoid":
         tasks: TextTasks | WaveTasks = WaveTasks(config)
         setting = Setting(
@@ -48,9 +51,7 @@ def build(config: Config) -> Built:
         raise InputError('`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to "bytes".')
     classical = ()
     if TFIDF in config.evaluate.methods and isinstance(tasks, TextTasks):
-        from jaxmeta.config.classical import tfidf_counts
-
-        classical = (Classical(TFIDF, functools.partial(tfidf_counts, tasks, setting.objective)),)
+        classical = (tfidf(tasks, setting.objective),)
     evaluate = config.evaluate
     experiment = Experiment(
         name=config.name,
@@ -138,6 +139,39 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"`evaluate.shot_curve` must be positive numbers, got {list(config.evaluate.shot_curve)}.")
 
 
+def check_gradient(config: Config) -> None:
+    """Refuses words under `[gradient]` that mean nothing.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    wanted = config.gradient
+    try:
+        memory_policy(wanted.memory)
+        chunk_size(wanted.task_axis, np.zeros((1, 1)))
+    except ValueError as error:
+        # The library names its argument, which is called as the key is.
+        raise InputError(f"{str(error).replace('`', '`gradient.', 1)}.") from None
+    if wanted.strategy == "auto" and (wanted.memory, wanted.task_axis) != ("none", "auto"):
+        raise InputError(
+            '`gradient.strategy` "auto" chooses `gradient.memory` and `gradient.task_axis` too; '
+            "leave them out, or name a strategy."
+        )
+
+
+def check_device(config: Config) -> None:
+    """Refuses what the device cannot do.
+
+    Raises:
+      InputError: with the key and what to do.
+    """
+    if config.gradient.memory == "offload" and jax.default_backend() == "cpu":
+        raise InputError(
+            '`gradient.memory` "offload" moves what is kept to the memory of the host, and a CPU has no other; '
+            'use "nested".'
+        )
+
+
 def check_methods(config: Config, setting: Setting) -> None:
     """Refuses names and numbers under `[evaluate]` that no method or score answers to.
 
@@ -151,10 +185,13 @@ def check_methods(config: Config, setting: Setting) -> None:
     for name in evaluate.methods:
         if name not in known:
             raise InputError(f"`evaluate.methods`: there is no method {name!r} here; known are {', '.join(known)}.")
-    if TFIDF in evaluate.methods and importlib.util.find_spec("sklearn") is None:
-        raise InputError('The method "tfidf" needs scikit-learn; pip install "jaxmeta[eval]".')
     if len(set(evaluate.methods)) < len(evaluate.methods):
         raise InputError(f"`evaluate.methods` must name each method once, got {', '.join(evaluate.methods)}.")
+    parts = config.gradient.microbatches
+    if setting.support % parts:
+        raise InputError(
+            f"`gradient.microbatches` must divide the {setting.support} examples of a support, got {parts}."
+        )
     trainable = [name for name in evaluate.methods if name != TFIDF]
     if not trainable:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as ridge.")
@@ -166,7 +203,7 @@ def check_methods(config: Config, setting: Setting) -> None:
     steps = evaluate.steps
     if not steps or sorted(set(steps)) != list(steps) or steps[0] < 0:
         raise InputError(f"`evaluate.steps` must be ascending numbers from 0 up, got {list(steps)}.")
-    for key in ("learning_rates", "sgd_learning_rates"):
+    for key in ("learning_rates", "head_learning_rates", "sgd_learning_rates"):
         rates = getattr(evaluate, key)
         if not rates or not all(0 < rate < math.inf for rate in rates):
             raise InputError(f"`evaluate.{key}` must be positive numbers, at least one, got {list(rates)}.")

@@ -10,16 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmeta import data
-from jaxmeta.config import adapted
-from jaxmeta.config.build import Built, build
+from jaxmeta.config import adapted, planning
+from jaxmeta.config.build import Built, build, check_device
 from jaxmeta.config.read import difference, dump, validated
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import TextTasks, find_file
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.experiment import Trained, restore, train
+from jaxmeta.run.files import PART, write_json, write_whole
 from jaxmeta.run.fits import fits
-from jaxmeta.run.judge import evaluate, write_evaluation
+from jaxmeta.run.judge import evaluate
 from jaxmeta.run.logging import MetricsLog, progress
+from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
 from jaxmeta.run.table import results_table
@@ -38,9 +40,16 @@ def train_run(config: Config, out: str | None) -> None:
     elif folder.exists() and not _is_free(folder):
         raise InputError(f"{folder} exists and is not a run; give another folder with --out.")
     console = Console(stderr=True)
+    check_device(config)
     built = build(config)
+    chosen = _chosen(built, folder, console) if config.gradient.strategy == "auto" else {}
+    if chosen:
+        built = planning.with_choices(built, chosen)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "config.toml", dump(config))
+    write_whole(folder / "config.toml", dump(config))
+    if chosen:
+        write_json(folder / planning.CHOICES, {name: how._asdict() for name, how in chosen.items()})
+        console.print(planning.choices_text(chosen), highlight=False, soft_wrap=True, markup=False)
     if isinstance(built.tasks, TextTasks):
         adapted.write_task(folder, built.tasks.corpus.labels, built.tasks.tokenizer)
     console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False, soft_wrap=True)
@@ -49,6 +58,26 @@ def train_run(config: Config, out: str | None) -> None:
     with MetricsLog(folder) as log, progress() as display:
         trained = train(built.experiment, folder, log, display)
     _judge(built, trained, folder)
+
+
+def plan_gradient(config: Config, method: str | None, memory: str | None) -> None:
+    """Prints what an outer step of a method costs, way by way, and the lines of a config for the fastest that fits.
+
+    Raises:
+      InputError: the config cannot be carried out, or nothing fits.
+    """
+    limit = device_memory() if memory is None else parse_size(memory)
+    built = build(config)
+    name = planning.method_to_plan(built.setting, method)
+    with Console(stderr=True).status(f"Measuring an outer step of {name}"):
+        measured = planning.measured_ways(built, name, limit)
+    best = fastest(measured, f"An outer step of {name}", limit)
+    title = (
+        f"{name}: an outer step of {config.task.tasks_per_step} tasks and {config.inner.steps} inner steps, "
+        f"in {size_text(limit)}"
+    )
+    Console().print(planning.plan_table(measured, best, title))
+    print(planning.as_toml(planning.How(*best.labels)), end="")
 
 
 def evaluate_run(run: str) -> None:
@@ -87,8 +116,12 @@ def predict_texts(model: str, source: str, *, every_label: bool) -> None:
     Raises:
       InputError: the model or the text is unusable.
     """
+    # First, so that nobody types texts for a model that is not there.
+    loaded = adapted.load(pathlib.Path(model))
     texts = data.read_plain(source)
-    labels, probabilities = adapted.predict(pathlib.Path(model), texts)
+    if note := adapted.cut_note(loaded.tokenizer, texts):
+        Console(stderr=True).print(note, highlight=False, soft_wrap=True)
+    labels, probabilities = loaded.labels, adapted.predict(loaded, texts)
     for text, row in zip(texts, probabilities, strict=True):
         if every_label:
             shown = " ".join(f"{label}={p:.4f}" for label, p in zip(labels, row, strict=True))
@@ -182,9 +215,20 @@ def _check_same(folder: pathlib.Path, config: Config) -> None:
         )
 
 
+def _chosen(built: Built, folder: pathlib.Path, console: Console) -> dict[str, planning.How]:
+    """Returns how each gradient is computed: as the run began, or as is measured now."""
+    methods = planning.methods_to_choose_for(built)
+    found = planning.read_choices(folder, methods)
+    if found is not None:
+        return found
+    limit = device_memory()
+    with console.status("Measuring how to compute gradients"):
+        return {name: planning.choose(built, name, limit) for name in methods}
+
+
 def _is_free(folder: pathlib.Path) -> bool:
     # A run that was killed before it had a config has begun to write one.
-    return folder.is_dir() and all(path.name == "config.toml.part" for path in folder.iterdir())
+    return folder.is_dir() and all(path.name == f"config.toml{PART}" for path in folder.iterdir())
 
 
 def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
@@ -192,14 +236,8 @@ def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
     if not built.setting.classify:
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
-    write_evaluation(folder, evaluation)
+    write_json(folder / "evaluation.json", evaluation)
     page = write_report(folder)
     console = Console()
     console.print(results_table(read_evaluation(folder)))
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)

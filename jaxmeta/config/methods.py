@@ -1,7 +1,7 @@
 """The methods a config can name: how each is trained, what it costs, and how it adapts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,10 +13,25 @@ from jaxmeta.config.schema import Config
 from jaxmeta.core import gradients
 from jaxmeta.core.learner import build_learner
 from jaxmeta.core.select import everything, matching
-from jaxmeta.core.types import Batch, GradientEstimator, MetaAlgorithm, Model, Objective
+from jaxmeta.core.types import Batch, GradientEstimator, MetaAlgorithm, MetaLearner, Model, Objective
 from jaxmeta.run.plan import BASELINE, META, Method, Phase
 
 JOINT, JOINT_CIPHER, WARM = "joint", "joint_cipher", "warm_start"
+STRATEGIES: dict[str, gradients.Strategy] = {
+    "forward_over_reverse": gradients.forward_over_reverse,
+    "linearized": gradients.linearized,
+    "reverse": gradients.reverse,
+    "first_order": gradients.first_order,
+}
+_SECOND_ORDER = ("forward_over_reverse", "linearized", "reverse")
+
+
+class How(NamedTuple):
+    """How the gradient of a meta-learner is computed, in the words of `[gradient]`."""
+
+    strategy: str  # a key of STRATEGIES
+    memory: str
+    task_axis: str
 
 
 class Setting(NamedTuple):
@@ -30,6 +45,7 @@ class Setting(NamedTuple):
     support: int  # S
     query: int  # Q
     source: Batch | None  # examples of the train languages, for those that replay them
+    chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
 
 
 class Recipe(NamedTuple):
@@ -37,42 +53,51 @@ class Recipe(NamedTuple):
 
     Costs are in gradient examples, the gradient of one example's loss: three times a forward pass (F). An inner step
     differentiated to second order costs 9F an example, so 3; through an adapted head alone, F for the step and 3F
-    for its derivative, so 4/3; to first order 3F, so 1.
+    for its derivative, so 4/3; to first order 3F, so 1. In judgement there is no derivative of a step, which leaves 1,
+    and 1/3 through an adapted head alone.
     """
 
-    algorithm: Callable[[Any], MetaAlgorithm]
-    estimator: Callable[[MetaAlgorithm], GradientEstimator]
+    algorithm: Callable[..., MetaAlgorithm]  # (inner learning rate, **how inner gradients are taken)
+    estimator: Callable[[MetaAlgorithm, How], GradientEstimator]
     cost: float
+    strategies: tuple[str, ...] = ()  # how its inner steps may be differentiated, the default first; none: they are not
     inner: bool = True  # whether it takes inner steps
+    step_cost: float = 1.0  # what one inner step costs in judgement, for each support example
     augmented: bool = True  # whether it is trained on pretended languages too
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
     """Returns every meta-learner that a config can name."""
-    config, inner = setting.config, setting.config.inner
-    steps, support, query = inner.steps, setting.support, setting.query
+    config, steps = setting.config, setting.config.inner.steps
+    support, query = setting.support, setting.query
     model, objective, classes = setting.model, setting.objective, setting.num_outputs
 
-    def maml(cost: float, **options) -> Recipe:
+    def maml(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER, **options) -> Recipe:
         return Recipe(
-            lambda rate: algorithms.maml(model, objective, inner_optimizer(config, rate), **options),
-            lambda a: estimators.backprop(a, num_steps=steps, memory=inner.memory),
+            lambda rate, **how: algorithms.maml(model, objective, inner_optimizer(config, rate), **options, **how),
+            lambda a, how: estimators.backprop(a, num_steps=steps, memory=how.memory, task_axis=how.task_axis),
             cost * steps * support + query,
+            strategies,
         )
 
     def closed_form(build: Callable[[], MetaAlgorithm]) -> Recipe:
-        return Recipe(lambda rate: build(), lambda a: estimators.backprop(a, num_steps=0), support + query, inner=False)
+        return Recipe(
+            lambda rate: build(),
+            lambda a, how: estimators.backprop(a, num_steps=0, task_axis=how.task_axis),
+            support + query,
+            inner=False,
+        )
 
     solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=classes, classify=setting.classify))
     found = {
         "maml": maml(3, select=everything),
         "maml_rates": maml(3, rates=LearnedRates("leaf", steps)),
         "meta_sgd": maml(3, rates=LearnedRates("element")),
-        "anil": maml(4 / 3, select=matching("^head/")),
-        "fomaml": maml(1, gradient=gradients.first_order),
+        "anil": maml(4 / 3, select=matching("^head/"))._replace(step_cost=1 / 3),
+        "fomaml": maml(1, ("first_order",)),
         "reptile": Recipe(
             lambda rate: algorithms.reptile(model, objective, inner_optimizer(config, rate), batch_size=support),
-            lambda a: estimators.displacement(a, num_steps=steps),
+            lambda a, how: estimators.displacement(a, num_steps=steps),
             steps * support,
         ),
         "ridge": solved,
@@ -81,6 +106,24 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     if setting.classify:
         found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=classes))
     return found
+
+
+def how_of(setting: Setting, name: str, recipe: Recipe) -> How:
+    """Returns how the gradient of a meta-learner is computed: as was chosen for it, or as the config says."""
+    if name in setting.chosen:
+        return setting.chosen[name]
+    wanted = setting.config.gradient
+    strategy = wanted.strategy if wanted.strategy in recipe.strategies else next(iter(recipe.strategies), "")
+    return How(strategy, wanted.memory, wanted.task_axis)
+
+
+def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int) -> MetaLearner:
+    """Returns what meta-trains a recipe for a number of outer steps."""
+    config, options = setting.config, {}
+    if recipe.strategies:
+        options = {"gradient": STRATEGIES[how.strategy], "microbatches": config.gradient.microbatches}
+    algorithm = recipe.algorithm(config.inner.learning_rate, **options)
+    return build_learner(algorithm, recipe.estimator(algorithm, how), outer_optimizer(config, steps))
 
 
 def inner_optimizer(config: Config, learning_rate: Any) -> optax.GradientTransformation:
@@ -110,12 +153,6 @@ def baselines(setting: Setting) -> dict[str, Method]:
     evaluate = setting.config.evaluate
     model, objective = setting.model, setting.objective
     rates, steps = evaluate.learning_rates, evaluate.steps
-    # A new head on unit-length features needs larger steps than a trained network.
-    head_rates = tuple(10 * rate for rate in rates)
-
-    def with_source(rate):
-        assert setting.source is not None
-        return algorithms.source_replay(finetuned(setting, rate), setting.source, num_examples=setting.support)
 
     found = {
         "zero_shot": Method("zero_shot", BASELINE, JOINT, lambda r: finetuned(setting, r), rates[:1], (0,)),
@@ -129,16 +166,20 @@ def baselines(setting: Setting) -> dict[str, Method]:
         "linear_head": Method(
             "linear_head", BASELINE, JOINT,
             lambda r: algorithms.linear_head(model, objective, optax.adam(r), num_outputs=setting.num_outputs),
-            # Its steps cost nothing to speak of: the encoder is frozen, and its features are computed once.
-            head_rates, steps,
+            # Its steps cost nothing to speak of: the encoder is frozen, and its features are computed once. They are of
+            # unit length, so its rates are larger than those of a whole network.
+            evaluate.head_learning_rates, steps,
         ),
     }  # fmt: skip
     # Whether pretended languages help joint training too is for the dev languages to say.
     found["joint_cipher_finetune"] = found["joint_finetune"]._replace(name="joint_cipher_finetune", phase=JOINT_CIPHER)
-    if setting.source is not None:
+    source = setting.source
+    if source is not None:
         found["source_and_target"] = Method(
-            "source_and_target", BASELINE, JOINT, with_source, rates, steps, 2 * setting.support
-        )
+            "source_and_target", BASELINE, JOINT,
+            lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.support),
+            rates, steps, 2 * setting.support,
+        )  # fmt: skip
     if setting.classify:
         found["prototypes"] = Method(
             "prototypes", BASELINE, JOINT,
@@ -158,37 +199,37 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
     known_baselines, known_recipes = baselines(setting), recipes(setting)
     phases: list[Phase] = []
 
-    def add(
-        name: str, algorithm: MetaAlgorithm, estimator: GradientEstimator, cost: float, steps: int, augmented=False
-    ):
-        learner = build_learner(algorithm, estimator, outer_optimizer(config, steps))
+    def add(name: str, learner: MetaLearner, cost: float, steps: int, augmented=False):
         start = WARM if warm_steps and name != WARM else None
         phases.append(Phase(name, learner, steps, tasks * joint_cost, tasks * cost, start, augmented))
 
-    joint = finetuned(setting, config.evaluate.learning_rates[0])
+    def joint(steps: int) -> MetaLearner:
+        algorithm = finetuned(setting, config.evaluate.learning_rates[0])
+        return build_learner(algorithm, estimators.pooled(algorithm), outer_optimizer(config, steps))
+
     joint_steps = config.train.steps - warm_steps
     if warm_steps:
-        add(WARM, joint, estimators.pooled(joint), joint_cost, warm_steps)
+        add(WARM, joint(warm_steps), joint_cost, warm_steps)
     wanted = {known_baselines[name].phase for name in config.evaluate.methods if name in known_baselines}
     if JOINT in wanted:
-        add(JOINT, joint, estimators.pooled(joint), joint_cost, joint_steps)
+        add(JOINT, joint(joint_steps), joint_cost, joint_steps)
     if JOINT_CIPHER in wanted:
-        add(JOINT_CIPHER, joint, estimators.pooled(joint), joint_cost, joint_steps, augmented=True)
+        add(JOINT_CIPHER, joint(joint_steps), joint_cost, joint_steps, augmented=True)
     methods = []
     for name in config.evaluate.methods:
         if name in known_baselines:
             methods.append(known_baselines[name])
         elif name in known_recipes:
             recipe = known_recipes[name]
-            algorithm = recipe.algorithm(config.inner.learning_rate)
             steps = max(1, round((budget - warm_steps * joint_cost) / recipe.cost))
-            add(name, algorithm, recipe.estimator(algorithm), recipe.cost, steps, recipe.augmented)
+            learner = learner_of(setting, recipe, how_of(setting, name, recipe), steps)
+            add(name, learner, recipe.cost, steps, recipe.augmented)
             methods.append(
                 Method(
                     name, META, name, recipe.algorithm,
                     config.evaluate.sgd_learning_rates if recipe.inner else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
-                    setting.support if recipe.inner else 0,
+                    recipe.step_cost * setting.support if recipe.inner else 0.0,
                 )
             )  # fmt: skip
     return tuple(phases), tuple(methods)

@@ -140,5 +140,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def nearest_key(key: str) -> str:
     """Returns a hint for a key that does not exist."""
-    close = difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
+    # Under another heading, if it is one of a kind.
+    same = [known for known in known_keys() if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = same if len(same) == 1 else difflib.get_close_matches(key, known_keys(), n=1, cutoff=0.5)
     return f"did you mean `{close[0]}`?" if close else "`jaxmeta train --help` lists the keys."

@@ -39,7 +39,7 @@ class TaskConfig(Section):
     """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
     test_languages: int | tuple[str, ...] = 40
     """Languages held out for the final judgement: how many, or which."""
-    dev_languages: int | tuple[str, ...] = 20
+    dev_languages: int | tuple[str, ...] = 30
     """Languages held out to choose settings on: how many, or which."""
 
 
@@ -48,7 +48,7 @@ class TokenizerConfig(Section):
 
     kind: Literal["bytes", "sentencepiece"] = "bytes"
     """Raw UTF-8 bytes, or a SentencePiece model trained on the train languages alone."""
-    length: Count = 96
+    length: Count = 64
     """Tokens of a text; what is beyond is cut."""
     vocab_size: Count = 2000
     """Pieces (SentencePiece only)."""
@@ -74,7 +74,7 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """Training. Every trained method gets the same budget: what `steps` of joint training cost in gradient examples."""
 
-    steps: Count = 600
+    steps: Count = 500
     """Steps of joint training; the budget of every method."""
     warm_start: float = Field(default=0.4, ge=0, lt=1)
     """The share of the budget that meta-learners spend on joint training first."""
@@ -103,8 +103,22 @@ class InnerConfig(Section):
     """Of the inner optimizer."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The inner optimizer."""
-    memory: Literal["none", "per_step"] = "none"
-    """What is kept for the outer derivative."""
+
+
+class GradientConfig(Section):
+    """How the gradient of meta-learners is computed where it goes through inner steps; what they learn stays the same.
+
+    `jaxmeta plan` measures which is the fastest that fits.
+    """
+
+    strategy: Literal["auto", "reverse", "forward_over_reverse", "linearized"] = "forward_over_reverse"
+    """How inner gradients are differentiated; auto measures before training, and chooses memory and task_axis too."""
+    memory: str = "none"
+    """What is kept for the outer derivative: none, per_step, nested, offload, truncated(n)."""
+    task_axis: str = "auto"
+    """How many tasks are worked on at once: vmap, chunked(n), sequential, auto."""
+    microbatches: Count = 1
+    """Parts that a support is cut into for an inner gradient, one after another."""
 
 
 class EvaluateConfig(Section):
@@ -119,6 +133,7 @@ class EvaluateConfig(Section):
         "source_and_target",
         "linear_head",
         "prototypes",
+        "tfidf",
         "ridge",
         "maml",
     )
@@ -133,11 +148,13 @@ class EvaluateConfig(Section):
     """Inner steps tried on the dev languages."""
     learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     """Inner learning rates (Adam) tried on the dev languages by methods that fine-tune."""
+    head_learning_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
+    """Inner learning rates (Adam) tried on the dev languages for a new head on frozen features."""
     sgd_learning_rates: tuple[float, ...] = (0.05, 0.1, 0.2)
     """Inner learning rates tried on the dev languages by methods that were meta-trained with SGD."""
     shot_curve: tuple[int, ...] = (1, 2, 4)
     """Shots of the score-against-shots figure; empty for no such figure."""
-    curve_methods: tuple[str, ...] = ("joint_finetune", "linear_head", "ridge", "protonet", "maml")
+    curve_methods: tuple[str, ...] = ("joint_finetune", "linear_head", "tfidf", "ridge")
     """The methods in that figure."""
     max_queries: Count = 96
     """Most test rows of a language."""
@@ -157,4 +174,5 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     inner: InnerConfig = InnerConfig()
+    gradient: GradientConfig = GradientConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

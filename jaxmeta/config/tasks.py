@@ -51,27 +51,41 @@ class TextTasks:
             language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
 
-    def texts(self, language: str, *, shots: int, draw: int) -> tuple[Sequence[str], np.ndarray, Sequence[str], Batch]:
-        """Returns the texts of a test problem: support texts and labels, query texts and their batch."""
+    def texts(
+        self, language: str, *, shots: int, draw: int, split: str
+    ) -> tuple[Sequence[str], np.ndarray, Sequence[str], Batch]:
+        """Returns what `episode` is made of, as text: support texts and labels, query texts and their batch."""
         support, query = self.judged.evaluation_rows(
-            language, shots=shots, draw=draw, split="test", max_queries=self.config.evaluate.max_queries
+            language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
-        episode = self.episode(language, shots=shots, draw=draw, split="test")
-        return self.corpus.texts(support), self.corpus.label[support], self.corpus.texts(query), episode.query
+        corpus = self.corpus
+        return corpus.texts(support), corpus.label[support], corpus.texts(query), self.judged.batch(query)
 
     def source(self) -> Batch:
         """Returns the train rows of the train languages, for baselines that replay them."""
         return self.judged.pool("train")
 
     def facts(self) -> dict[str, Any]:
-        """Returns what the report says of the data."""
-        train = [text for code in self.split.train for text in self.corpus.texts(self.corpus.rows(code, "train"))]
+        """Returns what the report says of the data; its texts are those that the run may read."""
+        texts = {role: self._texts_of(role) for role in self.split._fields}
         return {
             "corpus": f"{self.corpus.name}: {len(self.corpus)} rows, {len(self.corpus.languages())} languages",
             "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
             "overlap": str(self.overlap),
-            "tokenizer": self.tokenizer.statistics(train),
+            "tokenizer": self.tokenizer.statistics(texts["train"]),
+            "texts": {role: len(found) for role, found in texts.items()},
+            "truncated_texts": {role: data.count_cut(self.tokenizer, found) for role, found in texts.items()},
         }
+
+    def _texts_of(self, role: str) -> list[str]:
+        # Every language is adapted to on its train rows; those held out are judged on the rows of their role.
+        parts = dict.fromkeys(("train", role))
+        return [
+            text
+            for code in self.languages(role)
+            for part in parts
+            for text in self.corpus.texts(self.corpus.rows(code, part))
+        ]
 
     def _episodes(self, seed: int, *, cipher: float = 0.0) -> TextEpisodes:
         task = self.config.task
@@ -86,10 +100,7 @@ class WaveTasks:
 
     def __init__(self, config: Config):
         self.config = config
-        self.counts = {"dev": config.task.dev_languages, "test": config.task.test_languages}
-        for split, count in self.counts.items():
-            if not isinstance(count, int):
-                raise InputError(f"`task.{split}_languages`: waves have no names; give a number of them.")
+        self.counts = {split: number_of_waves(config, split) for split in _WAVES}
         self.waves = Sinusoid(config.task.shots, config.task.queries, config.seed)
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
@@ -101,12 +112,24 @@ class WaveTasks:
 
     def languages(self, split: str) -> Sequence[str]:
         """Returns a name for each wave of `split`."""
-        return [f"wave {number}" for number in range(self.counts[split])]  # type: ignore[arg-type]
+        return [f"wave {number}" for number in range(self.counts[split])]
 
     def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
         """Returns a wave at random points to adapt on, and at an even grid to judge on."""
         number = _WAVES[split] + int(language.removeprefix("wave "))
         return self.waves.evaluation_episode(number, shots=shots, draw=draw)
+
+
+def number_of_waves(config: Config, split: str) -> int:
+    """Returns how many waves are set aside as `split`.
+
+    Raises:
+      InputError: they are given by name.
+    """
+    count = getattr(config.task, f"{split}_languages")
+    if not isinstance(count, int):
+        raise InputError(f"`task.{split}_languages`: waves have no names; give a number of them.")
+    return count
 
 
 def read_corpus(config: Config) -> Corpus:

@@ -10,7 +10,13 @@ from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.loader import batches
 from jaxmeta.data.sinusoid import Sinusoid
 from jaxmeta.data.splits import LanguageSplit, OverlapReport, check_overlap, overlap, split_languages
-from jaxmeta.data.tokenize import ByteTokenizer, SentencePieceTokenizer, Tokenizer, tokenizer_from_state
+from jaxmeta.data.tokenize import (
+    ByteTokenizer,
+    SentencePieceTokenizer,
+    Tokenizer,
+    count_cut,
+    tokenizer_from_state,
+)
 from jaxmeta.data.tsv import read_plain, read_shots, read_tsv
 
 __all__ = [
@@ -27,6 +33,7 @@ __all__ = [
     "batches",
     "check_overlap",
     "cldr",
+    "count_cut",
     "overlap",
     "pad_batch",
     "read_plain",

@@ -124,7 +124,7 @@ class TextEpisodes:
             max_queries: judge on so many of the rows at most, the same for every draw.
         """
         support, query = self._problem(language, shots, draw, split, max_queries)
-        return Episode(self._place(language, support, shots), self._batch(query))
+        return Episode(self._place(language, support, shots), self.batch(query))
 
     def evaluation_rows(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
@@ -164,14 +164,23 @@ class TextEpisodes:
         languages = self._languages(split)
         rows = np.concatenate([self.corpus.rows(language, "train") for language in languages])
         if size is None or size >= len(rows):
-            return self._batch(np.sort(rows))
+            return self.batch(np.sort(rows))
         check_positive("size", size)
         rows = stream(self.seed, "pool", split, index=index).permutation(rows)
         labels = self.corpus.label[rows]
         turn = np.zeros(len(rows), np.int64)  # a row's place among those of its class: take all firsts, then seconds
         for number in range(self.num_classes):
             turn[labels == number] = np.arange(np.count_nonzero(labels == number))
-        return self._batch(rows[np.argsort(turn, kind="stable")[:size]])
+        return self.batch(rows[np.argsort(turn, kind="stable")[:size]])
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Returns rows of the corpus `[N]` as a batch without padding."""
+        return {
+            "inputs": self._tokens[rows].astype(np.int32),
+            "targets": self.corpus.label[rows].astype(np.int32),
+            "mask": np.ones(len(rows), bool),
+            "classes": self._classes[self._language_of[rows]],
+        }
 
     def _language_weights(self, languages: Sequence[str]) -> np.ndarray:
         counts = np.array([len(self.corpus.rows(language, "train")) for language in languages], np.float64)
@@ -201,15 +210,7 @@ class TextEpisodes:
         mask = flat >= 0
         if not mask.any():  # every class has a single row, and it is in the support: nothing is judged
             flat[0] = self.corpus.rows(language, "train")[0]
-        return {**self._batch(np.where(mask, flat, flat[flat >= 0][0])), "mask": mask}
-
-    def _batch(self, rows: np.ndarray) -> dict:
-        return {
-            "inputs": self._tokens[rows].astype(np.int32),
-            "targets": self.corpus.label[rows].astype(np.int32),
-            "mask": np.ones(len(rows), bool),
-            "classes": self._classes[self._language_of[rows]],
-        }
+        return {**self.batch(np.where(mask, flat, flat[flat >= 0][0])), "mask": mask}
 
 
 def _under(table: np.ndarray, episode: Episode) -> Episode:

@@ -36,6 +36,10 @@ class Tokenizer(Protocol):
         """Returns `tokens_per_character`, `unknown_rate` (of tokens) and `truncation_rate` (of texts)."""
         ...
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Returns how many tokens each text has before it is cut."""
+        ...
+
 
 def _pad(rows: Sequence[np.ndarray], length: int) -> np.ndarray:
     out = np.zeros((len(rows), length), np.int32)
@@ -79,7 +83,11 @@ class ByteTokenizer:
 
     def statistics(self, texts: Sequence[str]) -> dict[str, float]:
         """Returns bytes per character, an unknown rate of 0 and the share of texts that are cut."""
-        return _statistics(texts, [len(text.encode()) for text in texts], 0, self.length)
+        return _statistics(texts, self.lengths(texts), 0, self.length)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Returns how many bytes each text has before it is cut."""
+        return [len(text.encode()) for text in texts]
 
 
 class SentencePieceTokenizer:
@@ -167,8 +175,17 @@ class SentencePieceTokenizer:
         unknown = self._processor.unk_id()
         return _statistics(texts, [len(row) for row in rows], sum(row.count(unknown) for row in rows), self.length)
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Returns how many pieces each text has before it is cut."""
+        return [len(row) for row in self._pieces(texts)]
+
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         return self._processor.encode(list(texts), out_type=int, num_threads=1)
+
+
+def count_cut(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
+    """Returns how many texts are longer than the tokenizer's rows, so that their ends are not read."""
+    return sum(length > tokenizer.length for length in tokenizer.lengths(texts))
 
 
 def tokenizer_from_state(state: dict[str, Any]) -> Tokenizer:

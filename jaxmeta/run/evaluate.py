@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,10 @@ import numpy as np
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.types import ArrayTree, Episode, MetaParams, Objective
-from jaxmeta.run.plan import Classical, Judging, Method, Tasks
+from jaxmeta.run.plan import Classical, Judging, Method
 
 _TASKS_PER_CALL = 20
+_Setting = TypeVar("_Setting")
 
 
 class Choice(NamedTuple):
@@ -95,17 +96,24 @@ def score_grid(
         part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], episodes)
         parts.append(jax.device_get(run(key, meta_params, jnp.float32(learning_rate), part)))
     counts = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
-    seconds = time.monotonic() - began
-    num_points = jax.tree.leaves(counts)[0].shape[1]
-    cells = [
-        [objective.scores(jax.tree.map(lambda leaf, t=t, p=p: leaf[t, p], counts)) for p in range(num_points)]
-        for t in range(num_tasks)
-    ]
-    scores = {
-        name: np.array([[cell[name] for cell in row] for row in cells]).reshape(*shape, num_points)
-        for name in cells[0][0]
-    }
-    return Grid(scores, jax.tree.map(lambda leaf: leaf.sum(axis=0), counts), seconds)
+    return _scored(objective, counts, shape, time.monotonic() - began)
+
+
+def classical_grid(
+    classical: Classical,
+    value: float,
+    objective: Objective,
+    languages: Sequence[str],
+    *,
+    shots: int,
+    draws: int,
+    split: str,
+) -> Grid:
+    """Scores a method outside JAX, with its setting at `value`, on the problems that the others have; `P` is one."""
+    began = time.monotonic()
+    cells = [classical.counts(value, language, shots, draw, split) for language in languages for draw in range(draws)]
+    counts = jax.tree.map(lambda *leaves: np.stack(leaves)[:, None], *cells)
+    return _scored(objective, counts, (len(languages), draws), time.monotonic() - began)
 
 
 def tune(
@@ -124,24 +132,63 @@ def tune(
     Returns:
       The choice, and the dev score it had.
     """
-    sign = 1.0 if judging.higher_is_better else -1.0
-    best, best_score = Choice(method.learning_rates[0], method.steps[-1]), -np.inf
+    trials = []
     for rate in method.learning_rates:
         grid = score_grid(run, objective, meta_params, rate, episodes, shape=shape, seed=seed)
         by_steps = grid.scores[judging.metric].mean(axis=(0, 1))
-        for steps, score in zip(method.steps, by_steps, strict=True):
-            # A rate that diverges scores NaN, which no comparison prefers.
-            if sign * score > best_score:
-                best, best_score = Choice(rate, steps), sign * float(score)
+        trials += [(Choice(rate, steps), score) for steps, score in zip(method.steps, by_steps, strict=True)]
+    return _best(trials, higher_is_better=judging.higher_is_better)
+
+
+def tune_classical(
+    classical: Classical, objective: Objective, judging: Judging, dev_languages: Sequence[str]
+) -> tuple[float, float]:
+    """Chooses the setting of a method outside JAX on dev languages, as `tune` does.
+
+    Returns:
+      The choice, and the dev score it had.
+    """
+    trials = []
+    for value in classical.values:
+        grid = classical_grid(
+            classical, value, objective, dev_languages, shots=judging.shots, draws=judging.dev_draws, split="dev"
+        )
+        trials.append((value, grid.scores[judging.metric].mean()))
+    return _best(trials, higher_is_better=judging.higher_is_better)
+
+
+def on_edge(method: Method, choice: Choice) -> list[str]:
+    """Returns which settings of a choice lie at the end of what was tried, so that a wider grid may do better."""
+    found = []
+    if len(method.steps) > 1 and choice.steps == method.steps[-1]:
+        found.append("steps")
+    # Without a step the learning rate changes nothing, and the first one is chosen.
+    rates = method.learning_rates
+    if choice.steps and len(rates) > 1 and choice.learning_rate in (min(rates), max(rates)):
+        found.append("learning_rate")
+    return found
+
+
+def _scored(objective: Objective, counts: ArrayTree, shape: tuple[int, int], seconds: float) -> Grid:
+    """Returns the grid of `counts`, leaves `[L * D, P, ...]`."""
+    num_tasks, num_points = jax.tree.leaves(counts)[0].shape[:2]
+    cells = [
+        [objective.scores(jax.tree.map(lambda leaf, t=t, p=p: leaf[t, p], counts)) for p in range(num_points)]
+        for t in range(num_tasks)
+    ]
+    scores = {
+        name: np.array([[cell[name] for cell in row] for row in cells]).reshape(*shape, num_points)
+        for name in cells[0][0]
+    }
+    return Grid(scores, jax.tree.map(lambda leaf: leaf.sum(axis=0), counts), seconds)
+
+
+def _best(trials: Sequence[tuple[_Setting, float]], *, higher_is_better: bool) -> tuple[_Setting, float]:
+    """Returns the first trial that no other beats."""
+    sign = 1.0 if higher_is_better else -1.0
+    best, best_score = trials[0][0], -np.inf
+    for setting, score in trials:
+        # A setting that diverges scores NaN, which no comparison prefers.
+        if sign * score > best_score:
+            best, best_score = setting, sign * float(score)
     return best, sign * best_score
-
-
-def classical_grid(classical: Classical, objective: Objective, tasks: Tasks, judging: Judging, *, shots: int) -> Grid:
-    """Scores a method outside JAX on the same test tasks and draws; its `P` is one."""
-    began = time.monotonic()
-    languages = tasks.languages("test")
-    counts = [[classical.counts(language, shots, draw) for draw in range(judging.draws)] for language in languages]
-    cells = [[objective.scores(cell) for cell in row] for row in counts]
-    scores = {name: np.array([[cell[name] for cell in row] for row in cells])[..., None] for name in cells[0][0]}
-    total = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0)[None], *[c for row in counts for c in row])
-    return Grid(scores, total, time.monotonic() - began)

@@ -32,15 +32,17 @@ class Method(NamedTuple):
     build: Callable[[Any], MetaAlgorithm]
     learning_rates: tuple[float, ...]  # tried on the dev languages, in this order
     steps: tuple[int, ...]  # inner steps tried, ascending
-    gradients_per_step: int = 0  # gradient examples of one inner step
+    gradients_per_step: float = 0.0  # gradient examples of one inner step
     complete: Callable[[MetaParams], MetaParams] = lambda meta_params: meta_params  # adds what its phase did not train
 
 
 class Classical(NamedTuple):
-    """A method outside JAX: reads the texts of an episode, answers with what the objective counts."""
+    """A baseline outside JAX: reads the texts of a problem, answers with what the objective counts on its query."""
 
     name: str
-    counts: Callable[[str, int, int], ArrayTree]  # (language, shots, draw) -> counts on the test rows
+    setting: str  # what it calls the one number that is chosen on the dev languages
+    values: tuple[float, ...]  # of that number, tried in this order
+    counts: Callable[[float, str, int, int, str], ArrayTree]  # (value, language, shots, draw, split) -> counts
 
 
 class Tasks(Protocol):

@@ -18,6 +18,10 @@ class _Compute(pydantic.BaseModel):
     seconds: float
 
 
+class _Adaptation(pydantic.BaseModel):
+    on_edge: list[str] = []
+
+
 class _Method(pydantic.BaseModel):
     metric: str
     mean: float
@@ -25,6 +29,7 @@ class _Method(pydantic.BaseModel):
     worst_quartile: float
     per_language: dict[str, float] = pydantic.Field(min_length=1)
     compute: _Compute
+    adaptation: _Adaptation = _Adaptation()
     kind: str = ""
 
 

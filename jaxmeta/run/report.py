@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxmeta.core.checks import InputError
 from jaxmeta.run import figure_style, figures, table
+from jaxmeta.run.files import write_whole
 from jaxmeta.run.records import read_evaluation, read_metrics
 
 
@@ -33,10 +34,11 @@ def write_report(folder: str | os.PathLike) -> pathlib.Path:
         pictures, notice = {}, str(error)
     else:
         pictures, notice = _draw(evaluation, records), ""
+        (folder / "figures").mkdir(exist_ok=True)
         for name, (light, _) in pictures.items():
-            _write(folder / "figures" / f"{name}.png", light)
+            write_whole(folder / "figures" / f"{name}.png", light)
     path = folder / "report.html"
-    _write(path, _page(evaluation, pictures, notice).encode())
+    write_whole(path, _page(evaluation, pictures, notice))
     return path
 
 
@@ -71,14 +73,6 @@ def _draw(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     return {name: (light, dark) for name, (light, dark) in pictures.items()}
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
 def _page(evaluation: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, bytes]], notice: str) -> str:
     task = html.escape(evaluation["task"])
     parts = [
@@ -87,6 +81,8 @@ def _page(evaluation: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, byt
         f'<p class="verdict">{html.escape(evaluation["verdict"])}</p>',
         _methods_table(evaluation),
     ]
+    if note := table.edge_note(evaluation):
+        parts.append(f'<p class="quiet">{html.escape(note)}</p>')
     if notice:
         parts.append(f'<p class="notice">This page has no pictures: {html.escape(notice)}</p>')
     parts += [_picture(name, *images) for name, images in pictures.items()]

@@ -16,6 +16,8 @@ Evaluation = Mapping[str, Any]
 META, BASELINE = "meta-learner", "baseline"
 _STYLES = {META: "bold cyan", BASELINE: "yellow", "": ""}
 _MARKS = {META: "●", BASELINE: "○", "": " "}
+# How a choice on the edge of its grid is named, by what `evaluation.json` calls the setting.
+_EXTREMES = {"steps": "the largest number of inner steps", "learning_rate": "the smallest or largest learning rate"}
 
 
 class Row(NamedTuple):
@@ -43,7 +45,7 @@ HEADERS = (
 
 
 def results_table(evaluation: Evaluation) -> Table:
-    """Returns the table for the terminal, best method first, with the verdict under it.
+    """Returns the table for the terminal, best method first, with what to know of it and the verdict under it.
 
     Meta-learners carry a filled mark, baselines a hollow one, so the two stay apart without colour.
     """
@@ -51,6 +53,8 @@ def results_table(evaluation: Evaluation) -> Table:
     rows = table_rows(evaluation)
     if any(row.kind for row in rows):
         caption.append(f"{_MARKS[META]} {META}   {_MARKS[BASELINE]} {BASELINE}\n", style="dim")
+    if note := edge_note(evaluation):
+        caption.append(f"{note}\n", style="dim")
     caption.append(evaluation["verdict"], style="bold")
     table = Table(
         title=Text(title(evaluation), style="bold"),
@@ -127,6 +131,16 @@ def ranked(evaluation: Evaluation) -> list[str]:
     return sorted(evaluation["methods"], key=merit)
 
 
+def edge_note(evaluation: Evaluation) -> str:
+    """Returns a sentence that names the methods whose choice lies on the edge of what was tried; "" without any."""
+    parts = []
+    for setting, extreme in _EXTREMES.items():
+        names = [name for name in ranked(evaluation) if setting in _on_edge(evaluation["methods"][name])]
+        if names:
+            parts.append(f"{', '.join(names)} chose {extreme} offered")
+    return f"{'; '.join(parts)}: with others they may do better." if parts else ""
+
+
 def kind_of(evaluation: Evaluation, name: str) -> str:
     """Returns META, BASELINE or "": what the method says of itself, or what it was the best of."""
     said = evaluation["methods"][name].get("kind")
@@ -158,6 +172,10 @@ def cells(row: Row) -> tuple[str, ...]:
         row.gradient_examples,
         row.seconds,
     )
+
+
+def _on_edge(method: Mapping[str, Any]) -> list[str]:
+    return method.get("adaptation", {}).get("on_edge", [])
 
 
 def _worst(per_language: Mapping[str, float], higher_is_better: bool) -> tuple[str, float]:

@@ -1,0 +1,156 @@
+"""Judgement: settings are chosen on dev languages, baselines outside jax like all others, and edges are named."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxmeta.core.types import Episode, Objective
+from jaxmeta.run.evaluate import Choice, classical_grid, on_edge, tune_classical
+from jaxmeta.run.experiment import Trained
+from jaxmeta.run.judge import evaluate
+from jaxmeta.run.plan import BASELINE, Classical, Experiment, Judging, Method
+
+ROWS = 20  # that a problem is judged on
+LANGUAGES = {"dev": ("da", "de"), "test": ("ta", "te", "ti")}
+JUDGING = Judging(
+    metric="accuracy", higher_is_better=True, shots=2, draws=2, dev_draws=1,
+    shot_curve=(4, 1, 2), curve_methods=("letters",), tasks_at_once=1,
+)  # fmt: skip
+# Of twenty rows, by what is tried and by split: the setting that dev likes best is the worst on test.
+RIGHT = {"dev": {1.0: 8, 10.0: 16, 100.0: 16}, "test": {1.0: 14, 10.0: 6, 100.0: 18}}
+
+OBJECTIVE = Objective(
+    loss=lambda outputs, batch: (outputs, {}),
+    counts=lambda outputs, batch: {},
+    scores=lambda counts: {"accuracy": float(counts["right"]) / float(counts["n"])},
+)
+
+
+class Silent:
+    """Shows no progress."""
+
+    def begin(self, phase, *, steps, start):
+        pass
+
+    def update(self, step, **shown):
+        pass
+
+    def end(self):
+        pass
+
+
+class Nothing:
+    """Problems that nobody reads: baselines outside jax have texts of their own."""
+
+    def languages(self, split):
+        return LANGUAGES[split]
+
+    def episode(self, language, *, shots, draw, split):
+        return Episode({"inputs": np.zeros((shots, 1))}, {"inputs": np.zeros((ROWS, 1))})
+
+
+def classical(right, name="letters", asked=None) -> Classical:
+    """Returns a baseline with `right(value, language, shots, draw, split)` rows right, which notes what it is asked."""
+
+    def counts(*question):
+        if asked is not None:
+            asked.append(question)
+        return {"n": np.int32(ROWS), "right": np.int32(right(*question))}
+
+    return Classical(name, "C", (1.0, 10.0, 100.0), counts)
+
+
+def by_table(value, language, shots, draw, split):
+    """Looks up what is right for two shots; each further shot and each language further on makes a row more."""
+    return RIGHT[split][value] + shots - 2 + LANGUAGES[split].index(language)
+
+
+def experiment(*classicals, seeds=(0,), judging=JUDGING) -> Experiment:
+    return Experiment(
+        name="toy", seed=0, training_seeds=seeds, phases=(), methods=(), classical=classicals, main="", tasks=Nothing(),
+        objective=OBJECTIVE, judging=judging, log_every=1, save_every=1, data_facts={},
+    )  # fmt: skip
+
+
+def test_a_baseline_outside_jax_is_tuned_on_dev_and_judged_on_test():
+    asked = []
+    found = evaluate(experiment(classical(by_table, asked=asked), seeds=(0, 1)), Trained(), Silent())
+    json.dumps(found)
+    result = found["methods"]["letters"]
+    assert result["kind"] == BASELINE
+    # Of two settings that dev likes alike the first is taken, whatever they do on test.
+    assert result["adaptation"]["C"] == 10.0
+    assert result["adaptation"]["dev_score"] == pytest.approx(100 * 16.5 / ROWS)
+    assert result["adaptation"]["trials"] == 3
+    assert result["adaptation"]["on_edge"] == []
+    assert result["compute"] == {"gradient_examples": 0.0, "seconds": 0.0}
+    assert result["adaptation"]["seconds_per_task"] > 0
+    assert list(result["per_language"].values()) == pytest.approx([30, 35, 40])
+    assert result["scores"]["accuracy"] == pytest.approx(35)
+    assert result["mean"] == pytest.approx(35)
+
+    tuned = [question for question in asked if question[-1] == "dev"]
+    assert tuned == [(value, language, 2, 0, "dev") for value in (1.0, 10.0, 100.0) for language in LANGUAGES["dev"]]
+    judged = [(10.0, language, 2, draw, "test") for language in LANGUAGES["test"] for draw in (0, 1)]
+    curve = [(10.0, language, shots, 0, "test") for shots in (4, 1) for language in LANGUAGES["test"]]
+    assert asked == tuned + judged + curve
+    points = found["curves"]["shots"]["letters"]
+    assert [(point["x"], point["mean"]) for point in points] == [
+        (shots, pytest.approx(mean)) for shots, mean in ((1, 30), (2, 35), (4, 45))
+    ]
+
+
+def test_the_curve_has_the_methods_that_are_named():
+    asked = []
+    judging = JUDGING._replace(curve_methods=("ridge",))
+    found = evaluate(experiment(classical(by_table, asked=asked), judging=judging), Trained(), Silent())
+    assert found["curves"] == {}
+    assert {question[2] for question in asked} == {JUDGING.shots}
+
+
+def test_the_best_baseline_is_picked_on_dev_whatever_it_runs_on():
+    modest = classical(lambda value, language, shots, draw, split: {"dev": 10, "test": 20}[split], "modest")
+    found = evaluate(experiment(modest, classical(by_table)), Trained(), Silent())
+    assert found["methods"]["modest"]["mean"] > found["methods"]["letters"]["mean"]
+    assert found["best_baseline"] == "letters"
+
+
+@pytest.mark.parametrize(("higher", "scores", "expected"), [
+    (True, (0.2, 0.9, 0.5), (10.0, 0.9)),
+    (False, (0.2, 0.9, 0.1), (100.0, 0.1)),
+    (True, (math.nan, 0.1, 0.1), (10.0, 0.1)),
+    (False, (math.nan, math.nan, 0.7), (100.0, 0.7)),
+])  # fmt: skip
+def test_what_is_no_number_is_never_chosen(higher, scores, expected):
+    objective = OBJECTIVE._replace(scores=lambda counts: {"accuracy": scores[int(counts["right"])]})
+    outside = classical(lambda value, *_: (1.0, 10.0, 100.0).index(value))
+    judging = JUDGING._replace(higher_is_better=higher)
+    assert tune_classical(outside, objective, judging, ("da",)) == (expected[0], pytest.approx(expected[1]))
+
+
+def test_draws_and_languages_have_their_places():
+    outside = classical(lambda value, language, shots, draw, split: 2 * LANGUAGES[split].index(language) + draw)
+    grid = classical_grid(outside, 1.0, OBJECTIVE, LANGUAGES["test"], shots=2, draws=2, split="test")
+    np.testing.assert_allclose(grid.scores["accuracy"][..., 0] * ROWS, [[0, 1], [2, 3], [4, 5]])
+    assert grid.counts["right"].tolist() == [15]
+    assert grid.counts["n"].tolist() == [6 * ROWS]
+
+
+@pytest.mark.parametrize(
+    ("rates", "steps", "choice", "expected"),
+    [
+        ((0.1, 0.2, 0.3), (0, 5, 10), (0.2, 5), []),
+        ((0.1, 0.2, 0.3), (0, 5, 10), (0.2, 10), ["steps"]),
+        ((0.1, 0.2, 0.3), (0, 5, 10), (0.1, 5), ["learning_rate"]),
+        ((0.3, 0.1, 0.2), (0, 5, 10), (0.3, 10), ["steps", "learning_rate"]),
+        ((0.1, 0.2), (0, 5), (0.1, 0), []),  # no step: the rate is one that was not used
+        ((0.1,), (0, 5), (0.1, 5), ["steps"]),
+        ((0.1, 0.2), (5,), (0.2, 5), ["learning_rate"]),
+        ((0.1,), (0,), (0.1, 0), []),
+    ],
+)
+def test_edges_are_those_of_what_was_tried(rates, steps, choice, expected):
+    method = Method("maml", BASELINE, None, lambda rate: rate, rates, steps)
+    assert on_edge(method, Choice(*choice)) == expected
