@@ -298,7 +298,8 @@ def test_texts_that_are_cut_are_counted(here, capsys):
 
 
 def test_waves_are_learned_and_shown(here, capsys):
-    assert jaxmeta(*train("waves", WAVES | {"evaluate.methods": ("zero_shot", "maml"), "evaluate.main": "maml"})) == 0
+    changes = {"evaluate.methods": ("zero_shot", "maml"), "evaluate.main": "maml", "evaluate.curve-methods": "maml"}
+    assert jaxmeta(*train("waves", WAVES | changes)) == 0
     found = evaluation(here / "waves")
     assert found["higher_is_better"] is False
     assert found["metric"] == "mse"

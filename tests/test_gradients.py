@@ -10,6 +10,7 @@ from jaxmeta.algorithms import LearnedRates, maml
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.types import Episode, Model, Objective
+from jaxmeta.estimators import backprop
 from jaxmeta.objectives import regression
 
 STRATEGIES = {"reverse": reverse, "forward_over_reverse": forward_over_reverse, "linearized": linearized}
@@ -236,3 +237,29 @@ def test_parts_of_the_support_give_the_gradient_of_the_whole(x64, strategy):
     np.testing.assert_allclose(parts, whole, rtol=1e-11)
     with pytest.raises(ValueError, match="`microbatches` must divide the support, got 4 for 6 examples"):
         outer_loss(maml(model, regression(), optax.sgd(0.3), microbatches=4), {"params": jnp.zeros(3)}, episode, 1)
+
+
+@jax.custom_vjp
+def kernel(x):
+    """Stands for a fused kernel: its derivative is a program of its own, which has none."""
+    return jnp.sum(x**2)
+
+
+def kernel_backward(x, cotangent):
+    return (cotangent * jax.pure_callback(lambda x: 2 * x, jax.ShapeDtypeStruct(x.shape, x.dtype), x),)
+
+
+kernel.defvjp(lambda x: (kernel(x), x), kernel_backward)
+
+
+@pytest.mark.parametrize("strategy", [reverse, forward_over_reverse, linearized])
+def test_a_kernel_without_a_second_derivative_is_named_with_the_switch(strategy):
+    model = Model(lambda key, x: jnp.ones(3), lambda w, x: kernel(w)[None, None] * x)
+    batch = {"inputs": jnp.ones((1, 2, 1)), "targets": jnp.zeros((1, 2, 1))}
+    algorithm = maml(model, regression(), optax.sgd(0.1), gradient=strategy)
+    estimator = backprop(algorithm, num_steps=1)
+    with pytest.raises(TypeError, match=r"cannot be differentiated twice .*JVP.* use `gradient=jm.first_order`"):
+        estimator.estimate(jax.random.key(0), {"params": jnp.ones(3)}, (), Episode(batch, batch))
+    estimator = backprop(maml(model, regression(), optax.sgd(0.1), gradient=first_order), num_steps=1)
+    gradient, _, _ = estimator.estimate(jax.random.key(0), {"params": jnp.ones(3)}, (), Episode(batch, batch))
+    assert np.isfinite(gradient["params"]).all()

@@ -263,3 +263,30 @@ def test_offload_moves_states_to_the_host_elsewhere(monkeypatch):
     run, meta_params = outer_gradient(maml(mlp((8,), 1), regression(), optax.sgd(0.1)), wave_tasks(), memory="offload")
     text = jax.jit(run).trace(meta_params, wave_tasks()).lower(lowering_platforms=("cuda",)).as_text()
     assert "pinned_host" in text
+
+
+# Ceilings: what a change must not cost
+
+
+def waves_25():
+    episodes = wave_tasks(tasks=25)
+    return maml(mlp((40, 40), 1), regression(), optax.sgd(0.01)), episodes
+
+
+def text_of_eight_tasks(**options):
+    """Eight tasks of 24 + 24 lines of 64 tokens, for a Transformer of two layers of width 128."""
+    rng = np.random.default_rng(2)
+    model = transformer(vocab_size=8192, outputs=3, width=128, layers=2, heads=4, max_length=64)
+    tokens = jnp.asarray(rng.integers(1, 8192, (8, 24, 64)).astype(np.int32))
+    side = {"inputs": tokens, "targets": tokens[..., 0] % 3}
+    return maml(model, classification(3), optax.sgd(0.01), **options), Episode(side, side)
+
+
+@pytest.mark.parametrize(("num_steps", "ceiling"), [(1, 0), (5, 0), (10, 0)])
+def test_memory_of_the_waves(num_steps, ceiling):
+    assert temporary_bytes(*waves_25(), num_steps=num_steps) <= ceiling
+
+
+@pytest.mark.parametrize(("memory", "num_steps", "ceiling"), [("none", 5, 0), ("nested", 4, 0), ("nested", 64, 0)])
+def test_memory_of_a_transformer(memory, num_steps, ceiling):
+    assert temporary_bytes(*text_of_eight_tasks(), num_steps=num_steps, memory=memory) <= ceiling

@@ -9,7 +9,7 @@ PRESETS: dict[str, dict] = {
     },
     # Every method, three training seeds, half the budget: the table in docs/results.md.
     "full": {
-        "train": {"seeds": 3, "steps": 300},
+        "train": {"seeds": 3, "steps": 200},
         "evaluate": {
             "draws": 1,
             "steps": (0, 5, 20),

@@ -12,7 +12,8 @@ agree in value. They differ in what the outer derivative costs:
 it.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,29 @@ INNER_GRADIENT = "inner_gradient"  # the name under which memory policies find i
 Loss = Callable[..., tuple[jax.Array, Any]]
 InnerGradient = Callable[..., tuple[tuple[jax.Array, Any], Any]]
 Strategy = Callable[[Loss], InnerGradient]
+
+
+# What jax says of a function that can be differentiated once only: a kernel of a library, a callback.
+_NO_DERIVATIVE = ("ifferentiation rule", "do not support JVP", "forward-mode differentiation", "ifferentiable primitive")
+
+
+@contextlib.contextmanager
+def naming_the_switch() -> Iterator[None]:
+    """Says in a sentence that a loss has no second derivative, and what to do, where jax shows a trace of a kernel.
+
+    Raises:
+      TypeError: something in the loss cannot be differentiated twice.
+    """
+    try:
+        yield
+    except (NotImplementedError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        if not any(known in reason for known in _NO_DERIVATIVE):
+            raise
+        raise TypeError(
+            f"the inner loss cannot be differentiated twice ({reason.rstrip('.')}): switch its fused kernel off (such as "
+            '`jax.nn.dot_product_attention(..., implementation="xla")`), or use `gradient=jm.first_order`'
+        ) from error
 
 
 def reverse(loss: Loss) -> InnerGradient:
@@ -137,7 +161,8 @@ def _forward_later(loss, params, moving, still):
 def _backward_later(loss, saved, still, value_cotangent, direction):
     params, moving = saved
     gradients = _gradients(loss, still)
-    gradient, product = jax.jvp(lambda params: gradients(params, moving)[1], (params,), (direction,))
+    with naming_the_switch():
+        gradient, product = jax.jvp(lambda params: gradients(params, moving)[1], (params,), (direction,))
     return _plus_value(gradient, value_cotangent, product)
 
 
@@ -146,7 +171,8 @@ def _forward_in_advance(loss, params, moving, still):
         value_and_aux, gradients = _gradients(loss, still)(params, moving)
         return gradients, value_and_aux
 
-    gradients, linear, value_and_aux = jax.linearize(gradients_first, params, has_aux=True)
+    with naming_the_switch():
+        gradients, linear, value_and_aux = jax.linearize(gradients_first, params, has_aux=True)
     return (value_and_aux, gradients[0]), (gradients, linear)
 
 

@@ -3,6 +3,7 @@
 import jax
 
 from jaxmeta.core.adapt import adapt, memory_policy
+from jaxmeta.core.gradients import naming_the_switch
 from jaxmeta.core.select import merge, unselected
 from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
 from jaxmeta.core.trees import leading_size, mean_over_tasks
@@ -54,7 +55,9 @@ def backprop(
             return losses.mean(), mean_over_tasks(metrics)
 
         def chunk_gradient(chunk):
-            (shared_gradient, own_gradient), metrics = jax.grad(mean_loss, argnums=(0, 1), has_aux=True)(shared, *chunk)
+            with naming_the_switch():
+                gradient = jax.grad(mean_loss, argnums=(0, 1), has_aux=True)
+                (shared_gradient, own_gradient), metrics = gradient(shared, *chunk)
             share = leading_size(chunk) / num_tasks
             return (shared_gradient, metrics), jax.tree.map(lambda leaf: share * leaf, own_gradient)
 

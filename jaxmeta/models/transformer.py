@@ -1,13 +1,12 @@
 """A Transformer encoder of text (Vaswani et al. 2017), pre-norm, with one vector and one answer for each sequence."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
+from jaxmeta.models.pooling import largest
 
 PADDING = 0
 
@@ -74,18 +73,9 @@ class TextEncoder(nn.Module):
         missing = -length % self.stride
         x = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
         x = x.reshape(x.shape[0], -1, self.stride, x.shape[-1])
-        x = functools.reduce(larger, [x[:, :, i] for i in range(self.stride)])
+        x = largest([x[:, :, i] for i in range(self.stride)])
         real = jnp.pad(real, ((0, 0), (0, missing))).reshape(real.shape[0], -1, self.stride).any(axis=-1)
         return x, real
-
-
-def larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the larger of each two numbers.
-
-    The derivative of `max` divides by the number of places that equal it, which is zero, and the result NaN, where the
-    compiler computes the places twice and rounds them differently.
-    """
-    return jnp.where(a > b, a, b)
 
 
 def layer_norm(dtype) -> nn.LayerNorm:
