@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b08a00", "#3a9bd9", "#5b5b5b", "#7a3fa0")
 PANELS = (("temporary_bytes", 1e6, "compiled temporary memory, MB"), ("median", 1, "time of a step, s"))
@@ -45,7 +46,7 @@ def drawn(workload: str, rows: list[Row]) -> Figure:
         axes.set(xscale="log", yscale="log", xlabel="inner steps K", ylabel=label)
         steps = sorted({row["inner_steps"] for row in rows})
         axes.set_xticks(steps, [str(step) for step in steps])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize="small")
     return figure
 

@@ -7,13 +7,17 @@ workers can be timed in turn without disturbing one another.
 import json
 import math
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+import numpy as np
 
 SAID_AT_MOST = 300  # characters of an error in a report
 
@@ -56,6 +60,11 @@ def serve(prepare: Callable[[], Prepared]) -> None:
         return
     except TooLarge as error:
         answer(status="too large", reason=str(error), **error.facts)
+        return
+    except Exception as error:  # whatever it is, it is what this side came to
+        traceback.print_exc()
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        answer(status="failed", reason=said[:SAID_AT_MOST])
         return
     answer(status="ready", **prepared.facts)
     for line in sys.stdin:
@@ -100,6 +109,12 @@ def free_memory() -> float:
     return int(found[0]) * 1024 if found else math.inf
 
 
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a gradient where the driver reads it."""
+    savez: Callable[..., None] = np.savez  # its own options have names too
+    savez(path, **arrays)
+
+
 class Worker:
     """A worker, seen from the driver.
 
@@ -118,6 +133,7 @@ class Worker:
         self._limit = limit
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._late = False
+        self.facts: dict[str, Any]
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment, text=True

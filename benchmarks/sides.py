@@ -71,7 +71,9 @@ def _option(name: str, allowed: dict[str, str], part: str) -> tuple[str, str]:
     key, _, value = part.partition("=")
     if not re.fullmatch(allowed.get(key, "(?!)"), value):
         told = "; ".join(f"{key}={values}" for key, values in allowed.items()) or "none"
-        raise ValueError(f"{part!r} in the side {name!r} is not among its options: {told}".replace("\\", ""))
+        # For people, who write numbers and need no escapes.
+        told = told.replace(r"\d+", "n").replace("\\", "")
+        raise ValueError(f"{part!r} in the side {name!r} is not among its options: {told}")
     return key, value
 
 

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import workloads
-from protocol import Prepared, TooLarge, free_memory, serve
+from protocol import Prepared, TooLarge, free_memory, serve, write_arrays
 from sides import PEERS, Side, parse
 
 
@@ -71,7 +71,7 @@ def _prepared_jax(side: Side, args: argparse.Namespace) -> Prepared:
         # A device says that it is full; this machine would stop some process.
         raise TooLarge(facts["temporary_bytes"], facts)
     if side.family != "peak":
-        np.savez(args.gradient, **{name: np.asarray(leaf) for name, leaf in run(*arrays).items()})
+        write_arrays(args.gradient, {name: np.asarray(leaf) for name, leaf in run(*arrays).items()})
 
     def device_peak() -> dict[str, int]:
         stats = jax.devices()[0].memory_stats() or {}

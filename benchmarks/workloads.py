@@ -67,7 +67,7 @@ WORKLOADS = {
 }
 TINY = {
     "W1": Workload(Mlp((1, 8, 8, 1)), 3, 1, 4, 4, 0.01),
-    "W2": Workload(Conv4(4, 12), 2, 2, 1, 2, 0.1),
+    "W2": Workload(Conv4(4, 28), 2, 2, 4, 4, 0.1),
     "W3": Workload(Transformer(1, 8, 2, 16, 50, 6), 2, 3, 1, 2, 0.01),
     "W4": Workload(Transformer(1, 8, 2, 16, 400, 6), 2, 3, 1, 2, 0.01),
     "W5": Workload(Transformer(2, 8, 2, 16, 50, 6), 2, 3, 1, 2, 0.01),
@@ -81,11 +81,16 @@ def find(name: str, tiny: bool) -> Workload:
 
 def episodes(workload: Workload) -> tuple[Arrays, Arrays]:
     """Returns support and query: "inputs" and "targets", leaves `[T, N, ...]`."""
-    rng = np.random.default_rng(0)
-    if isinstance(workload.sizes, Mlp):
+    rng, sizes = np.random.default_rng(0), workload.sizes
+    if isinstance(sizes, Mlp):
         return _waves(workload, rng)
-    make = _images if isinstance(workload.sizes, Conv4) else _texts
-    return make(workload, workload.shots, rng), make(workload, workload.queries, rng)
+
+    def side(each: int) -> Arrays:
+        targets = _targets(workload, each)
+        inputs = _images(sizes, targets.shape, rng) if isinstance(sizes, Conv4) else _texts(sizes, targets.shape, rng)
+        return {"inputs": inputs, "targets": targets}
+
+    return side(workload.shots), side(workload.queries)
 
 
 def _waves(workload: Workload, rng) -> tuple[Arrays, Arrays]:
@@ -99,19 +104,14 @@ def _waves(workload: Workload, rng) -> tuple[Arrays, Arrays]:
     return side(workload.shots), side(workload.queries)
 
 
-def _images(workload: Workload, each: int, rng) -> Arrays:
-    targets = _targets(workload, each)
-    image = workload.sizes.image
-    pixels = rng.normal(size=(*targets.shape, image, image, 1))
-    return {"inputs": pixels.astype(np.float32), "targets": targets}
+def _images(sizes: Conv4, shape: tuple[int, ...], rng) -> np.ndarray:
+    return rng.normal(size=(*shape, sizes.image, sizes.image, 1)).astype(np.float32)
 
 
-def _texts(workload: Workload, each: int, rng) -> Arrays:
-    targets = _targets(workload, each)
-    sizes = workload.sizes
+def _texts(sizes: Transformer, shape: tuple[int, ...], rng) -> np.ndarray:
     # Log-uniform numbers are Zipf's law: a text names few of many words, and common ones often.
-    tokens = sizes.vocabulary ** rng.uniform(size=(*targets.shape, sizes.length))
-    return {"inputs": np.minimum(tokens, sizes.vocabulary - 1).astype(np.int32), "targets": targets}
+    tokens = sizes.vocabulary ** rng.uniform(size=(*shape, sizes.length))
+    return np.minimum(tokens, sizes.vocabulary - 1).astype(np.int32)
 
 
 def _targets(workload: Workload, each: int) -> np.ndarray:
@@ -121,29 +121,33 @@ def _targets(workload: Workload, each: int) -> np.ndarray:
 
 def parameters(workload: Workload) -> Arrays:
     """Returns the parameters that adaptation starts from."""
-    make = {Mlp: _mlp, Conv4: _conv4, Transformer: _transformer}[type(workload.sizes)]
-    made = make(workload, np.random.default_rng(1))
+    rng, sizes = np.random.default_rng(1), workload.sizes
+    if isinstance(sizes, Mlp):
+        made = _mlp(sizes, rng)
+    elif isinstance(sizes, Conv4):
+        made = _conv4(sizes, workload.classes, rng)
+    else:
+        made = _transformer(sizes, workload.classes, rng)
     return {name: value.astype(np.float32) for name, value in made.items()}
 
 
-def _mlp(workload: Workload, rng) -> Arrays:
-    widths, made = workload.sizes.widths, {}
-    for i, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
+def _mlp(sizes: Mlp, rng) -> Arrays:
+    made = {}
+    for i, (width_in, width_out) in enumerate(itertools.pairwise(sizes.widths)):
         made |= _dense(f"layer_{i}", width_in, width_out, rng)
     return made
 
 
-def _conv4(workload: Workload, rng) -> Arrays:
-    filters, channels, made = workload.sizes.filters, 1, {}
+def _conv4(sizes: Conv4, classes: int, rng) -> Arrays:
+    filters, channels, made = sizes.filters, 1, {}
     for i in range(4):
         kernel = rng.normal(size=(3, 3, channels, filters)) * (2 / (9 * channels)) ** 0.5
         made |= {f"conv_{i}.kernel": kernel, **_norm(f"norm_{i}", filters, rng)}
         channels = filters
-    return made | _dense("head", filters, workload.classes, rng)
+    return made | _dense("head", filters, classes, rng)
 
 
-def _transformer(workload: Workload, rng) -> Arrays:
-    sizes = workload.sizes
+def _transformer(sizes: Transformer, classes: int, rng) -> Arrays:
     width = sizes.width
     made = {
         "tokens": 0.5 * rng.normal(size=(sizes.vocabulary, width)),
@@ -154,7 +158,7 @@ def _transformer(workload: Workload, rng) -> Arrays:
         made |= _norm(f"{block}.norm_1", width, rng) | _norm(f"{block}.norm_2", width, rng)
         made |= _dense(f"{block}.qkv", width, 3 * width, rng) | _dense(f"{block}.out", width, width, rng)
         made |= _dense(f"{block}.up", width, sizes.hidden, rng) | _dense(f"{block}.down", sizes.hidden, width, rng)
-    return made | _norm("norm", width, rng) | _dense("head", width, workload.classes, rng)
+    return made | _norm("norm", width, rng) | _dense("head", width, classes, rng)
 
 
 def _dense(name: str, width_in: int, width_out: int, rng) -> Arrays:

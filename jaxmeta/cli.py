@@ -61,7 +61,7 @@ class Plan:
     memory: str | None = None
     """What a step may need, such as 8GiB, 512MB or 2e9; all that the device has by default."""
     method: str | None = None
-    """A method whose inner steps are differentiated; the first of the config by default."""
+    """A method whose inner steps are differentiated; the first of the config by default, or maml."""
     preset: str | None = None
     """A named set of changes from the config (of the embedded job: quick, full)."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from peers.torch_networks import from_torch, network, to_torch
-from protocol import Prepared
+from protocol import Prepared, write_arrays
 from sides import Side
 from torch.func import functional_call, grad, vmap
 from torch.utils.flop_counter import FlopCounterMode
@@ -67,7 +67,7 @@ def prepare(side: Side, workload: Workload, args: argparse.Namespace) -> Prepare
             torch.cuda.synchronize()
 
     step()
-    np.savez(args.gradient, **from_torch({name: leaf.grad for name, leaf in leaves.items()}))
+    write_arrays(args.gradient, from_torch({name: leaf.grad for name, leaf in leaves.items()}))
     facts = {
         "flops": _flops(step),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",

@@ -51,18 +51,14 @@ def differentiated(setting: Setting) -> dict[str, Recipe]:
 
 
 def method_to_plan(setting: Setting, name: str | None) -> str:
-    """Returns the method called `name`, or the first of the config whose inner steps are differentiated.
+    """Returns the method called `name`, or the first of the config whose inner steps are differentiated, or MAML.
 
     Raises:
-      InputError: there is none.
+      InputError: its inner steps are not differentiated, or there is no such method.
     """
     known = differentiated(setting)
     if name is None:
-        name = next((method for method in setting.config.evaluate.methods if method in known), None)
-        if name is None:
-            raise InputError(
-                f"`evaluate.methods` has none whose inner steps are differentiated; give --method {', '.join(known)}."
-            )
+        name = next((method for method in setting.config.evaluate.methods if method in known), next(iter(known)))
     if name not in known:
         raise InputError(f"`--method` must be one of {', '.join(known)}, got {name!r}.")
     return name

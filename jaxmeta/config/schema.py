@@ -37,9 +37,9 @@ class TaskConfig(Section):
     """Tasks in one outer step."""
     temperature: Rate = 1.0
     """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
-    test_languages: int | tuple[str, ...] = 32
+    test_languages: int | tuple[str, ...] = 40
     """Languages held out for the final judgement: how many, or which."""
-    dev_languages: int | tuple[str, ...] = 20
+    dev_languages: int | tuple[str, ...] = 30
     """Languages held out to choose settings on: how many, or which."""
 
 
@@ -74,7 +74,7 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """Training. Every trained method gets the same budget: what `steps` of joint training cost in gradient examples."""
 
-    steps: Count = 400
+    steps: Count = 500
     """Steps of joint training; the budget of every method."""
     warm_start: float = Field(default=0.4, ge=0, lt=1)
     """The share of the budget that meta-learners spend on joint training first."""
@@ -135,7 +135,6 @@ class EvaluateConfig(Section):
         "prototypes",
         "tfidf",
         "ridge",
-        "maml",
     )
     """Which methods are trained and judged."""
     main: str = "ridge"
@@ -152,7 +151,7 @@ class EvaluateConfig(Section):
     """Inner learning rates (Adam) tried on the dev languages for a new head on frozen features."""
     sgd_learning_rates: tuple[float, ...] = (0.05, 0.1, 0.2)
     """Inner learning rates tried on the dev languages by methods that were meta-trained with SGD."""
-    shot_curve: tuple[int, ...] = (1, 2)
+    shot_curve: tuple[int, ...] = (1, 2, 4)
     """Shots of the score-against-shots figure; empty for no such figure."""
     curve_methods: tuple[str, ...] = ("joint_finetune", "linear_head", "tfidf", "ridge")
     """The methods in that figure."""

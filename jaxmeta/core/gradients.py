@@ -34,7 +34,12 @@ Strategy = Callable[[Loss], InnerGradient]
 
 
 # What jax says of a function that can be differentiated once only: a kernel of a library, a callback.
-_NO_DERIVATIVE = ("ifferentiation rule", "do not support JVP", "forward-mode differentiation", "ifferentiable primitive")
+_NO_DERIVATIVE = (
+    "ifferentiation rule",
+    "do not support JVP",
+    "forward-mode differentiation",
+    "ifferentiable primitive",
+)
 
 
 @contextlib.contextmanager
