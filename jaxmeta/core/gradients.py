@@ -56,8 +56,8 @@ def naming_the_switch() -> Iterator[None]:
         if not any(known in reason for known in _NO_DERIVATIVE):
             raise
         raise TypeError(
-            f"the inner loss cannot be differentiated twice ({reason.rstrip('.')}): switch its fused kernel off (such as "
-            '`jax.nn.dot_product_attention(..., implementation="xla")`), or use `gradient=jm.first_order`'
+            f"the inner loss cannot be differentiated twice ({reason.rstrip('.')}): switch its fused kernel off "
+            '(`jax.nn.dot_product_attention(..., implementation="xla")`), or use `gradient=jm.first_order`'
         ) from error
 
 

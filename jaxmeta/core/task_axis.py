@@ -12,7 +12,7 @@ from jaxmeta.core.types import ArrayTree
 TASK_AXES = ("vmap", "chunked(n)", "sequential", "auto")
 
 # Examples (support and query) times numbers in one example beyond which one task fills the caches of a CPU.
-_SMALL_TASK = 4096
+_SMALL_TASK = 512
 
 
 def chunk_size(text: str, batch: ArrayTree) -> int:
