@@ -238,7 +238,7 @@ MALFORMED = [
     # Plans.
     Row("plan: no size", ["plan", *train("new")[3:], "--memory", "lots"], ("`--memory`", "8GiB", "'lots'")),
     Row("plan: no such method", ["plan", *train("new")[3:], "--method", "mamal"], ("`--method`", "maml", "'mamal'")),
-    Row("plan: not differentiated", ["plan", *train("new")[3:]], ("`evaluate.methods`", "--method maml")),
+    Row("plan: no inner steps", ["plan", *train("new")[3:], "--method", "ridge"], ("`--method`", "maml", "'ridge'")),
     Row("plan: unknown key", ["plan", "--gradient.memroy", "none"], ("`gradient.memroy`", "`gradient.memory`")),
     Row("plan: no config", ["plan", "no.toml"], ("no.toml does not exist", "name a TOML config")),
     # Where a run goes.
