@@ -246,7 +246,10 @@ def kernel(x):
 
 
 def kernel_backward(x, cotangent):
-    return (cotangent * jax.pure_callback(lambda x: 2 * x, jax.ShapeDtypeStruct(x.shape, x.dtype), x),)
+    return (
+        cotangent
+        * jax.pure_callback(lambda x: 2 * x, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="expand_dims"),
+    )
 
 
 kernel.defvjp(lambda x: (kernel(x), x), kernel_backward)
@@ -258,7 +261,7 @@ def test_a_kernel_without_a_second_derivative_is_named_with_the_switch(strategy)
     batch = {"inputs": jnp.ones((1, 2, 1)), "targets": jnp.zeros((1, 2, 1))}
     algorithm = maml(model, regression(), optax.sgd(0.1), gradient=strategy)
     estimator = backprop(algorithm, num_steps=1)
-    with pytest.raises(TypeError, match=r"cannot be differentiated twice .*JVP.* use `gradient=jm.first_order`"):
+    with pytest.raises(TypeError, match=r"cannot be differentiated twice .*use `gradient=jm.first_order`"):
         estimator.estimate(jax.random.key(0), {"params": jnp.ones(3)}, (), Episode(batch, batch))
     estimator = backprop(maml(model, regression(), optax.sgd(0.1), gradient=first_order), num_steps=1)
     gradient, _, _ = estimator.estimate(jax.random.key(0), {"params": jnp.ones(3)}, (), Episode(batch, batch))

@@ -72,8 +72,8 @@ def first_order(loss: Loss) -> InnerGradient:
     inner = jax.value_and_grad(_reporting_aux(loss), has_aux=True)
 
     def value_and_grad(params, *args):
-        value, gradient = inner(params, *args)
-        return _named((value, stop_gradient(gradient)))
+        # Cut at the entrance too, so that a kernel that can be differentiated once only is not differentiated twice.
+        return _named(stop_gradient(inner(*stop_gradient((params, *args)))))
 
     return value_and_grad
 
