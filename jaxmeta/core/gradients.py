@@ -37,7 +37,7 @@ Strategy = Callable[[Loss], InnerGradient]
 _NO_DERIVATIVE = (
     "ifferentiation rule",
     "do not support JVP",
-    "forward-mode differentiation",
+    "forward-mode",
     "ifferentiable primitive",
 )
 
