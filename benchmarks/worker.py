@@ -43,8 +43,9 @@ def _prepared_jax(side: Side, args: argparse.Namespace) -> Prepared:
     jax.config.update("jax_enable_compilation_cache", False)  # it would make compiling look free
     jax.config.update("jax_default_matmul_precision", args.precision)
     jax.config.update("jax_enable_x64", side.options.get("dtype") == "float64")
-    import flops
     from jax_sides import compiled, outer_gradient, square_product
+
+    from jaxmeta.run.arithmetic import operations
 
     if side.family == "peak":
         function, arrays = square_product(side.options["dtype"], args.tiny)
@@ -62,7 +63,7 @@ def _prepared_jax(side: Side, args: argparse.Namespace) -> Prepared:
         "trace_seconds": at_compiler - began,
         "compile_seconds": ended - at_compiler,
         "temporary_bytes": None if analysis is None else analysis.temp_size_in_bytes,
-        "flops": flops.count(traced.jaxpr),
+        "flops": operations(traced.jaxpr),
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "versions": {"python": platform.python_version(), "jax": jax.__version__},

@@ -83,7 +83,6 @@ def maml(
         check_one_of("rates.per", rates.per, ("leaf", "element"))
         check_positive("rates.steps", rates.steps)
 
-    whole_model = model
     if rows is not None:
         model = reading_rows(model, rows)
 
@@ -124,7 +123,7 @@ def maml(
         _, rest = partition(meta_params["params"], select)
         return model.apply(merge(state.fast, rest), inputs)
 
-    by_row = None if rows is None else partial(_compacted, whole_model, inner_optimizer, select, rows)
+    by_row = None if rows is None else partial(_compacted, model, inner_optimizer, select, rows)
     return MetaAlgorithm(init, begin, step, loss, predict, compact=by_row)
 
 

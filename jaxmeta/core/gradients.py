@@ -32,14 +32,9 @@ Loss = Callable[..., tuple[jax.Array, Any]]
 InnerGradient = Callable[..., tuple[tuple[jax.Array, Any], Any]]
 Strategy = Callable[[Loss], InnerGradient]
 
-
 # What jax says of a function that can be differentiated once only: a kernel of a library, a callback.
-_NO_DERIVATIVE = (
-    "ifferentiation rule",
-    "do not support JVP",
-    "forward-mode",
-    "ifferentiable primitive",
-)
+_NO_DERIVATIVE = ("ifferentiation rule", "do not support JVP", "forward-mode", "ifferentiable primitive")
+_SENTENCE = "the inner loss cannot be differentiated twice"
 
 
 @contextlib.contextmanager
@@ -53,10 +48,11 @@ def naming_the_switch() -> Iterator[None]:
         yield
     except (NotImplementedError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else ""
-        if not any(known in reason for known in _NO_DERIVATIVE):
+        # What a strategy has said already, the estimator around it does not say again.
+        if reason.startswith(_SENTENCE) or not any(known in reason for known in _NO_DERIVATIVE):
             raise
         raise TypeError(
-            f"the inner loss cannot be differentiated twice ({reason.rstrip('.')}): switch its fused kernel off "
+            f"{_SENTENCE} ({reason.rstrip('.')}): switch its fused kernel off "
             '(`jax.nn.dot_product_attention(..., implementation="xla")`), or use `gradient=jm.first_order`'
         ) from error
 
@@ -111,8 +107,8 @@ def linearized(loss: Loss) -> InnerGradient:
 class _Product(NamedTuple):
     """When the second derivative's product is computed: a forward and a backward rule."""
 
-    forward: Callable[..., Any]  # (loss, params, moving, still) -> (value, aux), gradient, what to save
-    backward: Callable[..., Any]  # (loss, saved, value's cotangent or None, direction) -> cotangents of params, moving
+    forward: Callable[..., Any]  # (loss, params, moving, still) -> ((value, aux), gradient), what to save
+    backward: Callable[..., Any]  # (loss, saved, still, value's cotangent or None, direction) -> cotangents
 
 
 def _mixed_mode(loss: Loss, product: _Product) -> InnerGradient:

@@ -44,7 +44,7 @@ def opened(function: Callable[..., Any], varying: ArrayTree, *fixed: ArrayTree) 
         return function(varying, *jax.tree.unflatten(fixed_treedef, arrays[len(leaves) :]))
 
     closed, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves, *fixed_leaves)
-    if any(_is_call(eqn) and _eqn_is_dear(eqn) for eqn in closed.jaxpr.eqns):
+    if any(_is_call(eqn) and _is_dear(eqn) for eqn in closed.jaxpr.eqns):
         # A function under `jit` is one equation, which is either all constant or not at all.
         closed = inlined(closed)
     jaxpr: Jaxpr = closed.jaxpr
@@ -52,7 +52,7 @@ def opened(function: Callable[..., Any], varying: ArrayTree, *fixed: ArrayTree) 
     known |= dict(zip(jaxpr.invars[len(leaves) :], fixed_leaves, strict=True))
     early, late = _split(jaxpr.eqns, set(known))
     if early:
-        inputs, outputs = _boundary(early, known, late, jaxpr.outvars)
+        inputs, outputs = list(free_in(early, [])), _handed_on(early, late, jaxpr.outvars)
         results = part_of(jaxpr, early, inputs, outputs)(*[known[var] for var in inputs])
         known |= dict(zip(outputs, results, strict=True))
     needed = free_in(late, jaxpr.outvars)
@@ -61,15 +61,9 @@ def opened(function: Callable[..., Any], varying: ArrayTree, *fixed: ArrayTree) 
     return Opened(lambda constants, *arrays: run(*constants, *arrays), [known[var] for var in names], shapes)
 
 
-def is_dear(jaxpr: Jaxpr) -> bool:
-    """Whether a computation has a product, a convolution or a solution of equations in it."""
-    return any(_eqn_is_dear(eqn) for eqn in jaxpr.eqns)
-
-
-def _eqn_is_dear(eqn) -> bool:
-    if eqn.primitive.name in _DEAR:
-        return True
-    return any(is_dear(inner) for inner in jaxprs_in(eqn.params))
+def _is_dear(eqn) -> bool:
+    """Whether an equation is a product, a convolution or a solution of equations, or has one in it."""
+    return eqn.primitive.name in _DEAR or any(_is_dear(e) for inner in jaxprs_in(eqn.params) for e in inner.eqns)
 
 
 def jaxprs_in(params: dict[str, Any]) -> list[Jaxpr]:
@@ -138,18 +132,16 @@ def _split(eqns: Sequence[Any], known: set) -> tuple[list, list]:
         if not eqn.effects and all(isinstance(var, Literal) or var in within for var in eqn.invars):
             reachable.append(eqn)
             within.update(eqn.outvars)
-    dear = [var for eqn in reachable if _eqn_is_dear(eqn) for var in eqn.outvars]
+    dear = [var for eqn in reachable if _is_dear(eqn) for var in eqn.outvars]
     early = needed_for(reachable, dear)
     chosen = {id(eqn) for eqn in early}
     return early, [eqn for eqn in eqns if id(eqn) not in chosen]
 
 
-def _boundary(early, known, late, outvars):
-    """What the early equations read from outside, and what the others read from them."""
+def _handed_on(early, late, outvars) -> list:
+    """What the other equations, or the result, read from the early ones."""
     made = {var for eqn in early for var in eqn.outvars}
-    inputs = [var for var in known if var in free_in(early, [])]
-    outputs = [var for var in free_in(late, outvars) if var in made]
-    return inputs, outputs
+    return [var for var in free_in(late, outvars) if var in made]
 
 
 def free_in(eqns, outvars) -> dict:

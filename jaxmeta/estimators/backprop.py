@@ -77,9 +77,6 @@ def _compacted(algorithm: MetaAlgorithm, meta_params: MetaParams, episodes: Epis
         nothing = jax.tree.map(lambda _: None, meta_params)
         return nothing, lambda gradient: gradient, episodes
     compact = jax.vmap(algorithm.compact, in_axes=(None, 0))
-    replaced, _ = jax.eval_shape(compact, meta_params, episodes)
-    rest = unselected(meta_params, replaced)
-    own, way_back, episodes = jax.vjp(
-        lambda replaced: compact(merge(replaced, rest), episodes), unselected(meta_params, rest), has_aux=True
-    )
-    return own, lambda gradient: way_back(gradient)[0], episodes
+    own, way_back, episodes = jax.vjp(lambda meta_params: compact(meta_params, episodes), meta_params, has_aux=True)
+    shared = unselected(meta_params, own)
+    return own, lambda gradient: unselected(way_back(gradient)[0], shared), episodes

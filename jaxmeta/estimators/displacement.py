@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.select import merge
-from jaxmeta.core.trees import joined, mean_over_tasks
+from jaxmeta.core.trees import joined, leading_size, mean_over_tasks
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 
 
@@ -40,7 +40,7 @@ def displacement(algorithm: MetaAlgorithm, *, num_steps: int) -> GradientEstimat
             loss, metrics = algorithm.loss(loss_key, meta_params, task_state, episode.query)
             return task_state.fast, {**metrics, "loss": loss}
 
-        num_tasks = jax.tree.leaves(episodes)[0].shape[0]
+        num_tasks = leading_size(episodes)
         fast, metrics = jax.vmap(one_task)(jax.random.split(key, num_tasks), episodes)
         adapted = mean_over_tasks(fast)
         gradient = jax.tree.map(jnp.zeros_like, meta_params)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.adapt import adapt
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import ArrayTree, Episode, MetaParams, Objective
 from jaxmeta.run.plan import Classical, Judging, Method
 
@@ -53,7 +54,7 @@ def evaluator(
 
     @jax.jit
     def all_tasks(key, meta_params, learning_rate, episodes: Episode):
-        num_tasks = jax.tree.leaves(episodes)[0].shape[0]
+        num_tasks = leading_size(episodes)
         keys = jax.random.split(key, num_tasks)
         return jax.lax.map(
             lambda task: one_task(task[0], meta_params, learning_rate, task[1]),
