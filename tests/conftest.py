@@ -16,6 +16,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+def pytest_configure(config):
+    """What was compiled once is kept, for the processes that tests start and for the next run (`--cache-clear`)."""
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
 @pytest.fixture
 def x64():
     """Runs the test in float64."""

@@ -4,7 +4,7 @@ A frozen trunk under an adapted head gives the same features at every inner step
 functions here read it off the computation itself, for any model of any library.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +87,15 @@ def inlined(closed: ClosedJaxpr) -> ClosedJaxpr:
     return jax.make_jaxpr(lambda *arrays: evaluate(closed, arrays))(*closed.in_avals)
 
 
+def equations(closed: ClosedJaxpr) -> Iterator[Any]:
+    """Yields the equations that `evaluate` comes to: those of functions under `jit` too."""
+    for eqn in closed.jaxpr.eqns:
+        if _is_call(eqn):
+            yield from equations(eqn.params["jaxpr"])
+        else:
+            yield eqn
+
+
 def evaluate(
     closed: ClosedJaxpr, arrays: Sequence[Any], instead: Mapping[int, Callable[..., list[Any]]] | None = None
 ) -> list[Any]:
@@ -107,7 +116,7 @@ def evaluate(
         if id(eqn) in instead:
             outputs = instead[id(eqn)](*map(read, eqn.invars))
         elif _is_call(eqn):
-            outputs = evaluate(eqn.params["jaxpr"], [read(var) for var in eqn.invars])
+            outputs = evaluate(eqn.params["jaxpr"], [read(var) for var in eqn.invars], instead)
         else:
             names = list(free_in([eqn], []))
             outputs = part_of(jaxpr, [eqn], names, eqn.outvars)(*map(read, names))

@@ -7,7 +7,8 @@ A `Model` is a function of its parameters and inputs alone, so each adapter
   it;
 * runs modules as at inference (dropout off) where the library has a switch for that (NNX, Equinox). Linen and
   Haiku have none: there the module decides, by an argument (`linen(module, deterministic=True)`) or in its
-  function.
+  function;
+* folds the axes of its products (`jaxmeta.core.products`), which changes no number.
 
 The libraries are imported when their adapter is called.
 """
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.products import folded
 from jaxmeta.core.types import ArrayTree, Key, Model
 
 FEATURES = "features"  # the method that is looked for unless another is named
@@ -40,7 +42,7 @@ def plain(
     Example:
       model = plain(lambda key, x: {"w": jax.random.normal(key, (x.shape[-1], 1))}, lambda p, x: x @ p["w"])
     """
-    return Model(init, apply, features)
+    return Model(init, folded(apply), None if features is None else folded(features))
 
 
 def linen(module: Any, *, features: Features = FEATURES, **apply_kwargs: Any) -> Model:
@@ -73,8 +75,8 @@ def linen(module: Any, *, features: Features = FEATURES, **apply_kwargs: Any) ->
 
     read = _reader(module, features, apply_kwargs)
     if read is None:
-        return Model(init, apply)
-    return Model(init, apply, lambda params, inputs: module.apply({"params": params}, inputs, method=read))
+        return plain(init, apply)
+    return plain(init, apply, lambda params, inputs: module.apply({"params": params}, inputs, method=read))
 
 
 def nnx(module_or_builder: Any, *, features: Features = FEATURES) -> Model:
@@ -129,8 +131,8 @@ def nnx(module_or_builder: Any, *, features: Features = FEATURES) -> Model:
 
     read = _reader(abstract, features, {})
     if read is None:
-        return Model(init, apply)
-    return Model(init, apply, lambda params, inputs: read(bind(params), inputs))
+        return plain(init, apply)
+    return plain(init, apply, lambda params, inputs: read(bind(params), inputs))
 
 
 def equinox(module_or_builder: Any, *, batched: bool = False, features: Features = FEATURES) -> Model:
@@ -181,13 +183,13 @@ def equinox(module_or_builder: Any, *, batched: bool = False, features: Features
         return mapped(eqx.combine(params, static), inputs)
 
     if read is None:
-        return Model(init, apply)
+        return plain(init, apply)
 
     def read_features(params: ArrayTree, inputs: ArrayTree) -> jax.Array:
         bound = eqx.combine(params, static)
         return mapped(lambda one: read(bound, one), inputs)
 
-    return Model(init, apply, read_features)
+    return plain(init, apply, read_features)
 
 
 def haiku(transformed: Any, *, features: Any = None) -> Model:
@@ -209,7 +211,7 @@ def haiku(transformed: Any, *, features: Any = None) -> Model:
     def init(key: Key, inputs: ArrayTree) -> ArrayTree:
         return transformed.init(key, inputs)
 
-    return Model(init, apply, None if features is None else _haiku_apply("features", features))
+    return plain(init, apply, None if features is None else _haiku_apply("features", features))
 
 
 def _haiku_apply(name: str, transformed: Any) -> Callable[[ArrayTree, ArrayTree], Any]:
