@@ -246,8 +246,8 @@ def test_metrics_leave_out_lines_that_a_kill_cut(tmp_path):
 
 def test_learning_curves_take_the_later_line_and_the_mean_of_seeds():
     rows = [{"phase": "a", "step": step, "loss": 9.0} for step in (0, 1)]
-    rows += [{"phase": "a", "step": step, "loss": float(step), "seed": None} for step in (1, 2)]
-    rows += [{"phase": "b", "step": 0, "loss": loss, "seed": seed} for seed, loss in ((0, 1.0), (1, 4.0))]
+    rows += [{"phase": "a", "step": step, "loss": float(step)} for step in (1, 2)]
+    rows += [{"phase": f"b/seed_{seed}", "step": 0, "loss": loss} for seed, loss in ((0, 1.0), (1, 4.0))]
     (axes,) = figures.learning_curves(rows).axes
     lines = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines]
     assert lines == [([0.0, 1.0, 2.0], [9.0, 1.0, 2.0]), ([0.0], [2.5])]

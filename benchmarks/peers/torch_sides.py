@@ -5,6 +5,7 @@
 
 import argparse
 import platform
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -145,9 +146,7 @@ def _torch_func_loop(problem: Problem) -> Callable[[], None]:
 
 
 def _learn2learn(problem: Problem) -> Callable[[], None]:
-    import learn2learn
-
-    maml = learn2learn.algorithms.MAML(problem.module, lr=problem.rate, first_order=False)
+    maml = _imported_learn2learn().algorithms.MAML(problem.module, lr=problem.rate, first_order=False)
 
     def task_loss(x_support, y_support, x_query, y_query):
         learner = maml.clone()
@@ -156,6 +155,26 @@ def _learn2learn(problem: Problem) -> Callable[[], None]:
         return problem.loss(learner(x_query), y_query)
 
     return _one_by_one(problem, task_loss)
+
+
+def _imported_learn2learn() -> Any:
+    """Imports learn2learn, whose import of torchvision fails if that was built for CUDA and torch was not."""
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        # It only asks whether they exist; nothing here detects objects.
+        operators = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            operators.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _KEPT.append(operators)
+    import learn2learn
+
+    return learn2learn
+
+
+_KEPT: list[Any] = []  # a library of operators ends with its object
 
 
 def _higher(problem: Problem) -> Callable[[], None]:

@@ -16,21 +16,23 @@ _LANGUAGES_PER_ROW = 40
 
 
 def learning_curves(records: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
-    """Draws loss, and accuracy where there is one, against the step: one line for each phase.
+    """Draws loss, and accuracy where there is one, against the step: one line for each phase, the mean of its seeds.
 
     Args:
-      records: the lines of `metrics.jsonl` that carry a `phase`, a `step` and a `loss`.
+      records: the lines of `metrics.jsonl` that carry a `phase` (`name`, or `name/seed_n` where there are several), a
+        `step` and a `loss`.
       theme: the colours.
     """
-    phases = list(dict.fromkeys(record["phase"] for record in records))
+    phases = list(dict.fromkeys(_without_seed(record["phase"]) for record in records))
     if not phases:
         return None
     keys = ["loss"] + (["accuracy"] if any("accuracy" in record for record in records) else [])
-    figure = new_figure(theme, 4.9 * len(keys) + 0.4, 3.5)
+    figure = new_figure(theme, 4.9 * len(keys) + 0.4, max(3.5, 1.1 + 0.2 * len(phases)))
     for axes, key in zip(np.ravel(figure.subplots(1, len(keys))), keys, strict=True):
         ends = []
         for index, phase in enumerate(phases):
-            steps, values = _mean_over_seeds([r for r in records if r["phase"] == phase and key in r], key)
+            own = [record for record in records if _without_seed(record["phase"]) == phase and key in record]
+            steps, values = _mean_over_seeds(own, key)
             if not len(steps):
                 continue
             colour = theme.lines[index % len(theme.lines)]
@@ -214,9 +216,13 @@ def fits(examples: Sequence[Mapping[str, Any]], theme: Theme = LIGHT, *, at_most
 _WINDOW = np.hanning(9)[1:-1]
 
 
+def _without_seed(phase: str) -> str:
+    return phase.partition("/")[0]
+
+
 def _mean_over_seeds(records: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
     # A resumed run writes the steps after its checkpoint again: the later line counts.
-    last = {(record["step"], record.get("seed")): record[key] for record in records}
+    last = {(record["step"], record["phase"]): record[key] for record in records}
     steps = np.array(sorted({step for step, _ in last}), float)
     values = [np.mean([value for (step, _), value in last.items() if step == at]) for at in steps]
     return steps, np.array(values, float)
