@@ -96,9 +96,7 @@ def outer_gradient(name, strategy, dtype, num_steps, memory, rates):
     }
     if sides[0].dtype == dtype:
         arguments["inputs"] = sides
-    # Without optimisation XLA rounds the inputs of a maximum in two ways, and its derivative in Conv-4 becomes NaN.
-    compiled = jax.jit if name in POOLED else quick_jit
-    return jax.device_get(compiled(jax.grad(loss))(arguments))
+    return jax.device_get(quick_jit(jax.grad(loss))(arguments))
 
 
 def groups_of(gradient):
