@@ -233,6 +233,12 @@ MALFORMED = [
     option("uneven microbatches", {"gradient.microbatches": 4}, "`gradient.microbatches`", "divide the 6 examples"),
     option("auto, and memory too", {"gradient.strategy": "auto", "gradient.memory": "nested"}, "`gradient.strategy`",
            "leave them out"),
+    option("no pattern of rows", {"gradient.rows": "("}, "`gradient.rows`", "regular expression", "'('"),
+    option("rows of no table", {"gradient.rows": "^places$", "evaluate.methods": ("zero_shot", "ridge", "maml")},
+           "`gradient.rows`", "maml", "places", "row"),
+    option("rows of nothing", {"gradient.rows": "^table$", "evaluate.methods": ("zero_shot", "ridge", "maml")},
+           "`gradient.rows`", "matches no parameter", "block_0"),
+    option("no such precision", {"model.precision": "float16"}, "--model.precision", "'float16'", "'bfloat16'"),
     config("strategy in a file", "[gradient]\nstrategy = 'forward'\n", "`gradient.strategy`", "'auto'", "'forward'"),
     config("where memory was", "[inner]\nmemory = 'none'\n", "unknown key `inner.memory`", "`gradient.memory`"),
     # Plans.

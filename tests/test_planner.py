@@ -6,8 +6,10 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
+from quick import quick_jit
 from tiny_run import TINY, WAVES, files, jaxmeta, kept_programs, metrics, toy_lines, train, write_lines
 
 import jaxmeta as jm
@@ -319,3 +321,25 @@ def test_the_words_of_the_config_reach_the_gradient(here):
     assert planning.methods_to_choose_for(build(load(changes=changes | {"gradient.memory": "none"}))) == [
         "maml", "anil", "fomaml"
     ]  # fmt: skip
+
+
+def test_rows_and_precision_of_a_config_reach_the_step(here, standard_promotion):
+    changes = {"evaluate.methods": ["zero_shot", "ridge", "maml"], "task.source": "tsv", "task.path": "toy.tsv",
+               "task.test_languages": 2, "task.dev_languages": 2, "model.width": 8, "inner.steps": 2}  # fmt: skip
+
+    def step(**more):
+        built = build(load(changes=changes | more))
+        (learner,) = (phase.learner for phase in built.experiment.phases if phase.name == "maml")
+        episodes = next(built.tasks.batches(0, 0, augmented=False)(0))
+        state = quick_jit(learner.init)(jax.random.key(0), episodes)
+        lowered = jax.jit(learner.update).lower(state, episodes).as_text()
+        # The outer optimizer's moments hold the gradient; its rate is zero at the first step.
+        return lowered, quick_jit(learner.update)(state, episodes)[0].opt_state
+
+    whole, moments = step()
+    by_row, same = step(**{"gradient.rows": "^embedding/"})
+    assert whole != by_row
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7), same, moments)
+    half, _ = step(**{"model.precision": "bfloat16"})
+    assert "bf16" in half
+    assert "bf16" not in whole

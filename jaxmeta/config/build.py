@@ -1,6 +1,7 @@
 """From a config to the objects of a run."""
 
 import math
+import re
 from typing import NamedTuple
 
 import jax
@@ -44,6 +45,7 @@ def build(config: Config) -> Built:
         tasks = TextTasks(config)
         setting = text_setting(config, tasks)
     check_methods(config, setting)
+    check_rows(config, setting, tasks)
     phases, methods = phases_and_methods(setting)
     if not phases:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as ridge.")
@@ -97,10 +99,18 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
       InputError: the model does not read what the task gives.
     """
     settings = config.model
-    if settings.kind == "mlp":
-        if config.task.source != "sinusoid":
-            raise InputError('`model.kind` "mlp" reads numbers, not text; set it to "transformer".')
-        return models.mlp((settings.width,) * settings.layers, outputs)
+    model = _mlp(config, outputs) if settings.kind == "mlp" else _transformer(config, outputs, vocab_size)
+    return model if settings.precision == "float32" else models.cast(model, settings.precision)
+
+
+def _mlp(config: Config, outputs: int) -> Model:
+    if config.task.source != "sinusoid":
+        raise InputError('`model.kind` "mlp" reads numbers, not text; set it to "transformer".')
+    return models.mlp((config.model.width,) * config.model.layers, outputs)
+
+
+def _transformer(config: Config, outputs: int, vocab_size: int) -> Model:
+    settings = config.model
     if config.task.source == "sinusoid":
         raise InputError('`model.kind` "transformer" reads text, not numbers; set it to "mlp".')
     if settings.width % settings.heads:
@@ -152,11 +162,39 @@ def check_gradient(config: Config) -> None:
     except ValueError as error:
         # The library names its argument, which is called as the key is.
         raise InputError(f"{str(error).replace('`', '`gradient.', 1)}.") from None
+    try:
+        re.compile(wanted.rows)
+    except re.error as error:
+        raise InputError(f"`gradient.rows` must be a regular expression, got {wanted.rows!r} ({error}).") from None
     if wanted.strategy == "auto" and (wanted.memory, wanted.task_axis) != ("none", "auto"):
         raise InputError(
             '`gradient.strategy` "auto" chooses `gradient.memory` and `gradient.task_axis` too; '
             "leave them out, or name a strategy."
         )
+
+
+def check_rows(config: Config, setting: Setting, tasks: TextTasks | WaveTasks) -> None:
+    """Refuses `gradient.rows` where no table is looked up row by row, or where that would not be exact.
+
+    Raises:
+      InputError: with the key and what is wrong.
+    """
+    pattern = config.gradient.rows
+    if not pattern:
+        return
+    episodes = next(tasks.batches(config.seed, 0, augmented=False)(0))
+    episode = jax.tree.map(lambda leaf: leaf[0], episodes)
+    for name in config.evaluate.methods:
+        recipe = recipes(setting).get(name)
+        compact = recipe and (algorithm := recipe.algorithm(config.inner.learning_rate)).compact
+        if not compact:
+            continue
+        try:
+            meta_params = jax.eval_shape(algorithm.init, jax.random.key(0), episode)
+            jax.eval_shape(compact, meta_params, episode)
+        except ValueError as error:
+            reason = str(error).removeprefix("`rows`").removeprefix(": ").strip()
+            raise InputError(f"`gradient.rows` {pattern!r} with {name}: {reason}.") from None
 
 
 def check_device(config: Config) -> None:

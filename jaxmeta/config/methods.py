@@ -71,10 +71,13 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     config, steps = setting.config, setting.config.inner.steps
     support, query = setting.support, setting.query
     model, objective, classes = setting.model, setting.objective, setting.num_outputs
+    rows = matching(config.gradient.rows) if config.gradient.rows else None
 
     def maml(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER, **options) -> Recipe:
         return Recipe(
-            lambda rate, **how: algorithms.maml(model, objective, inner_optimizer(config, rate), **options, **how),
+            lambda rate, **how: algorithms.maml(
+                model, objective, inner_optimizer(config, rate), rows=rows, **options, **how
+            ),
             lambda a, how: estimators.backprop(a, num_steps=steps, memory=how.memory, task_axis=how.task_axis),
             cost * steps * support + query,
             strategies,

@@ -201,6 +201,7 @@ def _facts(built: Built, name: str) -> dict[str, Any]:
         "model": config.model.model_dump(),
         "inner": config.inner.model_dump(),
         "microbatches": config.gradient.microbatches,
+        "rows": config.gradient.rows,
         "shapes": [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves((state, episodes))],
         "device": [device.platform, device.device_kind, len(jax.devices())],
         "host": [platform.machine(), os.cpu_count()],

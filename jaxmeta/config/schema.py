@@ -69,6 +69,8 @@ class ModelConfig(Section):
     """Neighbouring tokens that are embedded together."""
     stride: Count = 4
     """Neighbouring places that are merged before the Transformer reads them."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic; parameters and their gradients are kept in float32."""
 
 
 class TrainConfig(Section):
@@ -119,6 +121,8 @@ class GradientConfig(Section):
     """How many tasks are worked on at once: vmap, chunked(n), sequential, auto."""
     microbatches: Count = 1
     """Parts that a support is cut into for an inner gradient, one after another."""
+    rows: str = ""
+    """Embedding tables adapted by the rows that an episode reads, as a regular expression of names; empty: whole."""
 
 
 class EvaluateConfig(Section):
