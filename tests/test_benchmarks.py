@@ -127,3 +127,29 @@ def test_a_picture_is_drawn_of_every_workload(tmp_path):
     memory, seconds = drawn("W3", rows).axes
     assert [list(line.get_xdata()) for line in memory.lines] == [[1, 5, 64], [1, 5], []]
     assert [list(line.get_xdata()) for line in seconds.lines] == [[1, 5], [1, 5], []]
+
+
+def test_two_starts_share_their_programs(capsys, monkeypatch):
+    import second_start
+
+    monkeypatch.setattr(sys, "argv", ["second_start.py", "--workloads", "W1", "--steps", "1", "--tiny"])
+    second_start.main()
+    *_, row = capsys.readouterr().out.splitlines()
+    cells = row.strip("| ").split(" | ")
+    assert cells[0] == "W1, K = 1"
+    assert len(cells) == 6
+
+
+def test_plans_are_checked_by_running_every_way(tmp_path, capsys, monkeypatch):
+    import plan_check
+
+    small = {**plan_check.WAVES, "inner.steps": 1, "model.width": 8, "task.tasks-per-step": 2}
+    monkeypatch.setattr(plan_check, "CASES", [("small waves", "maml", small)])
+    out = tmp_path / "found.json"
+    # Whatever the times come to, a plan is right with so much slack.
+    monkeypatch.setattr(sys, "argv", ["plan_check.py", "--repeats", "1", "--slack", "1e9", "--out", str(out)])
+    plan_check.main()
+    first, *_ = json.loads(out.read_text("utf-8"))
+    assert first["named_bytes"] <= first["limit"]
+    assert first["fastest_ms"] <= first["named_ms"]
+    assert "plans name the fastest that fits" in capsys.readouterr().out

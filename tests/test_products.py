@@ -75,3 +75,61 @@ def test_trees_and_precision_are_kept():
     assert ours.params["precision"] == theirs.params["precision"]
     assert ours.params["preferred_element_type"] == theirs.params["preferred_element_type"] == jnp.float32
     assert folded(function)(params, inputs)["y"].dtype == jnp.float32
+
+
+CONVOLUTIONS = {
+    "images": ((2, 7, 6, 3), (3, 3, 3, 4), (1, 1), "SAME", ("NHWC", "HWIO", "NHWC"), (1, 1)),
+    "strides": ((2, 7, 6, 3), (3, 2, 3, 4), (2, 3), "VALID", ("NHWC", "HWIO", "NHWC"), (1, 1)),
+    "padding": ((2, 7, 6, 3), (3, 3, 3, 4), (2, 1), ((2, 0), (1, 3)), ("NHWC", "HWIO", "NHWC"), (1, 1)),
+    "dilation": ((2, 9, 8, 3), (3, 2, 3, 4), (1, 2), "SAME", ("NHWC", "HWIO", "NHWC"), (2, 3)),
+    "channels first": ((2, 3, 7, 6), (4, 3, 3, 2), (1, 2), "SAME", ("NCHW", "OIHW", "NCHW"), (1, 1)),
+    "anyhow": ((7, 2, 3, 6), (3, 3, 2, 4), (1, 2), "SAME", ("HNCW", "IHWO", "CWHN"), (1, 1)),
+    "sequences": ((2, 9, 3), (5, 3, 4), (2,), "SAME", ("NWC", "WIO", "NWC"), (1,)),
+    "volumes": ((2, 4, 5, 3, 2), (2, 2, 2, 2, 3), (1, 1, 1), "SAME", ("NDHWC", "DHWIO", "NDHWC"), (1, 1, 1)),
+    "pointwise": ((2, 7, 6, 3), (1, 1, 3, 4), (1, 1), "SAME", ("NHWC", "HWIO", "NHWC"), (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_are_products_on_a_cpu_with_the_same_derivatives(x64, name):
+    if jax.default_backend() != "cpu":
+        pytest.skip("convolutions stay what they are on an accelerator")
+    x_shape, w_shape, strides, padding, numbers, dilation = CONVOLUTIONS[name]
+    w, x = normal(0, *w_shape), normal(1, *x_shape)
+
+    def function(w, x):
+        return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=numbers, rhs_dilation=dilation)
+
+    def primitives(apply):
+        return {eqn.primitive.name for eqn in equations(jax.make_jaxpr(apply)(w, x))}
+
+    def derivative(apply):
+        def loss(w, x):
+            return jnp.sum(jnp.sin(apply(w, x)))
+
+        return jax.jit(lambda w, x: jax.jvp(jax.grad(loss, argnums=(0, 1)), (w, x), (w + 1, x - 1)))
+
+    assert "conv_general_dilated" in primitives(function)
+    assert "conv_general_dilated" not in primitives(folded(function))
+    np.testing.assert_allclose(folded(function)(w, x), function(w, x), rtol=1e-10, atol=1e-12)
+    for ours, theirs in zip(*map(jax.tree.leaves, (derivative(folded(function))(w, x), derivative(function)(w, x))),
+                            strict=True):  # fmt: skip
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "options", [{"feature_group_count": 3}, {"lhs_dilation": (2, 2)}], ids=["groups", "transposed"]
+)
+def test_other_convolutions_stay(options):
+    kernel = normal(0, 3, 3, 3 // options.get("feature_group_count", 1), 3)
+
+    def function(w, x):
+        return jax.lax.conv_general_dilated(
+            x, w, (1, 1), "SAME" if "lhs_dilation" not in options else ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), **options,
+        )  # fmt: skip
+
+    x = normal(1, 2, 5, 6, 3)
+    found = equations(jax.make_jaxpr(folded(function))(kernel, x))
+    assert [eqn.primitive.name for eqn in found if "conv" in eqn.primitive.name] == ["conv_general_dilated"]
+    np.testing.assert_allclose(folded(function)(kernel, x), function(kernel, x), rtol=1e-6)

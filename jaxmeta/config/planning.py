@@ -77,7 +77,7 @@ def measured_ways(built: Built, name: str, limit: int) -> list[Measured]:
         how: learner_of(setting, recipe, how, config.train.steps)
         for how in ways(recipe, config.inner.steps, config.task.tasks_per_step)
     }
-    episodes = _episodes(built, recipe)
+    episodes = episodes_of(built, recipe)
     first = next(iter(learners))
     state = jax.jit(learners[first].init)(jax.random.key(config.seed), episodes)
 
@@ -182,7 +182,7 @@ def _task_axes(num_tasks: int) -> list[str]:
     return ["vmap", *(f"chunked({size})" for size in sizes), *(["sequential"] if num_tasks > 1 else [])]
 
 
-def _episodes(built: Built, recipe: Recipe) -> Episode:
+def episodes_of(built: Built, recipe: Recipe) -> Episode:
     """Returns a batch that the method trains on."""
     experiment = built.experiment
     return next(experiment.tasks.batches(experiment.seed, 0, augmented=recipe.augmented)(0))
@@ -192,7 +192,7 @@ def _facts(built: Built, name: str) -> dict[str, Any]:
     """Returns all that a choice depends on."""
     setting, device = built.setting, jax.local_devices()[0]
     config, recipe = setting.config, recipes(setting)[name]
-    episodes = _episodes(built, recipe)
+    episodes = episodes_of(built, recipe)
     how = ways(recipe, config.inner.steps, config.task.tasks_per_step)[0]
     init = learner_of(setting, recipe, how, config.train.steps).init
     state = jax.eval_shape(init, jax.random.key(0), episodes)
