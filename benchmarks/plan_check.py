@@ -23,9 +23,9 @@ from jaxmeta.run.planner import Candidate, Measured, fastest, measure, memory_of
 
 WAVES = {
     "task.source": "sinusoid", "model.kind": "mlp", "model.width": 40, "evaluate.metric": "mse",
-    "evaluate.methods": ["zero_shot", "maml", "meta_sgd"], "evaluate.main": "maml", "task.tasks-per-step": 25,
+    "evaluate.methods": ["zero_shot", "maml", "meta_sgd"], "evaluate.main": "maml", "task.tasks_per_step": 25,
 }  # fmt: skip
-TEXT = {"evaluate.methods": ["zero_shot", "ridge", "maml", "anil", "meta_sgd"], "task.tasks-per-step": 4}
+TEXT = {"evaluate.methods": ["zero_shot", "ridge", "maml", "anil", "meta_sgd"], "task.tasks_per_step": 4}
 # A method and what its config changes; each is planned without a limit and with one that leaves the fastest out.
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("waves, K = 5", "maml", {**WAVES, "inner.steps": 5}),

@@ -140,10 +140,10 @@ def test_two_starts_share_their_programs(capsys, monkeypatch):
     assert len(cells) == 6
 
 
-def test_plans_are_checked_by_running_every_way(tmp_path, capsys, monkeypatch):
+def test_plans_are_checked_by_running_every_way(tmp_path, capsys, monkeypatch, standard_promotion):
     import plan_check
 
-    small = {**plan_check.WAVES, "inner.steps": 1, "model.width": 8, "task.tasks-per-step": 2}
+    small = {**plan_check.WAVES, "inner.steps": 1, "model.width": 8, "task.tasks_per_step": 2}
     monkeypatch.setattr(plan_check, "CASES", [("small waves", "maml", small)])
     out = tmp_path / "found.json"
     # Whatever the times come to, a plan is right with so much slack.
