@@ -26,6 +26,7 @@ def _library(side: Side, workload: Workload, num_steps: int) -> OuterGradient:
     options = side.options
     apply = network(workload, options.get("conv", "patches"))
     chosen = {"memory": options.get("memory"), "task_axis": options.get("task_axis")}
+    chosen |= {"unroll": int(options["unroll"])} if "unroll" in options else {}
     chosen = {key: value for key, value in chosen.items() if value}
 
     def gradient(params, support, query):

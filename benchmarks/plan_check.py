@@ -19,7 +19,7 @@ import jax
 from jaxmeta.config import build, load, planning
 from jaxmeta.config.build import Built
 from jaxmeta.config.methods import How, learner_of, recipes
-from jaxmeta.run.planner import Candidate, Measured, fastest, measure, memory_of, size_text
+from jaxmeta.run.planner import Candidate, Measured, fastest, in_words, measure, memory_of, size_text
 
 WAVES = {
     "task.source": "sinusoid", "model.kind": "mlp", "model.width": 40, "evaluate.metric": "mse",
@@ -94,8 +94,8 @@ def sentence(found: dict[str, Any]) -> str:
     """Returns a case in a line."""
     return (
         f"{'right' if found['right'] else 'WRONG'}: {found['case']}, limit {size_text(found['limit'])}: "
-        f"{', '.join(found['named'])} ({found['named_ms']:.2f} ms, {size_text(found['named_bytes'])}); fastest "
-        f"{', '.join(found['fastest'])} ({found['fastest_ms']:.2f} ms); {found['tried']} of {found['ways']} ways tried"
+        f"{in_words(found['named'])} ({found['named_ms']:.2f} ms, {size_text(found['named_bytes'])}); fastest "
+        f"{in_words(found['fastest'])} ({found['fastest_ms']:.2f} ms); {found['tried']} of {found['ways']} ways tried"
     )
 
 

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 LIBRARY = {
     "gradient": "reverse|forward_over_reverse|linearized|first_order",
-    "memory": r"none|per_step|nested|offload|truncated\(\d+\)",
+    "memory": r"none|products|per_step|nested|offload|truncated\(\d+\)",
     "task_axis": r"vmap|chunked\(\d+\)|sequential|auto",
+    "unroll": r"\d+",
     "rows": ".+",
     "microbatches": r"\d+",
 }

@@ -22,7 +22,7 @@ from jaxmeta.config.commands import (
     show_data,
     train_run,
 )
-from jaxmeta.config.read import changed, load, nearest_key, refusal
+from jaxmeta.config.read import changed, load, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.loop import TrainingError
@@ -215,7 +215,7 @@ def _sentence(complaint: str, command: str) -> str:
     what = " ".join(" ".join(lines[first:last]).split()).rstrip(".")
     if invalid := _INVALID.search(what):
         section, key, reason, value = invalid.groups()
-        key = ".".join(part for part in (section, key) if part)
+        key = without_kind(".".join(part for part in (section, key) if part))
         return f"the command line: `{key}`: {reason[0].lower()}{reason[1:]}, got {value}."
     unknown = re.match(r"Unrecognized options: --([^\s,=]+)", what)
     if unknown and command in CONFIGURED:

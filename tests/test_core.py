@@ -139,7 +139,9 @@ def test_memory_per_step_and_forward_over_reverse_need_less(key):
 def test_wrong_arguments_of_adapt(key):
     with pytest.raises(ValueError, match="`num_steps` must be zero or more, got -1"):
         adapt(noisy(), key, PARAMS, examples(0, 5), num_steps=-1)
-    with pytest.raises(ValueError, match="`memory` must be one of none, per_step, nested, offload, truncated\\(n\\)"):
+    with pytest.raises(
+        ValueError, match="`memory` must be one of none, products, per_step, nested, offload, truncated\\(n\\)"
+    ):
         adapt(noisy(), key, PARAMS, examples(0, 5), num_steps=1, memory="all")  # pyright: ignore[reportArgumentType]
 
 

@@ -284,9 +284,12 @@ def text_of_eight_tasks(**options):
     return maml(model, classification(3), optax.sgd(0.01), **options), Episode(side, side)
 
 
-@pytest.mark.parametrize(("num_steps", "ceiling"), [(1, 900_000), (5, 1_800_000), (10, 2_750_000)])
-def test_memory_of_the_waves(num_steps, ceiling):
-    assert temporary_bytes(*waves_25(), num_steps=num_steps) <= ceiling
+@pytest.mark.parametrize(
+    ("num_steps", "unroll", "ceiling"),
+    [(1, 1, 900_000), (5, 1, 1_800_000), (10, 1, 2_750_000), (5, "auto", 2_400_000), (10, "auto", 4_300_000)],
+)
+def test_memory_of_the_waves(num_steps, unroll, ceiling):
+    assert temporary_bytes(*waves_25(), num_steps=num_steps, unroll=unroll) <= ceiling
 
 
 @pytest.mark.parametrize(
@@ -295,3 +298,54 @@ def test_memory_of_the_waves(num_steps, ceiling):
 )
 def test_memory_of_a_transformer(memory, num_steps, ceiling):
     assert temporary_bytes(*text_of_eight_tasks(), num_steps=num_steps, memory=memory) <= ceiling
+
+
+def test_to_keep_products_alone_takes_less_memory_than_to_keep_everything():
+    algorithm, episodes = text_of_eight_tasks(gradient=linearized)
+    whole = temporary_bytes(algorithm, episodes, num_steps=3)
+    assert temporary_bytes(algorithm, episodes, num_steps=3, memory="products") < 0.75 * whole
+
+
+# Loops
+
+
+def whiles(algorithm, episodes, **options) -> int:
+    """Counts the loops of the compiled program over steps: tasks stand side by side."""
+    return len(re.findall(r" while\(", compiled(algorithm, episodes, task_axis="vmap", **options).as_text()))
+
+
+def test_few_steps_of_a_tiny_task_are_no_loop_unless_it_is_asked_for():
+    waves = waves_25()
+    assert whiles(*waves, num_steps=5) == whiles(*waves, num_steps=5, unroll=5) == 0
+    assert whiles(*waves, num_steps=5, unroll=1) == 2  # over the steps, and back
+    assert whiles(*waves, num_steps=11) == 2
+    # Memory that is to be saved is not spent on this.
+    assert whiles(*waves, num_steps=4, memory="per_step") == 2
+    larger = maml(mlp((80, 80), 1), regression(), optax.sgd(0.01))
+    assert whiles(larger, waves[1], num_steps=2) == 2
+
+
+@pytest.mark.parametrize("strategy", [forward_over_reverse, linearized, reverse])
+@pytest.mark.parametrize(
+    ("memory", "unroll"), [("none", 3), ("none", 2), ("products", 1), ("truncated(3)", 2), ("truncated(4)", 3)]
+)
+def test_without_a_loop_the_gradient_is_the_same(strategy, memory, unroll):
+    episodes = wave_tasks()
+    algorithm = maml(mlp((8,), 1, activation=jnp.tanh), regression(), optax.sgd(0.1), gradient=strategy)
+    run, meta_params = outer_gradient(algorithm, episodes, num_steps=3, memory=memory, unroll=unroll)
+    loop, _ = outer_gradient(algorithm, episodes, num_steps=3, unroll=1)
+    assert_same_gradient(quick_jit(run)(meta_params, episodes), quick_jit(loop)(meta_params, episodes))
+
+
+@pytest.mark.parametrize("unroll", [0, -1, "all", 1.5])
+def test_what_is_no_number_of_steps_is_refused(unroll):
+    algorithm, _ = waves_25()
+    with pytest.raises(ValueError, match='`unroll` must be a positive number of steps or "auto"'):
+        backprop(algorithm, num_steps=2, unroll=unroll)
+
+
+@pytest.mark.parametrize("memory", ["products", "per_step", "nested"])
+def test_memory_is_not_saved_without_a_loop(memory):
+    algorithm, _ = waves_25()
+    with pytest.raises(ValueError, match=f"`unroll` must be 1 or .* saved by '{memory}', got 2"):
+        backprop(algorithm, num_steps=2, memory=memory, unroll=2)

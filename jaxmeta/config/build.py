@@ -12,7 +12,7 @@ from jaxmeta.config.classical import TFIDF, tfidf
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import TextTasks, WaveTasks
-from jaxmeta.core.adapt import memory_policy
+from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Model
@@ -158,6 +158,7 @@ def check_gradient(config: Config) -> None:
     wanted = config.gradient
     try:
         memory_policy(wanted.memory)
+        check_unroll(wanted.unroll, wanted.memory)
         chunk_size(wanted.task_axis, np.zeros((1, 1)))
     except ValueError as error:
         # The library names its argument, which is called as the key is.
@@ -166,9 +167,9 @@ def check_gradient(config: Config) -> None:
         re.compile(wanted.rows)
     except re.error as error:
         raise InputError(f"`gradient.rows` must be a regular expression, got {wanted.rows!r} ({error}).") from None
-    if wanted.strategy == "auto" and (wanted.memory, wanted.task_axis) != ("none", "auto"):
+    if wanted.strategy == "auto" and (wanted.memory, wanted.task_axis, wanted.unroll) != ("none", "auto", "auto"):
         raise InputError(
-            '`gradient.strategy` "auto" chooses `gradient.memory` and `gradient.task_axis` too; '
+            '`gradient.strategy` "auto" chooses `gradient.memory`, `gradient.task_axis` and `gradient.unroll` too; '
             "leave them out, or name a strategy."
         )
 

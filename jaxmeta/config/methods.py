@@ -32,6 +32,7 @@ class How(NamedTuple):
     strategy: str  # a key of STRATEGIES
     memory: str
     task_axis: str
+    unroll: int | str  # "auto", or how many steps
 
 
 class Setting(NamedTuple):
@@ -78,7 +79,9 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             lambda rate, **how: algorithms.maml(
                 model, objective, inner_optimizer(config, rate), rows=rows, **options, **how
             ),
-            lambda a, how: estimators.backprop(a, num_steps=steps, memory=how.memory, task_axis=how.task_axis),
+            lambda a, how: estimators.backprop(
+                a, num_steps=steps, memory=how.memory, task_axis=how.task_axis, unroll=how.unroll
+            ),
             cost * steps * support + query,
             strategies,
         )
@@ -117,7 +120,7 @@ def how_of(setting: Setting, name: str, recipe: Recipe) -> How:
         return setting.chosen[name]
     wanted = setting.config.gradient
     strategy = wanted.strategy if wanted.strategy in recipe.strategies else next(iter(recipe.strategies), "")
-    return How(strategy, wanted.memory, wanted.task_axis)
+    return How(strategy, wanted.memory, wanted.task_axis, wanted.unroll)
 
 
 def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int) -> MetaLearner:

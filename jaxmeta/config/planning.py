@@ -17,31 +17,37 @@ from rich.text import Text
 
 from jaxmeta.config.build import Built
 from jaxmeta.config.methods import STRATEGIES, How, Recipe, Setting, learner_of, phases_and_methods, recipes
-from jaxmeta.core.adapt import memory_policy
+from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Episode
 from jaxmeta.run.plan_cache import recall, remember
-from jaxmeta.run.planner import Candidate, Measured, fastest, measure, size_text
+from jaxmeta.run.planner import Candidate, Measured, fastest, in_words, measure, size_text
 
 CHOICES = "gradient.json"  # the file of a run folder that holds what was chosen for it
 _ENOUGH_FOR_GROUPS = 4  # inner steps; of fewer, `nested` has no group of two
+_FEW_TO_UNROLL = 10  # inner steps; of more, a program without a loop takes too long to compile
 
 
 def ways(recipe: Recipe, num_steps: int, num_tasks: int) -> list[How]:
     """Returns the ways worth measuring to compute the gradient of a meta-learner; all give the same gradient.
 
     Left out is what cannot pay: to recompute single steps where there is one step, or where nothing of a step is kept;
-    groups of steps where there are too few; and to recompute what `linearized` exists to keep.
+    groups of steps where there are too few; to recompute what `linearized` exists to keep, but for what is cheap; and
+    to do without a loop where memory is to be saved.
     """
     found = []
     for strategy in recipe.strategies:
         memories = ["none"]
+        if strategy == "linearized":
+            memories.append("products")
         if num_steps > 1 and strategy in ("forward_over_reverse", "reverse"):
             memories.append("per_step")
         if num_steps >= _ENOUGH_FOR_GROUPS and strategy == "forward_over_reverse":
             memories.append("nested")
-        found += [How(strategy, memory, axis) for memory in memories for axis in _task_axes(num_tasks)]
+        for memory in memories:
+            unrolls = [1, num_steps] if 1 < num_steps <= _FEW_TO_UNROLL and memory == "none" else [1]
+            found += [How(strategy, memory, axis, unroll) for unroll in unrolls for axis in _task_axes(num_tasks)]
     return found
 
 
@@ -85,7 +91,7 @@ def measured_ways(built: Built, name: str, limit: int) -> list[Measured]:
         candidates = [Candidate(how, learners[how].update) for how in some]
         return {How(*each.labels): each for each in measure(candidates, (state, episodes), limit)}
 
-    found = measured([how for how in learners if how[:2] == first[:2]])
+    found = measured([how for how in learners if how._replace(task_axis=first.task_axis) == first])
     least = min(found, key=lambda how: found[how].bytes).task_axis
     best = min(found, key=lambda how: _rank(found[how]))
     found |= measured([best, *(how for how in learners if how.task_axis == best.task_axis and how != best)])
@@ -116,14 +122,14 @@ def choose(built: Built, name: str, limit: int) -> How:
 
 def plan_table(measured: Sequence[Measured], chosen: Measured, title: str) -> Table:
     """Returns what was measured as a table: the fastest first, then what does not fit."""
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for header in ("", "strategy", "memory", "task axis"):
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for header in ("", "strategy", "memory", "task axis", "unroll"):
         table.add_column(header, no_wrap=True)
     for header in ("needs", "GFLOP", "ms"):
         table.add_column(header, justify="right", no_wrap=True)
     for each in sorted(measured, key=_rank):
         spent = "too large" if each.seconds is None else f"{1e3 * each.seconds:.1f}"
-        cells = (*each.labels, size_text(each.bytes), f"{each.operations / 1e9:.3g}", spent)
+        cells = (*map(str, each.labels), size_text(each.bytes), f"{each.operations / 1e9:.3g}", spent)
         style = "bold" if each == chosen else "dim" if each.seconds is None else ""
         table.add_row("→" if each == chosen else "", *cells, style=style)
     return table
@@ -172,7 +178,7 @@ def read_choices(folder: pathlib.Path, methods: Sequence[str]) -> dict[str, How]
 
 def choices_text(chosen: Mapping[str, How]) -> str:
     """Returns what was chosen in one line."""
-    each = (f"{name} by {', '.join(how)}" for name, how in chosen.items())
+    each = (f"{name} by {in_words(how)}" for name, how in chosen.items())
     return f"Gradients: {'; '.join(each)}"
 
 
@@ -230,6 +236,7 @@ def _checked(how: How) -> How:
         raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {how.strategy!r}")
     memory_policy(how.memory)
     chunk_size(how.task_axis, np.zeros((1, 1)))
+    check_unroll(how.unroll, how.memory)
     return how
 
 

@@ -102,8 +102,15 @@ def known_keys() -> list[str]:
     return [key for key, _ in _flat(Config().model_dump())]
 
 
+def without_kind(key: str) -> str:
+    """Returns a key as it is written: where several types are allowed, pydantic says last which of them it means."""
+    for kind in ("constrained-int", "int", "tuple[str, ...]", "literal['auto']"):
+        key = key.removesuffix(f".{kind}")
+    return key
+
+
 def _key(place: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in place if part not in ("int", "tuple[str, ...]"))
+    return without_kind(".".join(map(str, place)))
 
 
 def _toml(path: pathlib.Path) -> dict[str, Any]:

@@ -114,11 +114,13 @@ class GradientConfig(Section):
     """
 
     strategy: Literal["auto", "reverse", "forward_over_reverse", "linearized"] = "forward_over_reverse"
-    """How inner gradients are differentiated; auto measures before training, and chooses memory and task_axis too."""
+    """How inner gradients are differentiated; auto measures before training, and chooses the next three keys too."""
     memory: str = "none"
-    """What is kept for the outer derivative: none, per_step, nested, offload, truncated(n)."""
+    """What is kept for the outer derivative: none, products, per_step, nested, offload, truncated(n)."""
     task_axis: str = "auto"
     """How many tasks are worked on at once: vmap, chunked(n), sequential, auto."""
+    unroll: Count | Literal["auto"] = "auto"
+    """Inner steps that are compiled one after another instead of as a loop; auto: all of few steps of a tiny task."""
     microbatches: Count = 1
     """Parts that a support is cut into for an inner gradient, one after another."""
     rows: str = ""

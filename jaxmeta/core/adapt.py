@@ -15,8 +15,10 @@ from jaxmeta.core.hoist import opened
 from jaxmeta.core.trees import stop_gradient
 from jaxmeta.core.types import Batch, Key, MetaAlgorithm, MetaParams, Metrics, TaskState
 
-MEMORY_POLICIES = ("none", "per_step", "nested", "offload", "truncated(n)")
+MEMORY_POLICIES = ("none", "products", "per_step", "nested", "offload", "truncated(n)")
 _INNER_STATE = "inner_state"
+# Numbers of a task (its state and its support) and steps up to which a loop over them costs more than its steps do.
+_TINY_TASK, _FEW_STEPS = 2048, 10
 
 
 class Memory(NamedTuple):
@@ -30,6 +32,8 @@ def memory_policy(text: str) -> Memory:
     """Parses the name of a memory policy.
 
         none           every intermediate that the derivative needs
+        products       the results of each step's products and convolutions; what is cheap is computed again. For
+                       `linearized` and `reverse`: `forward_over_reverse` keeps less as it is
         per_step       each step's state and inner gradient; the rest of a step is computed again
         nested         the state at the start of every group of about sqrt(K) steps; within a group as per_step, so a
                        step's gradient is computed once more, and memory grows with sqrt(K)
@@ -48,6 +52,24 @@ def memory_policy(text: str) -> Memory:
     return Memory(text)
 
 
+def check_unroll(unroll: int | str, memory: str) -> None:
+    """Refuses what is no number of steps, or has no use for it.
+
+    Raises:
+      ValueError: `unroll` is neither a positive number nor "auto", or `memory` recomputes: only a loop keeps a compiler
+        from doing so long before it is needed.
+    """
+    if unroll != "auto" and not (isinstance(unroll, int) and unroll > 0):
+        raise ValueError(f'`unroll` must be a positive number of steps or "auto", got {unroll!r}')
+    if unroll not in ("auto", 1) and not _is_free(memory_policy(memory)):
+        raise ValueError(f'`unroll` must be 1 or "auto" where memory is saved by {memory!r}, got {unroll!r}')
+
+
+def _is_free(policy: Memory) -> bool:
+    """Whether nothing is recomputed."""
+    return policy.name in ("none", "truncated")
+
+
 def adapt(
     algorithm: MetaAlgorithm,
     key: Key,
@@ -56,6 +78,7 @@ def adapt(
     *,
     num_steps: int,
     memory: str = "none",
+    unroll: int | str = "auto",
     trace: bool = False,
 ) -> tuple[TaskState, Metrics]:
     """Adapts to one task: `begin`, then `num_steps` times `step`, scanned.
@@ -70,6 +93,9 @@ def adapt(
       support: leaves `[S, ...]`.
       num_steps: inner steps K; zero gives what `begin` gives.
       memory: what is kept for the outer derivative, see `memory_policy`.
+      unroll: steps that are compiled one after another instead of as a loop. What one step hands to another, or to
+        the derivative, then needs no copy: faster, for the time to compile and, where steps are not recomputed, for
+        memory. "auto" is all of few steps of a tiny task, where memory is not to be saved; else one.
       trace: also return every state.
 
     Returns:
@@ -77,13 +103,18 @@ def adapt(
       first step to after the last, leaves `[K + 1, ...]`, in place of the last one.
 
     Raises:
-      ValueError: if `num_steps` is negative or `memory` unknown.
+      ValueError: if `num_steps` is negative, `memory` unknown, or `unroll` neither positive nor "auto", or more than 1
+        with a `memory` that recomputes.
       InputError: if `memory` is "offload" and the device has no host memory beside its own.
     """
     check_not_negative("num_steps", num_steps)
     policy = memory_policy(memory)
+    check_unroll(unroll, memory)
     begin_key, key = jax.random.split(key)
     begun = algorithm.begin(begin_key, meta_params, support)
+    if not isinstance(unroll, int):
+        pays = _is_free(policy) and num_steps <= _FEW_STEPS and _is_tiny(begun, support)
+        unroll = num_steps if pays else 1
 
     def body(meta_params, support):
         step = _step_of(algorithm, meta_params, support, begun, key)
@@ -99,10 +130,12 @@ def adapt(
     if policy.name == "truncated":
         early = max(0, num_steps - policy.last)
         cut = stop_gradient((meta_params, support))
-        state, first = jax.lax.scan(body(*cut), stop_gradient(begun), keys[:early])
+        state, first = _scan(body(*cut), stop_gradient(begun), keys[:early], unroll)
         state = jax.tree.map(_constant_step, begun, state)
-        state, second = jax.lax.scan(body(meta_params, support), state, keys[early:])
+        state, second = _scan(body(meta_params, support), state, keys[early:], unroll)
         metrics, states = _joined([first, second])
+    elif policy.name == "none":
+        state, (metrics, states) = _scan(body(meta_params, support), begun, keys, unroll)
     else:
         state, (metrics, states) = _SCANS[policy.name](body(meta_params, support), begun, keys)
     if trace:
@@ -122,9 +155,23 @@ def _step_of(algorithm, meta_params, support, begun, key):
     return lambda *varying: jax.tree.unflatten(out_tree, found.run(found.constants, *jax.tree.leaves(varying)))
 
 
-# A scan is its own barrier, so the optimisation barriers that checkpoint adds by default only cost time.
+def _is_tiny(*trees) -> bool:
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(trees)) <= _TINY_TASK
+
+
+def _scan(body, state, keys, unroll: int):
+    # A scan that is unrolled whole may not have less than a step.
+    return jax.lax.scan(body, state, keys, unroll=max(1, min(unroll, len(keys))))
+
+
+# A loop is its own barrier, so the optimisation barriers that checkpoint adds by default only cost time.
 _checkpoint = partial(jax.checkpoint, prevent_cse=False)
+_keep_products = partial(_checkpoint, policy=jax.checkpoint_policies.dots_saveable)
 _keep_gradients = partial(_checkpoint, policy=jax.checkpoint_policies.save_only_these_names(INNER_GRADIENT))
+
+
+def _scan_products(body, state, keys):
+    return jax.lax.scan(_keep_products(body), state, keys)
 
 
 def _scan_per_step(body, state, keys):
@@ -160,7 +207,12 @@ def _scan_offload(body, state, keys):
     return jax.lax.scan(_checkpoint(named, policy=policy), state, keys)
 
 
-_SCANS = {"none": jax.lax.scan, "per_step": _scan_per_step, "nested": _scan_nested, "offload": _scan_offload}
+_SCANS = {
+    "products": _scan_products,
+    "per_step": _scan_per_step,
+    "nested": _scan_nested,
+    "offload": _scan_offload,
+}
 
 
 def _constant_step(begun: jax.Array, state: jax.Array) -> jax.Array:

@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from jaxmeta.core.hoist import opened
 from jaxmeta.core.select import merge
-from jaxmeta.core.trees import stop_gradient
+from jaxmeta.core.trees import stop_gradient, zeros_of
 
 INNER_GRADIENT = "inner_gradient"  # the name under which memory policies find it
 
@@ -142,7 +141,7 @@ def _mixed_mode(loss: Loss, product: _Product) -> InnerGradient:
             # Left out where nobody differentiates the loss itself: its gradient would be computed for nothing.
             value_cotangent = None if _is_zero(value_cotangent) else value_cotangent
             params, moving = product.backward(whole_loss, saved, still, value_cotangent, direction)
-            return params, merge(moving, jax.tree.map(_zero_cotangent, still))
+            return params, moving  # None for what stands still: jax takes it as no cotangent
 
         inner.defvjp(forward, backward, symbolic_zeros=True)
         return _named(inner(params, found.constants))
@@ -219,10 +218,4 @@ def _is_zero(leaf) -> bool:
 
 
 def _instantiated(leaf):
-    return jnp.zeros(leaf.shape, leaf.dtype) if _is_zero(leaf) else leaf
-
-
-def _zero_cotangent(leaf):
-    if _is_floating(leaf):
-        return jnp.zeros(jnp.shape(leaf), jnp.result_type(leaf))
-    return np.zeros(jnp.shape(leaf), dtype=jax.dtypes.float0)
+    return zeros_of(leaf.aval, leaf.dtype) if _is_zero(leaf) else leaf

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import at_least_float32, leading_size
+from jaxmeta.core.trees import at_least_float32, leading_size, zeros_of
 from jaxmeta.core.types import ArrayTree
 
 TASK_AXES = ("vmap", "chunked(n)", "sequential", "auto")
@@ -62,17 +62,10 @@ def mean_in_chunks(
         share = leading_size(chunk) / num_tasks
         return jax.tree.map(lambda t, m: t + share * m.astype(t.dtype), total, means), each
 
-    zeros = jax.tree.map(_zeros_to_add_to, shapes)
+    zeros = jax.tree.map(lambda shape: zeros_of(shape, at_least_float32(shape.dtype)), shapes)
     total, each = jax.lax.scan(add, zeros, head)
     each = jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:]), each)
     if left:
         total, last = add(total, jax.tree.map(lambda leaf: leaf[chunks * size :], batch))
         each = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), each, last)
     return jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), total, shapes), each
-
-
-def _zeros_to_add_to(shape: jax.ShapeDtypeStruct) -> jax.Array:
-    zeros = jnp.zeros(shape.shape, at_least_float32(shape.dtype))
-    # Under `shard_map` a sum differs from device to device, and what it starts from must say so.
-    kind = getattr(shape, "manual_axis_type", None)
-    return jax.lax.pcast(zeros, tuple(kind.varying), to="varying") if kind and kind.varying else zeros

@@ -1,5 +1,7 @@
 """Pytree arithmetic and hygiene that jax and optax do not have under one name."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -49,3 +51,13 @@ def _completed(batch: Batch, other: Batch) -> dict:
     size = leading_size(batch)
     missing = [name for name in ("mask", "classes") if name in other and name not in batch]
     return {**batch, **{name: jnp.ones((size, *other[name].shape[1:]), bool) for name in missing}}
+
+
+def zeros_of(kind: Any, dtype: Any) -> jax.Array:
+    """Returns zeros in the shape of an abstract array or `jax.ShapeDtypeStruct`.
+
+    Under `shard_map` an array differs from device to device or it does not; zeros that stand for one must say the same.
+    """
+    zeros = jnp.zeros(kind.shape, dtype)
+    axes = getattr(kind, "manual_axis_type", None)
+    return jax.lax.pcast(zeros, tuple(axes.varying), to="varying") if axes and axes.varying else zeros

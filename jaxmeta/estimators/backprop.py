@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxmeta.core.adapt import adapt, memory_policy
+from jaxmeta.core.adapt import adapt, check_unroll, memory_policy
 from jaxmeta.core.gradients import naming_the_switch
 from jaxmeta.core.select import merge, unselected
 from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
@@ -11,7 +11,12 @@ from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm, MetaPa
 
 
 def backprop(
-    algorithm: MetaAlgorithm, *, num_steps: int, memory: str = "none", task_axis: str = "auto"
+    algorithm: MetaAlgorithm,
+    *,
+    num_steps: int,
+    memory: str = "none",
+    task_axis: str = "auto",
+    unroll: int | str = "auto",
 ) -> GradientEstimator:
     """The gradient of the mean query loss after `num_steps` inner steps, differentiated through all of them.
 
@@ -23,14 +28,16 @@ def backprop(
       num_steps: inner steps K.
       memory: what is kept for the derivative, see `jaxmeta.core.adapt.memory_policy`.
       task_axis: how many tasks are worked on at once, see `jaxmeta.core.task_axis.chunk_size`.
+      unroll: inner steps that are compiled without a loop, a number or "auto", see `jaxmeta.core.adapt.adapt`.
 
     Returns:
       An estimator whose metrics are the algorithm's query metrics and `loss`, averaged over tasks.
 
     Raises:
-      ValueError: `memory` or `task_axis` is unknown.
+      ValueError: `memory`, `task_axis` or `unroll` is unknown, or the first and the last contradict each other.
     """
     memory_policy(memory)
+    check_unroll(unroll, memory)
 
     def init(key, meta_params, episodes):
         del key, meta_params, episodes
@@ -45,7 +52,7 @@ def backprop(
             meta_params = merge(own, shared)
             adapt_key, loss_key = jax.random.split(key)
             task_state, _ = adapt(
-                algorithm, adapt_key, meta_params, episode.support, num_steps=num_steps, memory=memory
+                algorithm, adapt_key, meta_params, episode.support, num_steps=num_steps, memory=memory, unroll=unroll
             )
             loss, metrics = algorithm.loss(loss_key, meta_params, task_state, episode.query)
             return loss, {**metrics, "loss": loss}

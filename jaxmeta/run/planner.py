@@ -6,7 +6,7 @@ import pathlib
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +22,14 @@ _FAR_BEHIND = 1.5
 class Candidate(NamedTuple):
     """One way to compute something."""
 
-    labels: tuple[str, ...]
+    labels: tuple[Any, ...]
     function: Callable[..., Any]
 
 
 class Measured(NamedTuple):
     """What a candidate costs."""
 
-    labels: tuple[str, ...]
+    labels: tuple[Any, ...]
     bytes: int  # see `memory_of`
     operations: float  # see `jaxmeta.run.arithmetic`
     seconds: float | None  # median; None where it does not fit and was not run
@@ -66,6 +66,11 @@ def measure(candidates: Sequence[Candidate], arguments: tuple, limit: int, *, re
     return [each._replace(seconds=medians.get(place)) for place, each in enumerate(found)]
 
 
+def in_words(labels: Iterable[Any]) -> str:
+    """Returns the labels of a candidate as they are said."""
+    return ", ".join(map(str, labels))
+
+
 def fastest(measured: Sequence[Measured], what: str, limit: int) -> Measured:
     """Returns the fastest of those that fit; of two as fast, the one that needs less.
 
@@ -77,7 +82,7 @@ def fastest(measured: Sequence[Measured], what: str, limit: int) -> Measured:
         least = min(measured, key=lambda each: each.bytes)
         raise InputError(
             f"{what} does not fit in {size_text(limit)}: the least that it needs is {size_text(least.bytes)} "
-            f"({', '.join(least.labels)}); give it more memory, or lower `inner.steps` or `task.tasks_per_step`."
+            f"({in_words(least.labels)}); give it more memory, or lower `inner.steps` or `task.tasks_per_step`."
         )
     return measured[min(timed)[2]]
 

@@ -1,0 +1,55 @@
+"""Tasks spread over devices by `jax.shard_map`: the gradient is that of one device, whatever stands still or moves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+import jaxmeta as jm
+
+DEVICES, TASKS = 4, 8
+
+
+@pytest.fixture(scope="module")
+def waves():
+    rng = np.random.default_rng(0)
+
+    def side(count: int) -> dict[str, jax.Array]:
+        inputs, targets = rng.normal(size=(2, TASKS, count, 1)).astype(np.float32)
+        return {"inputs": jnp.asarray(inputs), "targets": jnp.asarray(targets)}
+
+    return jm.Episode(side(5), side(6))
+
+
+def on_devices(estimator, params, episodes):
+    """The gradient with two tasks to a device, averaged over devices."""
+    mesh = jax.make_mesh((DEVICES,), ("task",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def on_one(params, episodes):
+        # Parameters that are the same everywhere would have their inner gradients added up over devices.
+        params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, "task", to="varying"), params)
+        gradient, _, metrics = estimator.estimate(jax.random.key(0), params, (), episodes)
+        return jax.tree.map(lambda leaf: jax.lax.pmean(leaf, "task"), (gradient, metrics["loss"]))
+
+    tasks = PartitionSpec("task")
+    spread = jax.shard_map(on_one, mesh=mesh, in_specs=(PartitionSpec(), tasks), out_specs=PartitionSpec())
+    return jax.jit(spread)(params, episodes)
+
+
+@pytest.mark.parametrize("gradient", [jm.forward_over_reverse, jm.linearized, jm.reverse, jm.first_order])
+@pytest.mark.parametrize(
+    ("task_axis", "select"), [("vmap", "^layer_1/"), ("sequential", ".")], ids=["a frozen layer", "all adapt"]
+)
+def test_tasks_spread_over_devices_give_the_gradient_of_one(gradient, task_axis, select, waves):
+    model = jm.models.mlp((8, 8), 1, activation=jnp.tanh)
+    algorithm = jm.maml(
+        model, jm.objectives.regression(), optax.sgd(0.1), gradient=gradient, select=jm.matching(select)
+    )
+    params = algorithm.init(jax.random.key(1), jax.tree.map(lambda leaf: leaf[0], waves))
+    estimator = jm.backprop(algorithm, num_steps=2, task_axis=task_axis)
+    expected, _, metrics = jax.jit(estimator.estimate)(jax.random.key(0), params, (), waves)
+    found, loss = on_devices(estimator, params, waves)
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), found, expected))
+    assert np.allclose(loss, metrics["loss"], atol=1e-6)
