@@ -7,7 +7,7 @@ language or the territory. `generation`: names of languages, territories and cit
 
 import datetime
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -38,7 +38,7 @@ QUESTIONS = {
 _TERMS = ("city", "currency", "language", "territory")  # kinds that lists are made of
 _NAMES = ("language", "territory", "city")
 
-_Row = tuple[str, str, dict[str, str | int], int]  # language, split, fields, sentence
+_Row = tuple[str, str, Mapping[str, str | int], int]  # language, split, fields, sentence
 
 
 @functools.cache
@@ -161,7 +161,7 @@ def _translation(language: str, split: str, size: int, seed: int) -> Iterator[_R
 
 def _own_terms(language: str, split: str, seed: int, kinds: Sequence[str]) -> list[tuple[str, str, str]]:
     """Returns kind, code and term of a language's terms of `kinds` in `split`."""
-    terms = dict(zip(KINDS, term_languages()[language], strict=True))
+    terms: dict[str, dict[str, str]] = dict(zip(KINDS, term_languages()[language], strict=True))
     return [(k, code, terms[k][code]) for k in kinds for code in sorted(terms[k]) if part_of(seed, k, code) == split]
 
 

@@ -172,7 +172,7 @@ def text_batches(
     import grain
 
     count, length = len(blocks), blocks.length
-    numbers = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
+    numbers: Any = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
 
     def read(position: int) -> tuple[int, np.ndarray]:
         return position, blocks[int(numbers[position])]

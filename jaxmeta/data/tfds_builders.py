@@ -22,7 +22,10 @@ from jaxmeta.data.tsv import make_corpus, read_tsv
 PARALLEL = frozenset({"nusax_senti", "nusax_mt", "xquad"})
 # What others call the splits.
 _SPLIT_NAMES = {**{split: split for split in SPLITS}, "validation": "dev", "valid": "dev", "val": "dev"}
-_KINDS = {"classification": ("language", "split", "label", "text"), **{n: s.columns for n, s in SCHEMAS.items()}}
+_KINDS: dict[str, tuple[str, ...]] = {
+    "classification": ("language", "split", "label", "text"),
+    **{n: s.columns for n, s in SCHEMAS.items()},
+}
 # What `build_tfds` keeps of each row beside its columns.
 _NUMBERED = ("row", "sentence")
 
@@ -122,13 +125,13 @@ def read_tfds(
     return Corpus(name, corpus.labels, corpus.language, corpus.split, corpus.label, corpus.text, sentence)
 
 
-def _tfds():
+def _tfds() -> Any:
     import tensorflow_datasets
 
     return tensorflow_datasets
 
 
-def _open(source: Path, data_dir: Path | None):
+def _open(source: Path, data_dir: Path | None) -> Any:
     tfds = _tfds()
     folder = pathlib.Path(source)
     found = sorted(folder.rglob("dataset_info.json")) if folder.is_dir() else []
@@ -214,7 +217,7 @@ def _text(example: Mapping[str, Any], name: str, feature: Any) -> str:
 
 
 @functools.cache
-def _builder_class():
+def _builder_class() -> Any:
     tfds = _tfds()
 
     class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
