@@ -220,7 +220,7 @@ def _text(example: Mapping[str, Any], name: str, feature: Any) -> str:
 def _builder_class() -> Any:
     tfds = _tfds()
 
-    class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class TextBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
         """Writes the rows of a corpus or a table."""
 
         VERSION = tfds.core.Version("1.0.0")
