@@ -45,6 +45,19 @@ def data_dir() -> pathlib.Path:
 
 
 @pytest.fixture
+def data_folder(data_dir):
+    """Returns the file of one of those sets by its name, or skips the test."""
+
+    def find(name: str) -> pathlib.Path:
+        path = data_dir / name / f"{name}.tsv"
+        if not path.is_file():
+            pytest.skip(f"no {path}")
+        return path
+
+    return find
+
+
+@pytest.fixture
 def standard_promotion():
     """For tests that call code of others which promotes on its own, such as optax.adam (`decay ** count`)."""
     with jax.numpy_dtype_promotion("standard"):

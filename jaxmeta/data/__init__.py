@@ -5,11 +5,37 @@ Everything here runs on the host with numpy. Babel, SentencePiece and grain are 
 
 from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.data.cldr import CLDR_TASKS, cldr
-from jaxmeta.data.corpus import SPLITS, Corpus
+from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
+from jaxmeta.data.corpus import SPLITS, Corpus, Rows
 from jaxmeta.data.episodes import TextEpisodes
+from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.loader import batches
+from jaxmeta.data.manifests import (
+    Manifest,
+    check_manifest,
+    make_manifest,
+    manifest_episode,
+    read_manifest,
+    write_manifest,
+)
+from jaxmeta.data.pair_episodes import PairEpisodes
+from jaxmeta.data.read_table import read_table
+from jaxmeta.data.scripts import ScriptFacts, script_facts
+from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
-from jaxmeta.data.splits import LanguageSplit, OverlapReport, check_overlap, overlap, split_languages
+from jaxmeta.data.spans import Spans, best_spans, span_text
+from jaxmeta.data.splits import (
+    LanguageSplit,
+    OverlapReport,
+    check_overlap,
+    overlap,
+    split_languages,
+    split_pairs,
+    without_overlap,
+)
+from jaxmeta.data.stream_text import TextBlocks, text_batches
+from jaxmeta.data.table import SCHEMAS, Schema, Table
+from jaxmeta.data.tfds_builders import build_tfds, read_rows, read_tfds
 from jaxmeta.data.tokenize import (
     ByteTokenizer,
     SentencePieceTokenizer,
@@ -18,28 +44,62 @@ from jaxmeta.data.tokenize import (
     tokenizer_from_state,
 )
 from jaxmeta.data.tsv import read_plain, read_shots, read_tsv
+from jaxmeta.data.weighting import Weighting, tempered, unimax
 
 __all__ = [
+    "CLDR_PAIR_TASKS",
     "CLDR_TASKS",
+    "SCHEMAS",
     "SPLITS",
     "ByteTokenizer",
     "Corpus",
+    "FewShot",
     "LanguageSplit",
+    "Manifest",
     "OverlapReport",
+    "PairEpisodes",
+    "Rows",
+    "Schema",
+    "ScriptFacts",
     "SentencePieceTokenizer",
     "Sinusoid",
+    "Spans",
+    "Specials",
+    "Table",
+    "TextBlocks",
     "TextEpisodes",
     "Tokenizer",
+    "Weighting",
     "batches",
+    "best_spans",
+    "build_tfds",
+    "check_manifest",
     "check_overlap",
     "cldr",
+    "cldr_pairs",
     "count_cut",
+    "decode_sequence",
+    "make_manifest",
+    "manifest_episode",
     "overlap",
     "pad_batch",
+    "read_manifest",
     "read_plain",
+    "read_rows",
     "read_shots",
+    "read_table",
+    "read_tfds",
     "read_tsv",
+    "script_facts",
+    "span_text",
+    "specials",
     "split_languages",
+    "split_pairs",
     "stack_episodes",
+    "tempered",
+    "text_batches",
     "tokenizer_from_state",
+    "unimax",
+    "without_overlap",
+    "write_manifest",
 ]

@@ -31,7 +31,7 @@ FIRST_DAY = datetime.date(1990, 1, 1).toordinal()
 LAST_DAY = datetime.date(2035, 12, 31).toordinal()
 
 
-def _split_of(seed: int, *name: object) -> str:
+def part_of(seed: int, *name: object) -> str:
     """Half of all things are for training, a sixth for dev, a third for test, whatever the language."""
     draw = digest(seed, "split", *name) % 6
     return "train" if draw < 3 else "dev" if draw < 4 else "test"
@@ -94,7 +94,7 @@ def _dates(task: str, languages: Sequence[str], sizes: dict[str, int], seed: int
     days = [datetime.date.fromordinal(o) for o in ordinals.tolist()]
     labels = MONTHS if task == "month" else WEEKDAYS
     label = np.array([d.month - 1 if task == "month" else d.weekday() for d in days])
-    part = np.array([_split_of(seed, "date", o) for o in ordinals.tolist()])
+    part = np.array([part_of(seed, "date", o) for o in ordinals.tolist()])
     pools = {(s, c): np.flatnonzero((part == s) & (label == c)) for s in SPLITS for c in range(len(labels))}
     for (split, _), pool in pools.items():
         if sizes[split] > len(pool):
@@ -126,7 +126,7 @@ def _named(locale: str) -> list[dict[str, object]]:
 
 
 @functools.cache
-def _terms() -> dict[str, tuple[dict[str, str], ...]]:
+def term_languages() -> dict[str, tuple[dict[str, str], ...]]:
     """Returns the terms of each kind by code for all languages that suit "kind": 112 in Babel 2.18.
 
     A language qualifies with at least `MIN_TERMS` terms of each kind that are its own. Not its own are terms
@@ -149,6 +149,23 @@ def _terms() -> dict[str, tuple[dict[str, str], ...]]:
     return found
 
 
+@functools.cache
+def english_terms() -> dict[tuple[str, str], str]:
+    """Returns the English term of each `(kind, code)` that has one, without those that name two things."""
+    named = {
+        (kind, code): str(term)
+        for kind, terms in zip(KINDS, _named("en"), strict=True)
+        for code, term in terms.items()
+        if isinstance(term, str)
+    }
+    # Cities of the name that their time zone has are not named once more.
+    cities = {code for terms in term_languages().values() for code in terms[KINDS.index("city")]}
+    for code in cities:
+        named.setdefault(("city", code), code.rpartition("/")[2].replace("_", " "))
+    times = collections.Counter(term.casefold() for term in named.values())
+    return {key: term for key, term in named.items() if times[term.casefold()] == 1}
+
+
 def _own(code: str, term: object) -> bool:
     if not isinstance(term, str) or code in _NOTHING or code.startswith("Etc/"):
         return False
@@ -159,10 +176,10 @@ def _own(code: str, term: object) -> bool:
 def _kinds(languages: Sequence[str], sizes: dict[str, int], seed: int) -> Corpus:
     rows = []
     for language in languages:
-        for number, (kind, terms) in enumerate(zip(KINDS, _terms()[language], strict=True)):
+        for number, (kind, terms) in enumerate(zip(KINDS, term_languages()[language], strict=True)):
             codes: dict[str, list[str]] = {split: [] for split in SPLITS}
             for code in sorted(terms):
-                codes[_split_of(seed, kind, code)].append(code)
+                codes[part_of(seed, kind, code)].append(code)
             for split, pool in codes.items():
                 order = stream(seed, "cldr", "kind", language, split, kind).permutation(len(pool))
                 for i in order[: sizes[split]].tolist():
@@ -210,7 +227,7 @@ def cldr(
     check_positive("train", train)
     check_not_negative("dev", dev)
     check_not_negative("test", test)
-    qualified = tuple(_terms()) if task == "kind" else date_languages(task)
+    qualified = tuple(term_languages()) if task == "kind" else date_languages(task)
     chosen = qualified if languages is None else tuple(dict.fromkeys(languages))
     if unknown := sorted(set(chosen) - set(qualified)):
         raise InputError(

@@ -1,27 +1,22 @@
 """Few-shot episodes of text: one language per episode, drawn by number and nothing else."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from jaxmeta.core.checks import InputError, check_not_negative, check_one_of, check_positive
+from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data.cipher import byte_cipher
-from jaxmeta.data.corpus import SPLITS, Corpus
+from jaxmeta.data.corpus import Corpus
+from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.splits import LanguageSplit
-from jaxmeta.data.streams import stream
 from jaxmeta.data.tokenize import ByteTokenizer, Tokenizer
+from jaxmeta.data.weighting import Weighting, tempered
 
 
-class TextEpisodes:
+class TextEpisodes(FewShot[Corpus]):
     """A `TaskDistribution` of classification in one language, pure in `(seed, split, index)`.
 
-    Support and query are balanced over the classes and ordered shot by shot: the first example of each of the
-    `C` classes, then the second, and so on. Where a class has too few rows its place is masked, and holds a
-    copy of another example of the episode. Meta-training adapts on and is judged on train rows of train
-    languages; dev (test) languages adapt on their train rows and are judged on their dev (test) rows.
-
-    A batch has `inputs [N, L]` int32, `targets [N]` int32, `mask [N]` bool and `classes [N, C]` bool.
+    Support and query are balanced over the classes and ordered shot by shot, see `FewShot`. A batch has `inputs [N, L]`
+    int32, `targets [N]` int32, `mask [N]` bool and `classes [N, C]` bool.
     """
 
     def __init__(
@@ -33,6 +28,7 @@ class TextEpisodes:
         shots: int,
         queries: int,
         temperature: float = 1.0,
+        weighting: Weighting | None = None,
         cipher: float = 0.0,
         seed: int = 0,
     ):
@@ -46,6 +42,7 @@ class TextEpisodes:
             queries: query examples per class.
             temperature: a language of `n` rows is drawn in proportion to `n ** (1 / temperature)`: 1 for
                 every row alike, infinity for every language alike.
+            weighting: another way to draw languages, see `jaxmeta.data.weighting`; then `temperature` is not read.
             cipher: the share of train episodes whose letters are exchanged, see `jaxmeta.data.cipher`.
             seed: what every draw depends on.
 
@@ -55,123 +52,20 @@ class TextEpisodes:
         """
         if cipher and not isinstance(tokenizer, ByteTokenizer):
             raise InputError("`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to bytes.")
-        self.cipher = cipher
-        check_positive("shots", shots)
-        check_positive("queries", queries)
-        check_positive("temperature", temperature)
-        self.corpus, self.tokenizer, self.split = corpus, tokenizer, split
-        self.shots, self.queries, self.temperature, self.seed = shots, queries, temperature, seed
-        for role, languages in split._asdict().items():
-            for language in languages:
-                for part in dict.fromkeys(("train", role)):
-                    if not len(corpus.rows(language, part)):
-                        raise InputError(
-                            f"The {role} language {language} of {corpus.name} has no {part} rows; add some, "
-                            "or leave the language out."
-                        )
-        self.num_classes = len(corpus.labels)
+        super().__init__(
+            corpus, split, corpus.label, num_classes=len(corpus.labels), shots=shots, queries=queries,
+            weighting=weighting or tempered(temperature), seed=seed,
+        )  # fmt: skip
+        self.tokenizer, self.temperature, self.cipher = tokenizer, temperature, cipher
         tokens = tokenizer.encode(corpus.text)
         self._tokens = tokens.astype(np.uint16) if tokenizer.vocab_size <= 2**16 else tokens
         names, self._language_of = np.unique(corpus.language, return_inverse=True)
         self._classes = np.zeros((len(names), self.num_classes), bool)  # by language
         self._classes[self._language_of, corpus.label] = True
-        self._cells: dict[tuple[str, str], list[np.ndarray]] = {}
-        for language in {language for languages in split for language in languages}:
-            for part in SPLITS:
-                rows = corpus.rows(language, part)
-                self._cells[language, part] = [rows[corpus.label[rows] == c] for c in range(self.num_classes)]
-        self._weights = {role: self._language_weights(languages) for role, languages in split._asdict().items()}
 
-    def weights(self, split: str) -> np.ndarray:
-        """Returns the probability of each language of `split`, in the order of the `LanguageSplit`."""
-        self._languages(split)
-        return self._weights[split]
-
-    def __call__(self, index: int, *, split: str = "train") -> Episode:
-        """Returns the `index`-th episode: `S = shots * C` support and `Q = queries * C` query examples."""
-        check_not_negative("index", index)
-        languages = self._languages(split)
-        generator = stream(self.seed, "episode", split, index=index)
-        language = languages[int(generator.choice(len(languages), p=self._weights[split]))]
-        support, query = [], []
-        for number, train_rows in enumerate(self._cells[language, "train"]):
-            train_rows = generator.permutation(train_rows)
-            if split == "train":
-                shots = self._share(len(train_rows))
-                support.append(train_rows[:shots])
-                query.append(train_rows[shots : shots + self.queries])
-            else:
-                support.append(train_rows[: self.shots])
-                query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
-        episode = Episode(self._place(language, support, self.shots), self._place(language, query, self.queries))
-        if split == "train" and generator.random() < self.cipher:
-            return _under(byte_cipher(generator), episode)
-        return episode
-
-    def evaluation_episode(
-        self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
-    ) -> Episode:
-        """Returns the `draw`-th few-shot problem in `language`, judged on the rows of its `split`.
-
-        The support depends on the seed, the language and `draw` alone, and with fewer shots it is a prefix of the one
-        with more. The query is as long as the language's split: pad it with `pad_batch` where shapes matter.
-
-        Args:
-            language: any language of the three sets.
-            shots: support examples per class.
-            draw: which of the random supports.
-            split: the rows to be judged on, "dev" or "test".
-            max_queries: judge on so many of the rows at most, the same for every draw.
-        """
-        support, query = self._problem(language, shots, draw, split, max_queries)
-        return Episode(self._place(language, support, shots), self.batch(query))
-
-    def evaluation_rows(
-        self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows of the corpus that `evaluation_episode` is made of: support and query."""
-        support, query = self._problem(language, shots, draw, split, max_queries)
-        return np.concatenate(support), query
-
-    def _problem(self, language: str, shots: int, draw: int, split: str, max_queries: int | None):
-        check_one_of("split", split, ("dev", "test"))
-        check_positive("shots", shots)
-        if (language, split) not in self._cells:
-            raise InputError(f"{language} is in no set of the language split of {self.corpus.name}; add it to one.")
-        check_not_negative("draw", draw)
-        if max_queries is not None:
-            check_positive("max_queries", max_queries)
-        support = [
-            stream(self.seed, "support", language, number, index=draw).permutation(rows)[:shots]
-            for number, rows in enumerate(self._cells[language, "train"])
-        ]
-        query = self.corpus.rows(language, split)
-        if not len(query):
-            raise InputError(f"{language} of {self.corpus.name} has no {split} rows to be judged on; add some.")
-        if max_queries is not None and max_queries < len(query):
-            query = np.sort(stream(self.seed, "queries", language, split).permutation(query)[:max_queries])
-        return support, query
-
-    def pool(self, split: str = "train", size: int | None = None, *, index: int = 0) -> Batch:
-        """Returns train rows of all languages of `split` together, for baselines that replay source data.
-
-        Args:
-            split: which languages.
-            size: how many rows, as balanced over the classes as they allow; all of them, in order, by
-                default.
-            index: which of the random draws of `size` rows.
-        """
-        languages = self._languages(split)
-        rows = np.concatenate([self.corpus.rows(language, "train") for language in languages])
-        if size is None or size >= len(rows):
-            return self.batch(np.sort(rows))
-        check_positive("size", size)
-        rows = stream(self.seed, "pool", split, index=index).permutation(rows)
-        labels = self.corpus.label[rows]
-        turn = np.zeros(len(rows), np.int64)  # a row's place among those of its class: take all firsts, then seconds
-        for number in range(self.num_classes):
-            turn[labels == number] = np.arange(np.count_nonzero(labels == number))
-        return self.batch(rows[np.argsort(turn, kind="stable")[:size]])
+    def augmented(self, generator: np.random.Generator, episode: Episode) -> Episode:
+        """Returns the episode, or with the probability `cipher` the same with its letters exchanged."""
+        return _under(byte_cipher(generator), episode) if generator.random() < self.cipher else episode
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Returns rows of the corpus `[N]` as a batch without padding."""
@@ -181,36 +75,6 @@ class TextEpisodes:
             "mask": np.ones(len(rows), bool),
             "classes": self._classes[self._language_of[rows]],
         }
-
-    def _language_weights(self, languages: Sequence[str]) -> np.ndarray:
-        counts = np.array([len(self.corpus.rows(language, "train")) for language in languages], np.float64)
-        weights = (counts / counts.max(initial=1.0)) ** (1.0 / self.temperature)
-        return weights / max(weights.sum(), np.finfo(np.float64).tiny)
-
-    def _languages(self, split: str) -> tuple[str, ...]:
-        check_one_of("split", split, SPLITS)
-        languages = getattr(self.split, split)
-        if not languages:
-            raise InputError(f"No language is set aside for {split}; name one in the language split.")
-        return languages
-
-    def _share(self, count: int) -> int:
-        """How many of a class's `count` rows go to the support: a fair share where both cannot be full."""
-        if count >= self.shots + self.queries:
-            return self.shots
-        share = round(count * self.shots / (self.shots + self.queries))
-        return min(max(share, 1), max(count - 1, 1), self.shots)
-
-    def _place(self, language: str, rows: list[np.ndarray], places: int) -> Batch:
-        """Lays the rows of each class `[<= places]` out as `[places, C]`, flattened, with a mask."""
-        grid = np.full((places, self.num_classes), -1, np.int64)
-        for number, of_class in enumerate(rows):
-            grid[: len(of_class), number] = of_class
-        flat = grid.reshape(-1)
-        mask = flat >= 0
-        if not mask.any():  # every class has a single row, and it is in the support: nothing is judged
-            flat[0] = self.corpus.rows(language, "train")[0]
-        return {**self.batch(np.where(mask, flat, flat[flat >= 0][0])), "mask": mask}
 
 
 def _under(table: np.ndarray, episode: Episode) -> Episode:

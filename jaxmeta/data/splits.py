@@ -1,11 +1,16 @@
 """Which languages are meta-trained on, chosen on and judged on, and proof that they share no sentence."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
 
 from jaxmeta.core.checks import InputError, check_not_negative
-from jaxmeta.data.corpus import Corpus
+from jaxmeta.data.corpus import Rows
 from jaxmeta.data.streams import stream
+from jaxmeta.data.table import Table, normalised
+
+_AnyRows = TypeVar("_AnyRows", bound=Rows)
 
 
 class LanguageSplit(NamedTuple):
@@ -66,13 +71,60 @@ def _some(codes: Sequence[str], limit: int = 12) -> str:
     return ", ".join(codes[:limit]) + (f" and {len(codes) - limit} more" if len(codes) > limit else "")
 
 
+def split_pairs(
+    table: Table,
+    *,
+    test: int | Sequence[str],
+    dev: int | Sequence[str],
+    pivots: Sequence[str] | None = None,
+    seed: int = 0,
+) -> LanguageSplit:
+    """Sets languages aside as `split_languages` does, and returns the pairs of languages that follow.
+
+    A pair is for testing if it has a test language, else for dev if it has a dev language. A pair of a test and a dev
+    language is left out, for settings would be chosen on a language that is judged. Rows of one language each are split
+    as `split_languages` does.
+
+    Args:
+        table: the rows.
+        test: the codes of languages to judge on, or how many to draw.
+        dev: the codes to choose settings on, or how many to draw.
+        pivots: languages that may be on both sides, such as English in English to many; those that all pairs have in
+            common by default.
+        seed: what the draw depends on.
+
+    Raises:
+        InputError: a named language does not exist, is in both sets, or no pair is left to train on.
+    """
+    pairs = {pair: table.codes(pair) for pair in table.languages()}
+    if pivots is None:
+        common = set.intersection(*map(set, pairs.values())) if len(pairs) > 1 else set()
+    else:
+        common = set(pivots)
+    roles = split_languages(
+        sorted({c for codes in pairs.values() for c in codes} - common), test=test, dev=dev, seed=seed
+    )
+    found: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+    for pair, codes in pairs.items():
+        tested, chosen = (bool(set(codes) & set(part)) for part in (roles.test, roles.dev))
+        if not (tested and chosen):
+            found["test" if tested else "dev" if chosen else "train"].append(pair)
+    for role, wanted in roles._asdict().items():
+        if wanted and not found[role]:
+            raise InputError(
+                f"No pair of languages of {table.name} is left for {role}, since its languages are {_some(wanted)}; "
+                "set aside fewer or others."
+            )
+    return LanguageSplit(**{role: tuple(sorted(names)) for role, names in found.items()})
+
+
 class OverlapReport(NamedTuple):
     """What the rows judged (test, of test languages) share with those of meta-training (train, of train)."""
 
     train_rows: int
     judged_rows: int
     shared_sentences: int  # judged rows whose sentence number a meta-training row has
-    shared_texts: int  # judged rows whose text, but for case and spaces, a meta-training row has
+    shared_texts: int  # judged rows of which a text, but for case and spaces, is one of a meta-training row
 
     def __str__(self) -> str:
         return (
@@ -81,21 +133,20 @@ class OverlapReport(NamedTuple):
         )
 
 
-def overlap(corpus: Corpus, split: LanguageSplit) -> OverlapReport:
-    """Counts the judged rows that meta-training has seen, in whatever language."""
-    seen = [row for language in split.train for row in corpus.rows(language, "train")]
-    judged = [row for language in split.test for row in corpus.rows(language, "test")]
-    sentences = {int(corpus.sentence[row]) for row in seen}
-    texts = {_normalised(corpus.text[row]) for row in seen}
+def overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
+    """Counts the judged rows that meta-training has seen, in whatever language, on whichever side of a pair."""
+    seen, judged = _seen(corpus, split), _judged(corpus, split)
+    sentences = set(corpus.sentence[seen].tolist())
+    texts = {normalised(text) for row in seen for text in corpus.texts_of(row)}
     return OverlapReport(
         train_rows=len(seen),
         judged_rows=len(judged),
-        shared_sentences=sum(int(corpus.sentence[row]) in sentences for row in judged),
-        shared_texts=sum(_normalised(corpus.text[row]) in texts for row in judged),
+        shared_sentences=sum(number in sentences for number in corpus.sentence[judged].tolist()),
+        shared_texts=sum(any(normalised(text) in texts for text in corpus.texts_of(row)) for row in judged),
     )
 
 
-def check_overlap(corpus: Corpus, split: LanguageSplit) -> OverlapReport:
+def check_overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
     """Returns the report of `overlap`, or raises `InputError` if sentences are shared.
 
     Texts that are equal while their sentences differ are only reported: close languages write some things
@@ -110,5 +161,25 @@ def check_overlap(corpus: Corpus, split: LanguageSplit) -> OverlapReport:
     return report
 
 
-def _normalised(text: str) -> str:
-    return " ".join(text.casefold().split())
+def without_overlap(corpus: _AnyRows, split: LanguageSplit) -> tuple[_AnyRows, int]:
+    """Returns `corpus` without the meta-training rows that say what a judged row says, and how many they were.
+
+    Rows go by sentence number, and by equal text on any side in any language too. What is judged stays as it is.
+    """
+    seen, judged = _seen(corpus, split), _judged(corpus, split)
+    sentences = set(corpus.sentence[judged].tolist())
+    texts = {normalised(text) for row in judged for text in corpus.texts_of(row)}
+    shared = [
+        row
+        for row in seen
+        if int(corpus.sentence[row]) in sentences or any(normalised(text) in texts for text in corpus.texts_of(row))
+    ]
+    return corpus.take(np.delete(np.arange(len(corpus)), shared)), len(shared)
+
+
+def _seen(corpus: Rows, split: LanguageSplit) -> list[int]:
+    return [int(row) for language in split.train for row in corpus.rows(language, "train")]
+
+
+def _judged(corpus: Rows, split: LanguageSplit) -> list[int]:
+    return [int(row) for language in split.test for row in corpus.rows(language, "test")]

@@ -28,6 +28,10 @@ class Tokenizer(Protocol):
         """Returns the tokens of `texts` as int32 `[N, length]`."""
         ...
 
+    def decode(self, tokens: np.ndarray) -> list[str]:
+        """Returns the texts of `tokens` `[N, M]`."""
+        ...
+
     def state(self) -> dict[str, Any]:
         """Returns what `tokenizer_from_state` rebuilds it from; JSON can hold it."""
         ...

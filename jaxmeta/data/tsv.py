@@ -1,18 +1,14 @@
 """Labelled text from tab-separated files, with one clear sentence for whatever is wrong in them."""
 
-import io
-import os
 import pathlib
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.corpus import SPLITS, Corpus
-
-Path = str | os.PathLike[str]
+from jaxmeta.data.lines import Path, Source, read_fields, read_lines, where
 
 
 class _Row(NamedTuple):
@@ -48,15 +44,10 @@ def read_tsv(
     Raises:
         InputError: anything in the file is not so.
     """
-    rows = list(_rows(path, ("language", "label", "text"), optional=("split",), need_split=require_splits))
+    needed = ("language", *(("split",) if require_splits else ()), "label", "text")
+    rows = list(_rows(path, read_fields(path, needed, optional=() if require_splits else ("split",))))
     if require_splits:
-        trained = {row.language for row in rows if row.split == "train"}
-        for row in rows:
-            if row.language not in trained:
-                raise InputError(
-                    f"{path}, line {row.line}: the language {row.language} has no train rows; mark some "
-                    "of its rows as train, or remove the language."
-                )
+        check_trained(path, ((row.line, row.language, row.split) for row in rows))
     corpus = _corpus(path, name, labels, rows)
     return _paralleled(path, corpus, rows) if parallel else corpus
 
@@ -79,7 +70,7 @@ def read_shots(
     Raises:
         InputError: the file is malformed, has a label that is not in `labels`, or more than one language.
     """
-    rows = list(_rows(path, ("label", "text"), optional=("language",), language=language))
+    rows = list(_rows(path, read_fields(path, ("label", "text"), optional=("language",)), language=language))
     for row in rows:
         if row.language != rows[0].language:
             raise InputError(
@@ -89,102 +80,53 @@ def read_shots(
     return _corpus(path, name, labels, rows)
 
 
-def read_plain(path: Path | io.TextIOBase | io.BufferedIOBase) -> list[str]:
+def read_plain(path: Source) -> list[str]:
     """Reads one text per line from a file, from an open stream, or from standard input where `path` is "-".
 
     Raises:
         InputError: the source is missing, empty or not UTF-8, or a line is empty.
     """
-    lines = list(_lines(path))
+    lines = read_lines(path)
     for number, line in lines:
         if not line.strip():
-            raise InputError(f"{_where(path)}, line {number}: the line is empty; remove it or write a text.")
+            raise InputError(f"{where(path)}, line {number}: the line is empty; remove it or write a text.")
     return [line.strip() for _, line in lines]
 
 
-def _where(path: object) -> str:
-    if isinstance(path, (str, os.PathLike)) and os.fspath(path) != "-":
-        return os.fspath(path)
-    return "standard input"
+def check_split(path: object, line: int, split: str) -> None:
+    """Raises `InputError` unless `split` is train, dev or test."""
+    if split not in SPLITS:
+        raise InputError(f"{path}, line {line}: the split is {split!r}; it must be one of {', '.join(SPLITS)}.")
 
 
-def _bytes(path: Path | io.TextIOBase | io.BufferedIOBase) -> bytes:
-    if isinstance(path, io.TextIOBase):
-        return path.read().encode("utf-8", "surrogateescape")
-    if isinstance(path, io.BufferedIOBase):
-        return path.read()
-    if os.fspath(path) == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return pathlib.Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; correct the path.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a directory; name a file in it.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read ({reason}); correct the path or its permissions.") from None
-
-
-def _lines(path: Path | io.TextIOBase | io.BufferedIOBase) -> list[tuple[int, str]]:
-    """Returns the numbered lines. Only LF and CRLF end one: a text may hold U+2028 and the like."""
-    where = _where(path)
-    raw = _bytes(path)
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{where}, line 1: the file is UTF-16; save it as UTF-8.")
-    out = []
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if b"\0" in line:
-            raise InputError(f"{where}, line {number}: there is a NUL byte, so this is not text; save it as UTF-8.")
-        try:
-            out.append((number, line.removesuffix(b"\r").decode("utf-8")))
-        except UnicodeDecodeError as error:
+def check_trained(path: object, rows: Iterable[tuple[int, str, str]]) -> None:
+    """Raises `InputError` unless the language of each `(line, language, split)` has train rows."""
+    rows = list(rows)
+    trained = {language for _, language, split in rows if split == "train"}
+    for line, language, _ in rows:
+        if language not in trained:
             raise InputError(
-                f"{where}, line {number}: byte {error.start + 1} of the line is not UTF-8; save it as UTF-8."
-            ) from None
-    while out and not out[-1][1].strip():
-        out.pop()
-    if not out:
-        raise InputError(f"{where} is empty; write at least one line of text into it.")
-    return out
-
-
-def _rows(
-    path: Path,
-    required: tuple[str, ...],
-    *,
-    optional: tuple[str, ...],
-    need_split: bool = False,
-    language: str = "",
-) -> Iterator[_Row]:
-    lines = _lines(path)
-    header = [column.strip() for column in lines[0][1].split("\t")]
-    needed = (*required, "split") if need_split else required
-    for column in needed:
-        if column not in header:
-            raise InputError(
-                f"{path}, line 1: there is no column {column!r} among {', '.join(map(repr, header))}; the "
-                f"first line must name the columns {', '.join(needed)}, separated by TAB."
+                f"{path}, line {line}: the language {language} has no train rows; mark some "
+                "of its rows as train, or remove the language."
             )
-    for column in (*required, *optional):
-        if header.count(column) > 1:
-            raise InputError(f"{path}, line 1: the column {column!r} is there twice; rename or remove one.")
-    if len(lines) == 1:
-        raise InputError(f"{path} has a header and no rows; add rows under it.")
-    for number, line in lines[1:]:
-        fields = line.split("\t")
-        if len(fields) != len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(fields)} fields where the header has {len(header)}; separate "
-                "fields by one TAB each, and replace TABs and line breaks inside a text by spaces."
-            )
-        values = {column: field.strip() for column, field in zip(header, fields, strict=True)}
-        for column in (*required, *optional):
-            if column in values and not values[column]:
-                raise InputError(f"{path}, line {number}: the {column} is empty; fill it in or remove the line.")
-        split = values.get("split", "train") if "split" in (*required, *optional) else "train"
-        if split not in SPLITS:
-            raise InputError(f"{path}, line {number}: the split is {split!r}; it must be one of {', '.join(SPLITS)}.")
+
+
+def make_corpus(
+    where: Path, fields: Iterable[tuple[int, dict[str, str]]], *, name: str | None, labels: Sequence[str] | None
+) -> Corpus:
+    """Returns the corpus of numbered rows of the columns `language`, `split`, `label` and `text`.
+
+    Raises:
+        InputError: a split or a label is unknown, or there is one label only.
+    """
+    return _corpus(where, name, labels, list(_rows(where, fields)))
+
+
+def _rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]], *, language: str = "") -> Iterator[_Row]:
+    for number, fields in rows:
+        values = {column: field.strip() for column, field in fields.items()}
+        split = values.get("split", "train")
+        check_split(path, number, split)
         yield _Row(number, values.get("language", language), split, values["label"], values["text"])
 
 

@@ -1,0 +1,107 @@
+"""Manifests: the same problems again from a file, and a sentence where the data are others."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmeta.core.checks import InputError
+from jaxmeta.data.cldr import cldr
+from jaxmeta.data.cldr_pairs import cldr_pairs
+from jaxmeta.data.episodes import TextEpisodes
+from jaxmeta.data.manifests import (
+    check_manifest,
+    make_manifest,
+    manifest_episode,
+    read_manifest,
+    row_digest,
+    write_manifest,
+)
+from jaxmeta.data.pair_episodes import PairEpisodes
+from jaxmeta.data.splits import LanguageSplit
+from jaxmeta.data.tokenize import ByteTokenizer
+
+SPLIT = LanguageSplit(("de", "fr"), ("uk",), ("he", "th"))
+CODES = ("de", "fr", "uk", "he", "th")
+
+
+@pytest.fixture(scope="module")
+def text():
+    return TextEpisodes(cldr("weekday", languages=CODES), ByteTokenizer(48), SPLIT, shots=2, queries=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    table = cldr_pairs("retrieval", languages=CODES, train=20, dev=8, test=8)
+    return PairEpisodes(table, ByteTokenizer(32), SPLIT, shots=2, queries=2, seed=1)
+
+
+@pytest.mark.parametrize("kind", ["text", "pairs"])
+def test_the_same_problems_from_a_file(request, tmp_path, kind):
+    episodes = request.getfixturevalue(kind)
+    manifest = make_manifest(episodes, shots=(1, 3), draws=2, max_queries=6)
+    assert len(manifest.problems) == 2 * 2 * 2
+    write_manifest(tmp_path / "shots.json", manifest)
+    assert [path.name for path in tmp_path.iterdir()] == ["shots.json"]
+    again = read_manifest(tmp_path / "shots.json")
+    assert again == manifest
+    check_manifest(again, episodes.corpus)
+    # Of other seeds, so that only the file can say which rows.
+    other = type(episodes)(episodes.corpus, episodes.tokenizer, SPLIT, shots=1, queries=1, seed=9)
+    for problem in manifest.problems:
+        where = {"shots": problem.shots, "draw": problem.draw}
+        expected = episodes.evaluation_episode(problem.language, **where, max_queries=6)
+        found = manifest_episode(again, other, language=problem.language, **where)
+        if kind == "text":
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
+        else:
+            np.testing.assert_array_equal(found.query["inputs"]["left"], expected.query["inputs"]["left"])
+    with pytest.raises(InputError, match="no problem of he with 7 shots and draw 0"):
+        manifest_episode(again, other, language="he", shots=7, draw=0)
+
+
+def test_rows_that_changed_are_named(text, pairs):
+    manifest = make_manifest(text, shots=(2,), draws=1)
+    row = manifest.problems[0].support[3]
+    texts = list(text.corpus.text)
+    texts[row] += "."
+    changed = dataclasses.replace(text.corpus, text=tuple(texts))
+    with pytest.raises(InputError, match=f"Row {row} of cldr-weekday, for he, is not what it was") as error:
+        check_manifest(manifest, changed)
+    assert "\n" not in str(error.value)
+    with pytest.raises(InputError, match="is not what it was"):
+        check_manifest(manifest, dataclasses.replace(text.corpus, label=(text.corpus.label + 1) % 7))
+    with pytest.raises(InputError, match="has 9 rows; use the data"):
+        check_manifest(manifest, text.corpus.take(np.arange(9)))
+    table = pairs.corpus
+    assert len({row_digest(table, row) for row in range(len(table))}) == len(table)
+    columns = {**table.columns, "english": tuple("x" for _ in range(len(table)))}
+    assert row_digest(dataclasses.replace(table, columns=columns), 0) != row_digest(table, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a manifest of format 1"),
+        ('{"format": 2}', "is not a manifest of format 1"),
+        ('{"format": 1, "problems": []}', "is damaged"),
+        ('{"format": 1, "data": "x", "digests": {}, "problems": [{"language": "a"}]}', "is damaged"),
+        (json.dumps({"format": 1, "data": "x", "digests": {"a": 1}, "problems": []}), "is damaged"),
+        (
+            json.dumps({"format": 1, "data": "x", "digests": {}, "problems": [
+                {"language": "a", "shots": 1, "draw": 0, "split": "test", "support": [1], "query": []}]}),
+            "is damaged",
+        ),
+    ],
+)  # fmt: skip
+def test_damaged_files(tmp_path, content, message):
+    path = tmp_path / "shots.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message) as error:
+        read_manifest(path)
+    assert str(path) in str(error.value)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_manifest(tmp_path / "none.json")

@@ -1,0 +1,317 @@
+"""Episodes of pairs, questions and plain text: pure in their number, exact in their bytes, honest in their windows."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmeta.core.checks import InputError
+from jaxmeta.data.cldr import cldr
+from jaxmeta.data.episodes import TextEpisodes
+from jaxmeta.data.pair_episodes import PairEpisodes
+from jaxmeta.data.read_table import read_table
+from jaxmeta.data.sequences import count_bytes, decode_sequence, ended, previous, specials, with_length
+from jaxmeta.data.spans import (
+    Question,
+    best_spans,
+    encode_spans,
+    learning_windows,
+    likely_windows,
+    span_text,
+    strided_windows,
+)
+from jaxmeta.data.splits import LanguageSplit
+from jaxmeta.data.table import SCHEMAS, Table, link_sentences
+from jaxmeta.data.tokenize import ByteTokenizer, SentencePieceTokenizer
+from jaxmeta.data.weighting import tempered, unimax
+
+SPLIT = LanguageSplit(("aa", "bb"), ("cc",), ("dd",))
+LENGTH = 48
+
+
+def table_of(kind, per_split=12, languages="aa bb cc dd"):
+    """Rows whose texts say where they are from: language, split and place."""
+    schema, rows = SCHEMAS[kind], []
+    for code in languages.split():
+        for split in ("train", "dev", "test"):
+            rows += [(code, split, place) for place in range(per_split)]
+    texts = {column: tuple(f"{column}é {c} {s} {k}" for c, s, k in rows) for column in schema.texts}
+    columns = {**texts, "line": np.arange(len(rows)), "score": np.linspace(-1, 1, len(rows)).astype(np.float32)}
+    if kind == "question_answering":
+        columns["answer"] = tuple(f"Ж{k}" for _, _, k in rows)
+        columns["context"] = tuple(
+            f"é{c}{s} ist {a} hier" for (c, s, _), a in zip(rows, columns["answer"], strict=True)
+        )
+        columns["answer_start"] = np.array([text.index("Ж") for text in columns["context"]])
+    language, split = (np.array([row[i] for row in rows]) for i in (0, 1))
+    if kind == "translation":
+        columns |= {"src_lang": tuple("en" for _ in rows), "tgt_lang": tuple(language.tolist())}
+    numbers = link_sentences(schema, {**columns, "language": language.tolist()}, np.arange(len(rows)))
+    return Table("made-up", schema, language, split, columns, numbers)
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    return {
+        kind: PairEpisodes(table_of(kind), ByteTokenizer(LENGTH), SPLIT, shots=3, queries=5, target_length=32, seed=7)
+        for kind in SCHEMAS
+    }
+
+
+def decoded(tokens):
+    return decode_sequence(ByteTokenizer(LENGTH), tokens)
+
+
+SHAPES = {
+    "translation": {"inputs": {"source": LENGTH, "previous": 32}, "targets": 32},
+    "summaries": {"inputs": {"source": LENGTH, "previous": 32}, "targets": 32},
+    "generation": {"inputs": {"previous": 32}, "targets": 32, "bytes": 0},
+    "retrieval": {"inputs": {"left": LENGTH, "right": LENGTH}, "group": 0},
+    "scored_pairs": {"inputs": {"left": LENGTH, "right": LENGTH}, "targets": 0},
+    "question_answering": {"inputs": {"tokens": LENGTH, "segment": LENGTH}, "targets": {"start": 0, "end": 0}},
+}
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_shapes_types_languages_and_rows(episodes, kind):
+    for split, role in (("train", "aa bb"), ("dev", "cc"), ("test", "dd")):
+        seen = set()
+        for index in range(8):
+            episode = episodes[kind](index, split=split)
+            texts = []
+            for batch, size, part in zip(episode, (3, 5), ("train", split), strict=True):
+                expected = jax.tree.map(lambda width, size=size: (size, width) if width else (size,), SHAPES[kind])
+                assert jax.tree.map(np.shape, batch) == {**expected, "mask": (size,)}
+                dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves({k: v for k, v in batch.items() if k != "mask"})}
+                assert dtypes == ({"int32", "float32"} if kind == "scored_pairs" else {"int32"})
+                assert batch["mask"].all()
+                first = {**batch["inputs"], "targets": batch.get("targets")}
+                tokens = next(first[name] for name in ("source", "left", "tokens", "targets") if name in first)
+                if kind == "question_answering":
+                    found = decoded(np.where(batch["inputs"]["segment"] == 1, tokens, 0))
+                    codes = {text[1:3] for text in found}
+                    assert all(part in text for text in found)
+                else:
+                    found = decoded(tokens)
+                    codes = {text.split()[1] for text in found}
+                    assert {text.split()[2] for text in found} == {part}
+                texts += found
+                seen |= codes
+                assert len(codes) == 1
+            assert len(set(texts)) == 8, "support and query share no row"
+        assert seen == set(role.split())
+
+
+def test_pure_in_seed_split_and_index_and_nested_in_shots(episodes):
+    table = table_of("translation")
+    first = episodes["translation"]
+    twin, other = (
+        PairEpisodes(table, ByteTokenizer(LENGTH), SPLIT, shots=3, queries=5, target_length=32, seed=s) for s in (7, 8)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first(5, split="test"), twin(5, split="test"))
+    assert (first(5).support["targets"] != other(5).support["targets"]).any()
+    few, many = (first.evaluation_episode("dd", shots=shots, draw=1) for shots in (2, 6))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:2]), few.support, many.support)
+    assert len(few.query["targets"]) == 12
+    support, query = first.evaluation_rows("dd", shots=2, draw=1, max_queries=4)
+    assert decoded(few.support["targets"]) == table.texts("tgt", support)
+    assert set(query.tolist()) < set(table.rows("dd", "test").tolist())
+    assert len(first.pool()["targets"]) == 24
+    assert len(first.pool(size=9)["targets"]) == 9
+
+
+def test_a_decoder_reads_what_was_written_before(episodes):
+    batch = episodes["translation"](0).support
+    bos, eos, size = specials(ByteTokenizer(LENGTH))
+    assert (bos, eos, size) == (257, 258, 259)
+    for before, target in zip(batch["inputs"]["previous"], batch["targets"], strict=True):
+        length = int(np.flatnonzero(target == eos)[0]) + 1
+        assert before[:length].tolist() == [bos, *target[: length - 1].tolist()]
+        assert not before[length:].any()
+        assert not target[length:].any()
+    cut = ended(ByteTokenizer(4), ["abcd", "abc", ""])
+    assert cut.tolist() == [[98, 99, 100, 101], [98, 99, 100, eos], [eos, 0, 0, 0]]
+    assert previous(cut, bos).tolist() == [[bos, 98, 99, 100], [bos, 98, 99, 100], [bos, 0, 0, 0]]
+    assert decode_sequence(ByteTokenizer(4), cut) == ["abcd", "abc", ""]
+
+
+def test_bytes_are_those_that_the_tokens_stand_for(episodes):
+    batch = episodes["generation"](0).query
+    assert batch["bytes"].tolist() == [len(text.encode()) for text in decoded(batch["targets"])]
+    assert count_bytes(ByteTokenizer(3), ["é", "éé", ""]).tolist() == [2, 3, 0]
+    texts = [f"Wort {k} und noch eins" for k in range(40)]
+    pieces = SentencePieceTokenizer.train(texts, 300, 64)
+    assert count_bytes(pieces, texts).tolist() == [len(text) for text in texts]
+    assert (count_bytes(with_length(pieces, 3), texts) < 12).all()
+    assert decode_sequence(pieces, ended(pieces, texts)) == texts
+
+
+def test_groups_and_scores(episodes):
+    table = episodes["retrieval"].corpus
+    rows = table.rows("aa", "train")
+    assert episodes["retrieval"].batch(rows)["group"].tolist() == table.sentence[rows].tolist()
+    scores = episodes["scored_pairs"].corpus.numbers("score")
+    np.testing.assert_array_equal(episodes["scored_pairs"].batch(rows)["targets"], scores[rows])
+
+
+def test_answers_are_exact_bytes(episodes):
+    for split in ("train", "test"):
+        batch = episodes["question_answering"](1, split=split).query
+        for tokens, segment, start, end in zip(
+            batch["inputs"]["tokens"], batch["inputs"]["segment"], batch["targets"]["start"], batch["targets"]["end"],
+            strict=True,
+        ):  # fmt: skip
+            text = span_text(tokens, int(start), int(end))
+            assert text[0] == "Ж"
+            assert text[1:].isdigit()
+            assert segment[start : end + 1].all()
+            assert not segment[: int(np.flatnonzero(tokens == 258)[0]) + 1].any()
+
+
+def long_questions(count=40):
+    filler = "Ἀρχὴ ἥμισυ παντός. "
+    out = []
+    for k in range(count):
+        context = filler * (k % 7 + 1) + f"Der Schlüssel liegt in Raum {k}é. " + filler * (9 - k % 5)
+        answer = f"Raum {k}é"
+        out.append(Question(context, "Wo liegt der Schlüssel?", answer, context.index(answer)))
+    return out
+
+
+def test_windows_to_learn_from_hold_the_answer_anywhere():
+    questions = long_questions()
+    starts = learning_windows(questions, 96, seed=0)
+    spans = encode_spans(questions, starts, 96)
+    assert (spans.start >= 0).all()
+    found = [span_text(*row) for row in zip(spans.tokens, spans.start, spans.end, strict=True)]
+    assert found == [question.answer for question in questions]
+    assert len(set((spans.start - spans.segment.argmax(1)).tolist())) > 15, "not always at one place of the window"
+    windows = [
+        bytes((row[seg == 1] - 1).astype(np.uint8)) for row, seg in zip(spans.tokens, spans.segment, strict=True)
+    ]
+    assert all(window[0] & 0xC0 != 0x80 for window in windows), "a window begins with a character"
+    again = learning_windows(questions, 96, seed=0)
+    np.testing.assert_array_equal(starts, again)
+    assert (learning_windows(questions, 96, seed=1) != starts).any()
+    long = Question("x" * 99, "?", "x" * 99, 0)
+    assert learning_windows([long], 96, seed=0).tolist() == [-1], "no window is long enough"
+
+
+def test_windows_to_be_judged_on_do_not_depend_on_the_answer():
+    questions = long_questions()
+    starts = likely_windows(questions, 96)
+    blind = [Question(question.context, question.question) for question in questions]
+    np.testing.assert_array_equal(likely_windows(blind, 96), starts)
+    held = encode_spans(questions, starts, 96).start >= 0
+    assert held.mean() > 0.9, "the words of the question are near its answer here"
+    missed = encode_spans(questions, np.zeros(len(questions), np.int64), 96)
+    assert (missed.start == -1).any()
+    assert ((missed.start == -1) == (missed.end == -1)).all()
+
+
+def test_all_windows_cover_the_context_and_the_best_span_wins():
+    questions = long_questions(9)
+    spans = strided_windows(questions, 96)
+    assert spans.group.tolist() == sorted(spans.group.tolist())
+    for number, question in enumerate(questions):
+        rows = np.flatnonzero(spans.group == number)
+        texts = [span_text(spans.tokens[row], int(spans.segment[row].argmax()), 96) for row in rows]
+        assert question.context.startswith(texts[0][:20])
+        assert question.context.strip().endswith(texts[-1][-20:])
+    assert set(spans.group[spans.start >= 0].tolist()) == set(range(9)), "some window holds each answer"
+    # A reader who knows: its logits are high where the answer is, and higher in one window than in another.
+    rng = np.random.default_rng(0)
+    start, end = rng.normal(size=(2, *spans.tokens.shape))
+    for row in np.flatnonzero(spans.start >= 0):
+        start[row, spans.start[row]] += 50 + row
+        end[row, spans.end[row]] += 50
+    found = best_spans(spans, start, end)
+    assert [span_text(spans.tokens[r], a, b) for r, a, b in found] == [question.answer for question in questions]
+    # Against the slow way, with nothing known.
+    start, end = rng.normal(size=(2, *spans.tokens.shape))
+    quick = best_spans(spans, start, end, longest=7)
+    for number, (row, first, last) in enumerate(quick.tolist()):
+        sums = {
+            (r, i, j): start[r, i] + end[r, j]
+            for r in np.flatnonzero(spans.group == number)
+            for i in np.flatnonzero(spans.segment[r])
+            for j in range(i, min(i + 7, 96))
+            if spans.segment[r, j]
+        }
+        assert max(sums, key=lambda span: sums[span]) == (row, first, last)
+
+
+def test_answers_too_long_are_left_out_of_training_alone():
+    table = table_of("question_answering", per_split=4)
+    rows = [int(table.rows(code, split)[0]) for code in ("aa", "dd") for split in ("train", "test")]
+    for column in ("context", "answer"):
+        table.columns[column] = tuple("y" * 99 if k in rows else text for k, text in enumerate(table.columns[column]))
+    table.columns["answer_start"][rows] = 0
+    episodes = PairEpisodes(table, ByteTokenizer(LENGTH), SPLIT, shots=1, queries=2)
+    assert episodes.left_out == 2
+    assert len(episodes.rows("aa", "train")) == 3
+    query = episodes.evaluation_episode("dd", shots=1, draw=0).query
+    assert query["targets"]["start"].tolist()[0] == -1
+    assert len(query["mask"]) == 4, "what is judged stays, and counts as wrong"
+    assert len(episodes.windows(table.rows("dd", "test")).tokens) > 4
+
+
+def test_wrong_arguments():
+    table = table_of("question_answering", per_split=2)
+    pieces = SentencePieceTokenizer.train([f"Wort {k} und eins" for k in range(40)], 300, 16)
+    with pytest.raises(InputError, match=r"set `tokenizer\.kind` to bytes"):
+        PairEpisodes(table, pieces, SPLIT, shots=1, queries=1)
+    with pytest.raises(ValueError, match="`target_length` must be positive"):
+        PairEpisodes(table_of("translation"), pieces, SPLIT, shots=1, queries=1, target_length=0)
+    with pytest.raises(InputError, match="test language xx of made-up has no train rows"):
+        PairEpisodes(table, ByteTokenizer(LENGTH), LanguageSplit((), (), ("xx",)), shots=1, queries=1)
+
+
+def slow_unimax(counts, budget, epochs):
+    """Fills all languages evenly, a little at a time, each until it is full."""
+    shares, step = np.zeros(len(counts)), min(budget, epochs * sum(counts)) / 20_000
+    while shares.sum() < budget - step / 2:
+        free = shares < np.array(counts) * epochs - step / 1e6
+        if not free.any():
+            break
+        shares[free] += step / free.sum()
+    return shares / shares.sum()
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(30, 1.0), (300, 2.0), (5000, 3.0), (10**6, 2.0)])
+def test_unimax_is_even_up_to_its_ceiling(budget, epochs):
+    counts = np.array([500.0, 10.0, 90.0, 10.0, 1000.0])
+    weights = unimax(budget, epochs)(counts)
+    np.testing.assert_allclose(weights, slow_unimax(counts, budget, epochs), atol=1e-3)
+    assert weights.sum() == pytest.approx(1.0)
+
+
+def test_weightings_in_episodes_of_text_and_of_pairs():
+    corpus = cldr("weekday", languages=("de", "fr"), train=4, dev=1, test=1)
+    keep = np.concatenate([corpus.rows("de", "train"), corpus.rows("fr", "train")[:4]])
+    split = LanguageSplit(("de", "fr"), (), ())
+    small = corpus.take(keep)
+    for weighting, expected in ((unimax(24, 2.0), [2 / 3, 1 / 3]), (tempered(np.inf), [0.5, 0.5])):
+        episodes = TextEpisodes(small, ByteTokenizer(8), split, shots=1, queries=1, weighting=weighting)
+        np.testing.assert_allclose(episodes.weights("train"), expected)
+    pairs = table_of("retrieval", per_split=4, languages="aa bb")
+    pairs = pairs.take(np.delete(np.arange(len(pairs)), pairs.rows("bb", "train")[1:]))
+    options = {"shots": 1, "queries": 1}
+    episodes = PairEpisodes(pairs, ByteTokenizer(8), LanguageSplit(("aa", "bb"), (), ()), temperature=1.0, **options)
+    np.testing.assert_allclose(episodes.weights("train"), [0.8, 0.2])
+    with pytest.raises(ValueError, match="`budget` must be positive"):
+        unimax(0, 1)
+
+
+def test_real_answers_are_found(data_folder):
+    table = read_table(data_folder("xquad"), parallel=True)
+    kept = table.take(np.concatenate([table.rows(c, s)[:60] for c in ("ar", "zh", "de") for s in ("train", "test")]))
+    split = LanguageSplit(("ar", "de"), (), ("zh",))
+    episodes = PairEpisodes(kept, ByteTokenizer(512), split, shots=2, queries=2)
+    for code in ("ar", "de", "zh"):
+        rows = episodes.rows(code, "train")
+        batch = episodes.batch(rows)
+        spans = zip(batch["inputs"]["tokens"], batch["targets"]["start"], batch["targets"]["end"], strict=True)
+        assert [span_text(*span) for span in spans] == kept.texts("answer", rows)
+    assert episodes.left_out == 0
+    judged = episodes.batch(kept.rows("zh", "test"))["targets"]["start"]
+    assert (judged >= 0).mean() > 0.5
