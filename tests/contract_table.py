@@ -15,8 +15,8 @@ from jaxmeta.algorithms import LearnedRates
 from jaxmeta.core.gradients import first_order, reverse
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
-from jaxmeta.models import mlp, transformer
-from jaxmeta.objectives import classification, regression
+from jaxmeta.models import mlp, paired, span_reader, transformer
+from jaxmeta.objectives import classification, regression, retrieval, span_qa
 
 CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
 
@@ -36,6 +36,11 @@ class Setting(NamedTuple):
         sizes = {"width": 8, "embedding_width": 4, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
         return transformer(vocab_size=VOCABULARY, outputs=self.classes, window=4, stride=2, dtype=self.dtype, **sizes)
 
+    def reader(self):
+        """One layer that reads as `transformer` does, and says where an answer is."""
+        sizes = {"width": 4, "embedding_width": 3, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
+        return span_reader(vocab_size=VOCABULARY, window=3, stride=2, overlap=(2,), dtype=self.dtype, **sizes)
+
     def classify(self):
         """Cross-entropy."""
         return classification(self.classes)
@@ -52,7 +57,7 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors" or "text".
+      reads: "vectors", "text", "pairs" (of vectors, with groups) or "passages" (text with a question and an answer).
       regresses: targets are vectors, not classes.
       draws: the key matters to adaptation.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
@@ -112,6 +117,21 @@ ROWS = [
         lambda s: algorithms.maml(s.mlp(), regression(), optax.sgd(0.1, momentum=0.5)),
         backprop(2),
         regresses=True,
+    ),
+    Row(
+        "maml of retrieval",
+        lambda s: algorithms.maml(paired(s.mlp()), retrieval(), optax.sgd(0.1)),
+        backprop(2),
+        reads="pairs",
+        fewer_classes=False,
+    ),
+    Row(
+        "maml of spans",
+        lambda s: algorithms.maml(s.reader(), span_qa(max_length=3), optax.sgd(0.1)),
+        backprop(1),
+        num_steps=1,
+        reads="passages",
+        fewer_classes=False,
     ),
     Row(
         "maml, adam",
@@ -178,7 +198,8 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       seed: of all that is random.
       size: N.
       dtype: of what is a float.
-      reads: "vectors" `[N, 4]` or "text" `[N, 7]`, which ends in padding.
+      reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
+        or "passages", texts that begin with a question, with an answer after it.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -190,9 +211,17 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
         answers = classes[np.arange(size) % len(classes)].astype(np.int32)
     if reads == "vectors":
         return {"inputs": rng.normal(size=(size, DIMENSIONS)).astype(dtype), "targets": answers}
+    if reads == "pairs":
+        sides = {side: rng.normal(size=(size, DIMENSIONS)).astype(dtype) for side in ("left", "right")}
+        return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
     tokens = rng.integers(1, VOCABULARY, size=(size, LENGTH), dtype=np.int32)
-    real = np.arange(LENGTH)[None] < rng.integers(2, LENGTH + 1, size=(size, 1))
-    return {"inputs": np.where(real, tokens, 0), "targets": answers}
+    lengths = rng.integers(2 if reads == "text" else LENGTH - 2, LENGTH + 1, size=size, dtype=np.int32)
+    tokens = np.where(np.arange(LENGTH)[None] < lengths[:, None], tokens, 0)
+    if reads == "text":
+        return {"inputs": tokens, "targets": answers}
+    question = LENGTH // 2 - rng.integers(0, 2, size=size, dtype=np.int32)
+    segment = (np.arange(LENGTH)[None] >= question[:, None]).astype(np.int32)
+    return {"inputs": {"tokens": tokens, "segment": segment}, "targets": {"start": question, "end": lengths - 1}}
 
 
 def episode(row: Row, seed: int, support: int, query: int, dtype, targets: Any = CLASSES) -> Episode:

@@ -6,9 +6,10 @@ Every callable sees *one* task; the estimators add the task axis. Keys come firs
 A *batch* of examples is a dict whose every leaf has the example axis first:
 
     inputs   [N, ...]   what the model reads (an array or a tree of arrays)
-    targets  [N, ...]   what it should answer: int classes, or floats for regression
+    targets  [N, ...]   what it should answer: int classes, floats for regression, a tree; retrieval has none
     mask     [N]        optional, bool: False marks padding (absent: every example is real)
     classes  [N, C]     optional, bool: the classes that exist in this task (absent: all of them)
+    group    [N]        optional, int: in retrieval, examples whose right sides are equally right for each other
 
 Because all leaves share the example axis, batches can be padded, joined, shuffled and cut without knowing more.
 """

@@ -2,21 +2,30 @@
 
 from jaxmeta.models.adapters import equinox, haiku, linen, nnx, plain
 from jaxmeta.models.conv4 import Conv4, conv4
+from jaxmeta.models.dual_encoder import dual_encoder, paired
 from jaxmeta.models.mlp import MLP, mlp
+from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
+from jaxmeta.models.span_reader import SpanReader, span_reader
 from jaxmeta.models.transformer import TextEncoder, transformer
 
 __all__ = [
     "MLP",
     "Conv4",
+    "SpanReader",
     "TextEncoder",
     "cast",
+    "compared",
     "conv4",
+    "dual_encoder",
     "equinox",
     "haiku",
     "linen",
     "mlp",
     "nnx",
+    "pair_regressor",
+    "paired",
     "plain",
+    "span_reader",
     "transformer",
 ]

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
-from jaxmeta.models.pooling import largest
+from jaxmeta.models.windows import merged, neighbours
 
 PADDING = 0
 
@@ -60,22 +60,9 @@ class TextEncoder(nn.Module):
         return jnp.sum(self.norm(x) * weight, axis=1) / jnp.maximum(jnp.sum(weight, axis=1), 1)
 
     def _stem(self, x, real):
-        length = x.shape[1]
         if self.window > 1:
-            before = (self.window - 1) // 2
-            padded = jnp.pad(x, ((0, 0), (before, self.window - 1 - before), (0, 0)))
-            shifted = [padded[:, i : i + length] for i in range(self.window)]
-            x = nn.relu(self.stem(jnp.concatenate(shifted, axis=-1))) * real[..., None].astype(x.dtype)
-        if self.stride == 1:
-            return x, real
-        # A place is real when any of its tokens is. Its largest responses stand for it, so that a word is the same
-        # word wherever it begins.
-        missing = -length % self.stride
-        x = jnp.pad(x, ((0, 0), (0, missing), (0, 0)))
-        x = x.reshape(x.shape[0], -1, self.stride, x.shape[-1])
-        x = largest([x[:, :, i] for i in range(self.stride)])
-        real = jnp.pad(real, ((0, 0), (0, missing))).reshape(real.shape[0], -1, self.stride).any(axis=-1)
-        return x, real
+            x = nn.relu(self.stem(neighbours(x, self.window))) * real[..., None].astype(x.dtype)
+        return merged(x, real, self.stride)
 
 
 def layer_norm(dtype) -> nn.LayerNorm:

@@ -10,7 +10,8 @@ def real_examples(batch: Batch) -> jax.Array:
     """Returns the mask of `batch`, all true where it has none: `[N]` bool."""
     if "mask" in batch:
         return jnp.asarray(batch["mask"], bool)
-    return jnp.ones(jnp.shape(batch["targets"])[:1], bool)
+    # Targets may be a tree, and pairs have none: whichever leaf comes first has the example axis.
+    return jnp.ones(jnp.shape(jax.tree.leaves(dict(batch))[0])[:1], bool)
 
 
 def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:
