@@ -1,19 +1,19 @@
-"""Few-shot episodes of text: one language per episode, drawn by number and nothing else."""
+"""Few-shot episodes of labelled rows: one language per episode, drawn by number and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxmeta.core.checks import InputError, check_not_negative, check_one_of, check_positive
-from jaxmeta.core.types import Batch, Episode
+from jaxmeta.core.types import ArrayTree, Batch, Episode
 from jaxmeta.data.cipher import byte_cipher
-from jaxmeta.data.corpus import SPLITS, Corpus
+from jaxmeta.data.corpus import SPLITS, Corpus, Labelled
 from jaxmeta.data.splits import LanguageSplit
 from jaxmeta.data.streams import stream
 from jaxmeta.data.tokenize import ByteTokenizer, Tokenizer
 
 
-class TextEpisodes:
+class LabelledEpisodes:
     """A `TaskDistribution` of classification in one language, pure in `(seed, split, index)`.
 
     Support and query are balanced over the classes and ordered shot by shot: the first example of each of the
@@ -21,46 +21,45 @@ class TextEpisodes:
     copy of another example of the episode. Meta-training adapts on and is judged on train rows of train
     languages; dev (test) languages adapt on their train rows and are judged on their dev (test) rows.
 
-    A batch has `inputs [N, L]` int32, `targets [N]` int32, `mask [N]` bool and `classes [N, C]` bool.
+    A batch has `inputs` (what the rows hold), `targets [N]` int32, `mask [N]` bool and `classes [N, C]` bool.
     """
 
     def __init__(
         self,
-        corpus: Corpus,
-        tokenizer: Tokenizer,
+        corpus: Labelled,
+        inputs_of: Callable[[np.ndarray], ArrayTree],
         split: LanguageSplit,
         *,
         shots: int,
         queries: int,
         temperature: float = 1.0,
-        cipher: float = 0.0,
+        pretended: float = 0.0,
+        pretend: Callable[[np.random.Generator], Callable[[ArrayTree], ArrayTree]] | None = None,
         seed: int = 0,
     ):
-        """Tokenises `corpus` once.
+        """Sorts the rows of the languages by class.
 
         Args:
             corpus: the rows, of which only those of `split`'s languages are used.
-            tokenizer: what turns them into tokens.
+            inputs_of: from row numbers `[N]` to inputs, leaves `[N, ...]`.
             split: the roles of the languages.
             shots: support examples per class.
             queries: query examples per class.
             temperature: a language of `n` rows is drawn in proportion to `n ** (1 / temperature)`: 1 for
                 every row alike, infinity for every language alike.
-            cipher: the share of train episodes whose letters are exchanged, see `jaxmeta.data.cipher`.
+            pretended: the share of train episodes whose language is changed into one that does not exist.
+            pretend: draws such a change, from inputs to inputs; support and query are changed alike.
             seed: what every draw depends on.
 
         Raises:
-            InputError: a language has no rows to adapt on, or none to be judged on, or the tokens are not bytes and
-                `cipher` asks for them.
+            InputError: a language has no rows to adapt on, or none to be judged on.
         """
-        if cipher and not isinstance(tokenizer, ByteTokenizer):
-            raise InputError("`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to bytes.")
-        self.cipher = cipher
         check_positive("shots", shots)
         check_positive("queries", queries)
         check_positive("temperature", temperature)
-        self.corpus, self.tokenizer, self.split = corpus, tokenizer, split
+        self.corpus, self.split = corpus, split
         self.shots, self.queries, self.temperature, self.seed = shots, queries, temperature, seed
+        self.pretended, self._pretend, self._inputs_of = pretended, pretend, inputs_of
         for role, languages in split._asdict().items():
             for language in languages:
                 for part in dict.fromkeys(("train", role)):
@@ -70,8 +69,6 @@ class TextEpisodes:
                             "or leave the language out."
                         )
         self.num_classes = len(corpus.labels)
-        tokens = tokenizer.encode(corpus.text)
-        self._tokens = tokens.astype(np.uint16) if tokenizer.vocab_size <= 2**16 else tokens
         names, self._language_of = np.unique(corpus.language, return_inverse=True)
         self._classes = np.zeros((len(names), self.num_classes), bool)  # by language
         self._classes[self._language_of, corpus.label] = True
@@ -104,8 +101,9 @@ class TextEpisodes:
                 support.append(train_rows[: self.shots])
                 query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
         episode = Episode(self._place(language, support, self.shots), self._place(language, query, self.queries))
-        if split == "train" and generator.random() < self.cipher:
-            return _under(byte_cipher(generator), episode)
+        if split == "train" and generator.random() < self.pretended and self._pretend is not None:
+            change = self._pretend(generator)
+            return Episode(*({**batch, "inputs": change(batch["inputs"])} for batch in episode))
         return episode
 
     def evaluation_episode(
@@ -176,7 +174,7 @@ class TextEpisodes:
     def batch(self, rows: np.ndarray) -> Batch:
         """Returns rows of the corpus `[N]` as a batch without padding."""
         return {
-            "inputs": self._tokens[rows].astype(np.int32),
+            "inputs": self._inputs_of(rows),
             "targets": self.corpus.label[rows].astype(np.int32),
             "mask": np.ones(len(rows), bool),
             "classes": self._classes[self._language_of[rows]],
@@ -213,5 +211,53 @@ class TextEpisodes:
         return {**self.batch(np.where(mask, flat, flat[flat >= 0][0])), "mask": mask}
 
 
-def _under(table: np.ndarray, episode: Episode) -> Episode:
-    return Episode(*({**batch, "inputs": table[batch["inputs"]]} for batch in episode))
+class TextEpisodes(LabelledEpisodes):
+    """`LabelledEpisodes` of text; `inputs [N, L]` are int32 tokens."""
+
+    corpus: Corpus
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        split: LanguageSplit,
+        *,
+        shots: int,
+        queries: int,
+        temperature: float = 1.0,
+        cipher: float = 0.0,
+        seed: int = 0,
+    ):
+        """Tokenises `corpus` once.
+
+        Args:
+            corpus: the rows, of which only those of `split`'s languages are used.
+            tokenizer: what turns them into tokens.
+            split: the roles of the languages.
+            shots: support examples per class.
+            queries: query examples per class.
+            temperature: as for `LabelledEpisodes`.
+            cipher: the share of train episodes whose letters are exchanged, see `jaxmeta.data.cipher`.
+            seed: what every draw depends on.
+
+        Raises:
+            InputError: a language has no rows to adapt on, or none to be judged on, or the tokens are not bytes and
+                `cipher` asks for them.
+        """
+        if cipher and not isinstance(tokenizer, ByteTokenizer):
+            raise InputError("`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to bytes.")
+        self.tokenizer, self.cipher = tokenizer, cipher
+        super().__init__(
+            corpus, self._tokens_of, split,
+            shots=shots, queries=queries, temperature=temperature, pretended=cipher, pretend=_other_letters, seed=seed,
+        )  # fmt: skip
+        tokens = tokenizer.encode(corpus.text)
+        self._tokens = tokens.astype(np.uint16) if tokenizer.vocab_size <= 2**16 else tokens
+
+    def _tokens_of(self, rows: np.ndarray) -> np.ndarray:
+        return self._tokens[rows].astype(np.int32)
+
+
+def _other_letters(generator: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+    table = byte_cipher(generator)
+    return lambda tokens: table[tokens]
