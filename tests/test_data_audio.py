@@ -1,5 +1,6 @@
 """Recordings and what may be wrong with them; episodes and strings of speech; speakers who do not exist."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -72,6 +73,10 @@ def test_reading_gives_the_columns_and_sets_dev_recordings_aside(write):
         np.testing.assert_allclose(audio[:samples], (row + 1) * 100 / 32768)
         assert not audio[samples:].any()
     assert found.count_cut(60) == (np.diff(found.offset) > 60).sum() > 0
+    with pytest.raises(ValueError, match=r"`label` must have the shape \(54,\) of the clips of `offset`, got \(53,\)"):
+        dataclasses.replace(found, label=found.label[:-1])
+    with pytest.raises(ValueError, match="`length` must be positive, got 0"):
+        found.clips(np.array([0]), 0)
     assert (read_recordings(write(), dev=0).split != "dev").all()
     kept = read_recordings(write(split=np.tile([2, 2, 1, 0, 0, 0], 9)), dev=2)
     assert np.unique(kept.split, return_counts=True)[1].tolist() == [9, 18, 27], "dev clips of the file stay"

@@ -32,6 +32,15 @@ class Recordings(Labelled):
     offset: np.ndarray
     rate: int
 
+    def __post_init__(self):
+        """Checks that the columns are as long as there are clips."""
+        for column in ("language", "split", "label"):
+            if np.shape(getattr(self, column)) != (len(self.offset) - 1,):
+                raise ValueError(
+                    f"`{column}` must have the shape ({len(self.offset) - 1},) of the clips of `offset`, got "
+                    f"{np.shape(getattr(self, column))}"
+                )
+
     def clips(self, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """Returns clips as `{"audio": [N, length] float32 in [-1, 1], "samples": [N] int32}`; longer ones are cut."""
         check_positive("length", length)
