@@ -54,6 +54,6 @@ def beam_search(
                 longer = found[*prefix, other]
                 bonus = language_model(prefix, other) if language_model else 0.0
                 longer[1] = np.logaddexp(longer[1], before + frame[other] + bonus)
-        best = sorted(found.items(), key=lambda item: -np.logaddexp(*item[1]))[:beam]
+        best = sorted(found.items(), key=lambda item: -np.logaddexp(item[1][0], item[1][1]))[:beam]
         kept = {prefix: (blank, symbol) for prefix, (blank, symbol) in best}
-    return [(prefix, float(np.logaddexp(*ends))) for prefix, ends in kept.items()]
+    return [(prefix, float(np.logaddexp(blank, symbol))) for prefix, (blank, symbol) in kept.items()]

@@ -29,7 +29,7 @@ def edit_counts(references: Sequence[str], hypotheses: Sequence[str], *, unit: s
     if len(references) != len(hypotheses):
         raise ValueError(f"`hypotheses` must be as many as `references`, got {len(hypotheses)} and {len(references)}")
     levenshtein = _levenshtein()
-    counts = dict.fromkeys(COUNTS, 0)
+    counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         said, read = _units(reference, unit), _units(hypothesis, unit)
         edits = [edit.tag for edit in levenshtein.editops(said, read)]
