@@ -73,9 +73,9 @@ def log_mel(
 ) -> dict[str, jax.Array]:
     """Turns waveforms into log-mel frames; what lies after the real samples changes no number.
 
-    The Fourier transform is a product with a matrix. For windows of this size that is as fast on a CPU as a fast
-    transform (derivatives by the audio, which training does not take, are a fifth slower), and faster where products
-    are what a device is made for. The precision is float32 at least.
+    The Fourier transform is a product with a matrix: real numbers alone, and for windows of this size as fast on a CPU
+    as a fast transform (derivatives by the audio, which training does not take, are a fifth slower). The precision is
+    float32 at least.
 
     Args:
       audio: `[N, samples]`, amplitudes in [-1, 1], or int16.
