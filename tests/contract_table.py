@@ -15,8 +15,8 @@ from jaxmeta.algorithms import LearnedRates
 from jaxmeta.core.gradients import first_order, reverse
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
-from jaxmeta.models import mlp, transformer
-from jaxmeta.objectives import classification, regression
+from jaxmeta.models import mlp, seq2seq, transformer
+from jaxmeta.objectives import classification, regression, translation
 
 CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
 
@@ -36,6 +36,11 @@ class Setting(NamedTuple):
         sizes = {"width": 8, "embedding_width": 4, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
         return transformer(vocab_size=VOCABULARY, outputs=self.classes, window=4, stride=2, dtype=self.dtype, **sizes)
 
+    def seq2seq(self):
+        """One layer on either side."""
+        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        return seq2seq(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
+
     def classify(self):
         """Cross-entropy."""
         return classification(self.classes)
@@ -52,13 +57,14 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors" or "text".
-      regresses: targets are vectors, not classes.
+      reads: "vectors", "text" or "pairs" of texts.
+      regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
       fewer_classes: a task of fewer classes is the task of a smaller model (which is not so where something of the size
         of the model is drawn, or the source has all the classes).
       standard_promotion: it calls code of others that promotes types on its own.
+      width: of finite differences; less where there are many kinks, each of which makes the inner gradient jump.
     """
 
     name: str
@@ -73,6 +79,7 @@ class Row(NamedTuple):
     draws_by_shape: bool = False
     fewer_classes: bool = True
     standard_promotion: bool = False
+    width: float = 1e-5
 
     def __str__(self):
         return self.name
@@ -106,6 +113,14 @@ ROWS = [
         lambda s: algorithms.maml(s.transformer(), s.classify(), optax.sgd(0.1)),
         backprop(2, memory="per_step"),
         reads="text",
+    ),
+    Row(
+        "maml of translation",
+        lambda s: algorithms.maml(s.seq2seq(), translation(VOCABULARY, label_smoothing=0.1), optax.sgd(0.1)),
+        backprop(2),
+        reads="pairs",
+        regresses=True,
+        width=1e-7,
     ),
     Row(
         "maml of regression",
@@ -178,11 +193,15 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       seed: of all that is random.
       size: N.
       dtype: of what is a float.
-      reads: "vectors" `[N, 4]` or "text" `[N, 7]`, which ends in padding.
+      reads: "vectors" `[N, 4]`, "text" `[N, 7]`, which ends in padding, or "pairs" of texts, the target shifted.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
     rng = np.random.default_rng(seed)
+    if reads == "pairs":
+        source, target = text(rng, size), text(rng, size)
+        first = np.full((size, 1), VOCABULARY - 2, np.int32)
+        return {"inputs": {"source": source, "previous": np.hstack([first, target[:, :-1]])}, "targets": target}
     classes = np.arange(targets) if np.ndim(targets) == 0 else np.asarray(targets)
     if regresses:
         answers = rng.normal(size=(size, len(classes))).astype(dtype)
@@ -190,9 +209,14 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
         answers = classes[np.arange(size) % len(classes)].astype(np.int32)
     if reads == "vectors":
         return {"inputs": rng.normal(size=(size, DIMENSIONS)).astype(dtype), "targets": answers}
+    return {"inputs": text(rng, size), "targets": answers}
+
+
+def text(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draws tokens `[N, 7]` that end in padding."""
     tokens = rng.integers(1, VOCABULARY, size=(size, LENGTH), dtype=np.int32)
     real = np.arange(LENGTH)[None] < rng.integers(2, LENGTH + 1, size=(size, 1))
-    return {"inputs": np.where(real, tokens, 0), "targets": answers}
+    return np.where(real, tokens, 0)
 
 
 def episode(row: Row, seed: int, support: int, query: int, dtype, targets: Any = CLASSES) -> Episode:

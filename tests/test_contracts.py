@@ -71,7 +71,7 @@ def with_garbage(batch: dict, seed: int) -> dict:
             garbage = 30 * rng.normal(size=leaf.shape).astype(leaf.dtype)
         return np.where(padding.reshape(*padding.shape, *[1] * (leaf.ndim - padding.ndim)), garbage, leaf)
 
-    return {name: spoiled(name, leaf) for name, leaf in batch.items()}
+    return {name: jax.tree.map(functools.partial(spoiled, name), part) for name, part in batch.items()}
 
 
 def random_meta_params(algorithm: MetaAlgorithm, task: Episode):
@@ -199,7 +199,7 @@ def directions(meta_params):
 
 @every([row for row in TRAINED if row.gradient == "derivative"])
 def test_outer_gradient_agrees_with_finite_differences(row, x64):
-    found, width = study(row), 1e-5
+    found, width = study(row), row.width
     keys, key = jax.vmap(jax.random.key)(np.array(KEYS)), jax.random.key(KEY)
 
     def loss(direction, distance):

@@ -2,21 +2,31 @@
 
 from jaxmeta.models.adapters import equinox, haiku, linen, nnx, plain
 from jaxmeta.models.conv4 import Conv4, conv4
+from jaxmeta.models.decoding import beam_search, greedy, sampling
+from jaxmeta.models.language_model import LanguageModel, language_model
 from jaxmeta.models.mlp import MLP, mlp
 from jaxmeta.models.precision import cast
+from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
 from jaxmeta.models.transformer import TextEncoder, transformer
 
 __all__ = [
     "MLP",
     "Conv4",
+    "LanguageModel",
+    "Seq2Seq",
     "TextEncoder",
+    "beam_search",
     "cast",
     "conv4",
     "equinox",
+    "greedy",
     "haiku",
+    "language_model",
     "linen",
     "mlp",
     "nnx",
     "plain",
+    "sampling",
+    "seq2seq",
     "transformer",
 ]
