@@ -25,9 +25,12 @@ def outer_gradient(side: Side, workload: Workload, num_steps: int) -> OuterGradi
 def _library(side: Side, workload: Workload, num_steps: int) -> OuterGradient:
     options = side.options
     apply = network(workload, options.get("conv", "patches"))
-    chosen = {"memory": options.get("memory"), "task_axis": options.get("task_axis")}
-    chosen |= {"unroll": int(options["unroll"])} if "unroll" in options else {}
-    chosen = {key: value for key, value in chosen.items() if value}
+    chosen = {
+        "memory": options.get("memory"),
+        "task_axis": options.get("task_axis"),
+        "unroll": int(options["unroll"]) if "unroll" in options else None,
+    }
+    chosen = {key: value for key, value in chosen.items() if value is not None}
 
     def gradient(params, support, query):
         model = jm.models.plain(lambda key, inputs: params, apply)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from jaxmeta.config.build import Built
 from jaxmeta.config.methods import STRATEGIES, How, Recipe, Setting, learner_of, phases_and_methods, recipes
-from jaxmeta.core.adapt import check_unroll, memory_policy
+from jaxmeta.core.adapt import FEW_STEPS, check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Episode
@@ -26,7 +26,6 @@ from jaxmeta.run.planner import Candidate, Measured, fastest, in_words, measure,
 
 CHOICES = "gradient.json"  # the file of a run folder that holds what was chosen for it
 _ENOUGH_FOR_GROUPS = 4  # inner steps; of fewer, `nested` has no group of two
-_FEW_TO_UNROLL = 10  # inner steps; of more, a program without a loop takes too long to compile
 
 
 def ways(recipe: Recipe, num_steps: int, num_tasks: int) -> list[How]:
@@ -46,7 +45,7 @@ def ways(recipe: Recipe, num_steps: int, num_tasks: int) -> list[How]:
         if num_steps >= _ENOUGH_FOR_GROUPS and strategy == "forward_over_reverse":
             memories.append("nested")
         for memory in memories:
-            unrolls = [1, num_steps] if 1 < num_steps <= _FEW_TO_UNROLL and memory == "none" else [1]
+            unrolls = [1, num_steps] if 1 < num_steps <= FEW_STEPS and memory == "none" else [1]
             found += [How(strategy, memory, axis, unroll) for unroll in unrolls for axis in _task_axes(num_tasks)]
     return found
 

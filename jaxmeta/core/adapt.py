@@ -18,7 +18,7 @@ from jaxmeta.core.types import Batch, Key, MetaAlgorithm, MetaParams, Metrics, T
 MEMORY_POLICIES = ("none", "products", "per_step", "nested", "offload", "truncated(n)")
 _INNER_STATE = "inner_state"
 # Numbers of a task (its state and its support) and steps up to which a loop over them costs more than its steps do.
-_TINY_TASK, _FEW_STEPS = 2048, 10
+_TINY_TASK, FEW_STEPS = 2048, 10
 
 
 class Memory(NamedTuple):
@@ -113,7 +113,7 @@ def adapt(
     begin_key, key = jax.random.split(key)
     begun = algorithm.begin(begin_key, meta_params, support)
     if not isinstance(unroll, int):
-        pays = _is_free(policy) and num_steps <= _FEW_STEPS and _is_tiny(begun, support)
+        pays = _is_free(policy) and num_steps <= FEW_STEPS and _is_tiny(begun, support)
         unroll = num_steps if pays else 1
 
     def body(meta_params, support):

@@ -201,6 +201,29 @@ def _corpus(task: str, labels: tuple[str, ...], rows: list[tuple[str, str, int, 
     )
 
 
+def checked_sizes(train: int, dev: int, test: int) -> dict[str, int]:
+    """Returns rows by split; all may be left out but those to train on."""
+    check_positive("train", train)
+    check_not_negative("dev", dev)
+    check_not_negative("test", test)
+    return {"train": train, "dev": dev, "test": test}
+
+
+def chosen_languages(task: str, qualified: tuple[str, ...], languages: Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the languages of a task that are asked for, each once; all that qualify where none is named.
+
+    Raises:
+        InputError: one of them does not qualify.
+    """
+    chosen = qualified if languages is None else tuple(dict.fromkeys(languages))
+    if unknown := sorted(set(chosen) - set(qualified)):
+        raise InputError(
+            f"The CLDR task {task!r} has no language {', '.join(unknown)}; leave it out, or name no "
+            f"languages and get all {len(qualified)}."
+        )
+    return chosen
+
+
 def cldr(
     task: str,
     *,
@@ -224,15 +247,6 @@ def cldr(
         seed: what the draw of rows and of splits depends on.
     """
     check_one_of("task", task, CLDR_TASKS)
-    check_positive("train", train)
-    check_not_negative("dev", dev)
-    check_not_negative("test", test)
-    qualified = tuple(term_languages()) if task == "kind" else date_languages(task)
-    chosen = qualified if languages is None else tuple(dict.fromkeys(languages))
-    if unknown := sorted(set(chosen) - set(qualified)):
-        raise InputError(
-            f"The CLDR task {task!r} has no language {', '.join(unknown)}; leave it out, or name no "
-            f"languages and get all {len(qualified)}."
-        )
-    sizes = {"train": train, "dev": dev, "test": test}
+    sizes = checked_sizes(train, dev, test)
+    chosen = chosen_languages(task, tuple(term_languages()) if task == "kind" else date_languages(task), languages)
     return _kinds(chosen, sizes, seed) if task == "kind" else _dates(task, chosen, sizes, seed)

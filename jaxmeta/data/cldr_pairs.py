@@ -11,8 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from jaxmeta.core.checks import InputError, check_not_negative, check_one_of, check_positive
-from jaxmeta.data.cldr import FIRST_DAY, KINDS, LAST_DAY, date_languages, english_terms, part_of, term_languages
+from jaxmeta.core.checks import check_one_of
+from jaxmeta.data.cldr import (
+    FIRST_DAY,
+    KINDS,
+    LAST_DAY,
+    checked_sizes,
+    chosen_languages,
+    date_languages,
+    english_terms,
+    part_of,
+    term_languages,
+)
 from jaxmeta.data.corpus import SPLITS
 from jaxmeta.data.streams import digest, stream
 from jaxmeta.data.table import SCHEMAS, Table, link_sentences
@@ -88,17 +98,8 @@ def cldr_pairs(
         test: the same for test.
         seed: what the draw of rows and of splits depends on.
     """
-    qualified = pair_languages(task)
-    check_positive("train", train)
-    check_not_negative("dev", dev)
-    check_not_negative("test", test)
-    chosen = qualified if languages is None else tuple(dict.fromkeys(languages))
-    if unknown := sorted(set(chosen) - set(qualified)):
-        raise InputError(
-            f"The CLDR task {task!r} has no language {', '.join(unknown)}; leave it out, or name no "
-            f"languages and get all {len(qualified)}."
-        )
-    sizes = {"train": train, "dev": dev, "test": test}
+    sizes = checked_sizes(train, dev, test)
+    chosen = chosen_languages(task, pair_languages(task), languages)
     rows = [row for code in chosen for split in SPLITS for row in _MAKERS[task](code, split, sizes[split], seed)]
     schema = SCHEMAS[task]
     columns: dict[str, tuple[str, ...] | np.ndarray] = {
