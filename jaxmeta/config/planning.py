@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Episode
 from jaxmeta.run.plan_cache import recall, remember
-from jaxmeta.run.planner import Candidate, Measured, fastest, in_words, measure, size_text
+from jaxmeta.run.planner import Candidate, Measured, Race, fastest, in_words, size_text
 
 CHOICES = "gradient.json"  # the file of a run folder that holds what was chosen for it
 _ENOUGH_FOR_GROUPS = 4  # inner steps; of fewer, `nested` has no group of two
@@ -72,9 +72,9 @@ def method_to_plan(setting: Setting, name: str | None) -> str:
 def measured_ways(built: Built, name: str, limit: int) -> list[Measured]:
     """Returns what one outer step of a method costs; what needs more than `limit` bytes is not run.
 
-    Compiling is what takes time, so not every combination is tried: first the task axes with the method's default, then
-    everything else along the one that was best, and what does not fit there along the one that needs least. The best
-    is run again beside what comes later. The labels are those of `How`.
+    Compiling is what takes time, so not every combination is tried: first the task axes with the method's default, as a
+    loop and without one, then everything else along the two axes that were best, and what does not fit there along the
+    one that needs least. All are timed in turn in the end. The labels are those of `How`.
     """
     setting = built.setting
     config, recipe = setting.config, recipes(setting)[name]
@@ -85,20 +85,19 @@ def measured_ways(built: Built, name: str, limit: int) -> list[Measured]:
     episodes = episodes_of(built, recipe)
     first = next(iter(learners))
     state = jax.jit(learners[first].init)(jax.random.key(config.seed), episodes)
+    race, sizes = Race((state, episodes), limit), {}
 
-    def measured(some: list[How]) -> dict[How, Measured]:
-        candidates = [Candidate(how, learners[how].update) for how in some]
-        return {How(*each.labels): each for each in measure(candidates, (state, episodes), limit)}
+    def add(some: Iterable[How]) -> None:
+        new = [Candidate(how, learners[how].update) for how in some if how not in sizes]
+        sizes.update({How(*each.labels): each.bytes for each in race.add(new)})
 
-    found = measured([how for how in learners if how._replace(task_axis=first.task_axis) == first])
-    least = min(found, key=lambda how: found[how].bytes).task_axis
-    best = min(found, key=lambda how: _rank(found[how]))
-    found |= measured([best, *(how for how in learners if how.task_axis == best.task_axis and how != best)])
-    too_large = {how._replace(task_axis=least) for how, each in found.items() if each.seconds is None}
-    if more := [how for how in learners if how in too_large - found.keys()]:
-        best = min(found, key=lambda how: _rank(found[how]))
-        found |= measured([best, *more])
-    return list(found.values())
+    add(how for how in learners if how[:2] == first[:2])
+    tried = sorted(race.run(repeats=3), key=_rank)
+    best = list(dict.fromkeys(How(*each.labels).task_axis for each in tried))[:2]
+    least = How(*min(tried, key=lambda each: each.bytes).labels).task_axis
+    add(how for how in learners if how.task_axis in best)
+    add([how._replace(task_axis=least) for how, size in sizes.items() if size > limit])
+    return race.run()
 
 
 def choose(built: Built, name: str, limit: int) -> How:

@@ -160,8 +160,14 @@ def _is_tiny(*trees) -> bool:
 
 
 def _scan(body, state, keys, unroll: int):
-    # A scan that is unrolled whole may not have less than a step.
-    return jax.lax.scan(body, state, keys, unroll=max(1, min(unroll, len(keys))))
+    if not 0 < len(keys) <= unroll:
+        return jax.lax.scan(body, state, keys, unroll=unroll)
+    # Written out, not a scan that is unrolled whole: that gives every task a copy of what all of them begin with.
+    recorded = []
+    for step_key in keys:
+        state, found = body(state, step_key)
+        recorded.append(found)
+    return state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *recorded)
 
 
 # A loop is its own barrier, so the optimisation barriers that checkpoint adds by default only cost time.

@@ -5,6 +5,7 @@ import jax
 from jaxmeta.core.adapt import adapt, check_unroll, memory_policy
 from jaxmeta.core.gradients import naming_the_switch
 from jaxmeta.core.select import merge, unselected
+from jaxmeta.core.task_products import fused_products
 from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
 from jaxmeta.core.trees import leading_size, mean_over_tasks
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm, MetaParams
@@ -64,6 +65,7 @@ def backprop(
         def chunk_gradient(chunk):
             with naming_the_switch():
                 gradient = jax.grad(mean_loss, argnums=(0, 1), has_aux=True)
+                gradient = fused_products(gradient) if leading_size(chunk) > 1 else gradient
                 (shared_gradient, own_gradient), metrics = gradient(shared, *chunk)
             share = leading_size(chunk) / num_tasks
             return (shared_gradient, metrics), jax.tree.map(lambda leaf: share * leaf, own_gradient)

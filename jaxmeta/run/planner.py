@@ -15,8 +15,10 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.run.arithmetic import operations
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-# Slower by this in the first round is out: what else the machine does seldom makes up for more.
-_FAR_BEHIND = 1.5
+# After so many rounds, who is slower than the best by more than this is timed no more.
+_BEHIND = {1: 1.5, 3: 1.25, 6: 1.12}
+# A turn is long enough for the clock and for what a core does first, and quick programs have more turns.
+_TURN_SECONDS, _ALL_SECONDS, _MOST_ROUNDS = 0.02, 3.0, 25
 
 
 class Candidate(NamedTuple):
@@ -35,35 +37,53 @@ class Measured(NamedTuple):
     seconds: float | None  # median; None where it does not fit and was not run
 
 
+class Race:
+    """Programs that compute the same thing: compiled once, and timed in turn as often as one likes."""
+
+    def __init__(self, arguments: tuple, limit: int):
+        """Takes arrays to call every program with, and the bytes beyond which none is run."""
+        self._arguments, self._limit = arguments, limit
+        self._runs: list[jax.stages.Compiled] = []
+        self._found: list[Measured] = []
+        self._texts: set[str] = set()
+
+    def add(self, candidates: Sequence[Candidate]) -> list[Measured]:
+        """Compiles candidates, and returns what they need; one that comes to an earlier one's program is left out."""
+        programs: dict[str, tuple[Candidate, float, jax.stages.Lowered]] = {}
+        for candidate in candidates:
+            traced = jax.jit(candidate.function).trace(*self._arguments)
+            lowered = traced.lower()
+            text = lowered.as_text()
+            if text not in self._texts:
+                programs.setdefault(text, (candidate, operations(traced.jaxpr), lowered))
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            self._runs += pool.map(lambda program: program[-1].compile(), programs.values())
+        self._texts |= programs.keys()
+        counted = [(candidate.labels, count) for candidate, count, _ in programs.values()]
+        new = zip(counted, self._runs[len(self._found) :], strict=True)
+        found = [Measured(labels, memory_of(run), count, None) for (labels, count), run in new]
+        self._found += found
+        return found
+
+    def run(self, repeats: int = 5) -> list[Measured]:
+        """Times those that fit, and returns what each costs, in the order in which they were added.
+
+        They take turns, so that whatever else the machine does falls on all of them alike. Those that are far behind
+        after some rounds are timed no more.
+
+        Args:
+          repeats: rounds at least; quick programs have more.
+        """
+        runs = {place: self._runs[place] for place, each in enumerate(self._found) if each.bytes <= self._limit}
+        medians = _timed(runs, jax.device_put(self._arguments), repeats)
+        return [each._replace(seconds=medians.get(place)) for place, each in enumerate(self._found)]
+
+
 def measure(candidates: Sequence[Candidate], arguments: tuple, limit: int, *, repeats: int = 5) -> list[Measured]:
-    """Compiles every candidate, and times those that need no more than `limit` bytes.
-
-    They are timed in turn, so that whatever else the machine does falls on all of them alike. Those that are far behind
-    after the first round are timed no more.
-
-    Args:
-      candidates: ways to compute the same thing.
-      arguments: what each is called with; arrays.
-      limit: bytes.
-      repeats: rounds.
-
-    Returns:
-      What each costs, in the order of the candidates. One that comes to the same program as an earlier one is left out.
-    """
-    programs: dict[str, tuple[Candidate, float, jax.stages.Lowered]] = {}
-    for candidate in candidates:
-        traced = jax.jit(candidate.function).trace(*arguments)
-        lowered = traced.lower()
-        programs.setdefault(lowered.as_text(), (candidate, operations(traced.jaxpr), lowered))
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = list(pool.map(lambda program: program[-1].compile(), programs.values()))
-    found = [
-        Measured(candidate.labels, memory_of(step), count, None)
-        for (candidate, count, _), step in zip(programs.values(), compiled, strict=True)
-    ]
-    runs = {place: compiled[place] for place, each in enumerate(found) if each.bytes <= limit}
-    medians = _timed(runs, jax.device_put(arguments), repeats)
-    return [each._replace(seconds=medians.get(place)) for place, each in enumerate(found)]
+    """Compiles every candidate, and times those that need no more than `limit` bytes: a `Race` of one run."""
+    race = Race(arguments, limit)
+    race.add(candidates)
+    return race.run(repeats)
 
 
 def in_words(labels: Iterable[Any]) -> str:
@@ -130,18 +150,25 @@ def device_memory() -> int:
 
 
 def _timed(runs: dict[int, Callable[..., Any]], arguments: tuple, repeats: int) -> dict[int, float]:
+    turns: dict[int, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         jax.block_until_ready(run(*arguments))
-    seconds = {name: [_seconds(run, arguments)] for name, run in runs.items()}
-    best = min((first for (first,) in seconds.values()), default=0.0)
-    close = [name for name, (first,) in seconds.items() if first <= _FAR_BEHIND * best]
-    for _ in range(repeats - 1 if len(close) > 1 else 0):
-        for name in close:
-            seconds[name].append(_seconds(runs[name], arguments))
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    calls = {name: max(1, round(_TURN_SECONDS / _seconds(run, arguments))) for name, run in runs.items()}
+    running, rounds, done = list(runs), repeats, 0
+    while running and done < (rounds if len(running) > 1 else 1):
+        began = time.perf_counter()
+        for name in running:
+            turns[name].append(_seconds(runs[name], arguments, calls[name]))
+        done += 1
+        if done in _BEHIND:
+            medians = {name: statistics.median(turns[name]) for name in running}
+            running = [name for name in running if medians[name] <= _BEHIND[done] * min(medians.values())]
+            rounds = max(repeats, min(_MOST_ROUNDS, round(_ALL_SECONDS / (time.perf_counter() - began))))
+    return {name: statistics.median(each) for name, each in turns.items()}
 
 
-def _seconds(run: Callable[..., Any], arguments: tuple) -> float:
+def _seconds(run: Callable[..., Any], arguments: tuple, calls: int = 1) -> float:
     began = time.perf_counter()
-    jax.block_until_ready(run(*arguments))
-    return time.perf_counter() - began
+    for _ in range(calls):
+        jax.block_until_ready(run(*arguments))
+    return (time.perf_counter() - began) / calls
