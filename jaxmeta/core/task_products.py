@@ -63,7 +63,7 @@ class _Product(NamedTuple):
         left, right = self.summed
         if _is_tiny(self) and jax.default_backend() == "cpu":
             rows = range(self.left.shape[1])
-            return sum(self.left[:, row, :, None] * self.right[:, row, None, :] for row in rows)
+            return reduce(jnp.add, (self.left[:, row, :, None] * self.right[:, row, None, :] for row in rows))
         return jax.lax.dot_general(self.left, self.right, (((left,), (right,)), ((0,), (0,))), **self.options)
 
     def sum_over_tasks(self) -> jax.Array:
