@@ -10,6 +10,7 @@ from quick import quick_jit
 import jaxmeta as jm
 from jaxmeta.core.gradients import forward_over_reverse, reverse
 from jaxmeta.models import MelSettings, cast, log_mel, speech_classifier, speech_recognizer
+from jaxmeta.models.speech import shared_out
 from jaxmeta.objectives import classification, recognition
 
 MEL = MelSettings(window=32, hop=16, bins=4, low=0.0, normalization="mean")
@@ -88,6 +89,26 @@ def test_frames_that_were_computed_before_give_the_same(classifier):
     np.testing.assert_allclose(quick_jit(model.apply)(params, frames), apply(params, inputs), rtol=1e-5, atol=1e-6)
 
 
+def slow_segments(weight, segments):
+    """How much of each place falls into each of the segments of equal weight, by ten thousand points."""
+    points = (np.arange(10_000) + 0.5) / 10_000
+    places = np.searchsorted(np.cumsum(weight) / weight.sum(), points)
+    found = np.zeros((len(weight), segments))
+    np.add.at(found, (np.minimum(places, len(weight) - 1), (points * segments).astype(int)), segments / 10_000)
+    return found
+
+
+def test_segments_have_equal_weight_and_places_on_a_border_belong_to_both():
+    np.testing.assert_allclose(shared_out(jnp.ones((1, 4)), 2)[0], [[0.5, 0], [0.5, 0], [0, 0.5], [0, 0.5]])
+    np.testing.assert_allclose(shared_out(jnp.ones((1, 3)), 2)[0], [[2 / 3, 0], [1 / 3, 1 / 3], [0, 2 / 3]], rtol=1e-6)
+    np.testing.assert_array_equal(shared_out(jnp.zeros((1, 3)), 2), 0)
+    weight = np.random.default_rng(0).uniform(0, 1, (5, 9)) * (np.random.default_rng(1).random((5, 9)) < 0.7)
+    for segments in (1, 3, 4):
+        found = shared_out(jnp.asarray(weight, jnp.float32), segments)
+        np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+        np.testing.assert_allclose(found, [slow_segments(row, segments) for row in weight], atol=1e-3)
+
+
 def test_features_are_means_over_the_segments_of_the_real_places(classifier):
     _, params, _, features = classifier
     inputs = speech()
@@ -96,16 +117,39 @@ def test_features_are_means_over_the_segments_of_the_real_places(classifier):
     wide = {**params, "head": {"kernel": jnp.eye(8), "bias": jnp.zeros(8)}}
     outputs = quick_jit(speech_recognizer(8, **SIZES).apply)(wide, inputs)
     assert recognizer.features is None
+    params = {**params, "loudness": jnp.float32(1.7)}
     found = features(params, inputs)
-    assert found.shape == (EXAMPLES, 16)
-    for row, vectors, real in zip(found, np.asarray(outputs["logits"]), np.asarray(outputs["real"]), strict=True):
-        count = int(real.sum())
-        assert real[:count].all()
-        parts = [[], []]
-        for place in range(count):
-            parts[2 * place // count].append(vectors[place])
-        expected = np.concatenate([np.mean(part, axis=0) for part in parts])
-        np.testing.assert_allclose(row, expected, rtol=1e-5, atol=1e-5)
+    assert found.shape == (EXAMPLES, 2 * (8 + 4))
+    frames = log_mel(inputs["audio"], inputs["samples"], MEL)
+    mel, spoken = np.asarray(frames["mel"]), np.asarray(frames["real"])
+    loud = 1 / (1 + np.exp(-1.7 * mel.mean(axis=-1)))
+    for n, (vectors, real) in enumerate(zip(*map(np.asarray, outputs.values()), strict=True)):
+        expected = slow_segments(real * loud[n, ::4], 2).T @ vectors
+        np.testing.assert_allclose(found[n, :16], expected.reshape(-1), rtol=1e-3, atol=3e-3)
+        expected = slow_segments(spoken[n] * loud[n], 2).T @ mel[n]
+        np.testing.assert_allclose(found[n, 16:], expected.reshape(-1), rtol=1e-3, atol=3e-3)
+    encoded = speech_classifier(CLASSES, segments=2, skip=False, **SIZES)
+    np.testing.assert_array_equal(quick_jit(encoded.features)(params, inputs), found[:, :16])
+
+
+def test_silence_around_a_word_hardly_changes_its_features():
+    """Where all is as loud, segments are equal parts of time; silence before a word moves them then."""
+    mel = MelSettings(window=32, hop=16, bins=4, low=0.0, normalization="none")
+    model = speech_classifier(CLASSES, segments=3, **{**SIZES, "layers": 0, "mel": mel})
+    rng = np.random.default_rng(0)
+    word = np.concatenate([np.sin(np.arange(240) * step) for step in (0.3, 1.0, 2.0)]) * 0.5
+    quiet = 0.001 * rng.normal(size=(2, 1920))
+    quiet[0, 200:920] += word
+    quiet[1, 968:1688] += word
+    inputs = {"audio": quiet.astype(np.float32), "samples": np.array([1120, 1920], np.int32)}
+    params = quick_jit(model.init)(jax.random.key(0), inputs)
+    features = quick_jit(model.features)
+
+    def distance(loudness):
+        first, second = features({**params, "loudness": jnp.float32(loudness)}, inputs)
+        return np.abs(first - second).max()  # of both the encoder's vectors and the frames
+
+    assert distance(1.0) < 0.3 * distance(0.0)
 
 
 def test_as_many_places_are_real_as_the_strides_leave(classifier):
