@@ -15,10 +15,11 @@ from jaxmeta.algorithms import LearnedRates
 from jaxmeta.core.gradients import first_order, reverse
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
-from jaxmeta.models import mlp, paired, span_reader, transformer
-from jaxmeta.objectives import classification, regression, retrieval, span_qa
+from jaxmeta.models import MelSettings, mlp, paired, span_reader, speech_classifier, speech_recognizer, transformer
+from jaxmeta.objectives import classification, recognition, regression, retrieval, span_qa
 
 CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
+SAMPLES, MEL = 96, MelSettings(window=16, hop=8, bins=3, low=0.0)
 
 
 class Setting(NamedTuple):
@@ -41,6 +42,19 @@ class Setting(NamedTuple):
         sizes = {"width": 4, "embedding_width": 3, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
         return span_reader(vocab_size=VOCABULARY, window=3, stride=2, overlap=(2,), dtype=self.dtype, **sizes)
 
+    def listener(self, build=speech_classifier, layers=0):
+        """One convolution, which halves the places in time, over three filters; layers have more kinks to meet."""
+        sizes = {
+            "width": 4,
+            "layers": layers,
+            "heads": 2,
+            "expansion": 2,
+            "strides": (2,),
+            "kernel": 3,
+            "max_places": 8,
+        }
+        return build(self.classes, mel=MEL, dtype=self.dtype, **sizes)
+
     def classify(self):
         """Cross-entropy."""
         return classification(self.classes)
@@ -57,7 +71,8 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors", "text", "pairs" (of vectors, with groups) or "passages" (text with a question and an answer).
+      reads: "vectors", "text", "pairs" (of vectors, with groups), "passages" (text with a question and an answer),
+        "sounds" or "strings" (sounds with a transcript).
       regresses: targets are vectors, not classes.
       draws: the key matters to adaptation.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
@@ -134,6 +149,21 @@ ROWS = [
         fewer_classes=False,
     ),
     Row(
+        "maml of strings",
+        lambda s: algorithms.maml(s.listener(speech_recognizer, layers=1), recognition(s.classes), optax.sgd(0.1)),
+        backprop(1),
+        num_steps=1,
+        reads="strings",
+        fewer_classes=False,
+    ),
+    Row(
+        "protonet of sounds",
+        lambda s: algorithms.protonet(s.listener(), s.classify(), num_classes=s.classes),
+        backprop(0),
+        num_steps=0,
+        reads="sounds",
+    ),
+    Row(
         "maml, adam",
         maml_with(optax.adam(0.05, eps_root=1e-8)),
         backprop(2, memory="per_step"),
@@ -199,7 +229,8 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       size: N.
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
-        or "passages", texts that begin with a question, with an answer after it.
+        "passages", texts that begin with a question, with an answer after it; "sounds" `[N, 96]`, of which some are
+        longer than others; or "strings", sounds with one or two symbols, of which 0 is none.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -214,6 +245,14 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
     if reads == "pairs":
         sides = {side: rng.normal(size=(size, DIMENSIONS)).astype(dtype) for side in ("left", "right")}
         return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
+    if reads in ("sounds", "strings"):
+        samples = rng.integers(SAMPLES // 2, SAMPLES + 1, size=size, dtype=np.int32)
+        waves = np.sin(rng.uniform(0.1, 2.5, (size, 1)) * np.arange(SAMPLES)[None]) + rng.normal(
+            0, 0.1, (size, SAMPLES)
+        )
+        inputs = {"audio": (0.5 * waves).astype(dtype), "samples": samples}
+        transcripts = np.stack([np.maximum(answers, 1), answers], axis=1)
+        return {"inputs": inputs, "targets": transcripts if reads == "strings" else answers}
     tokens = rng.integers(1, VOCABULARY, size=(size, LENGTH), dtype=np.int32)
     lengths = rng.integers(2 if reads == "text" else LENGTH - 2, LENGTH + 1, size=size, dtype=np.int32)
     tokens = np.where(np.arange(LENGTH)[None] < lengths[:, None], tokens, 0)

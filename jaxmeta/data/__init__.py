@@ -4,6 +4,7 @@ Everything here runs on the host with numpy. Babel, SentencePiece and grain are 
 """
 
 from jaxmeta.core.batches import pad_batch, stack_episodes
+from jaxmeta.data.audio_episodes import AudioEpisodes
 from jaxmeta.data.cldr import CLDR_TASKS, cldr
 from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
@@ -19,7 +20,9 @@ from jaxmeta.data.manifests import (
     write_manifest,
 )
 from jaxmeta.data.pair_episodes import PairEpisodes
+from jaxmeta.data.read_recordings import read_recordings
 from jaxmeta.data.read_table import read_table
+from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.scripts import ScriptFacts, script_facts
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
@@ -34,6 +37,8 @@ from jaxmeta.data.splits import (
     without_overlap,
 )
 from jaxmeta.data.stream_text import TextBlocks, text_batches
+from jaxmeta.data.string_episodes import StringEpisodes
+from jaxmeta.data.synthetic_digits import synthetic_digits
 from jaxmeta.data.table import SCHEMAS, Schema, Table
 from jaxmeta.data.tfds_builders import build_tfds, read_rows, read_tfds
 from jaxmeta.data.tokenize import (
@@ -51,6 +56,7 @@ __all__ = [
     "CLDR_TASKS",
     "SCHEMAS",
     "SPLITS",
+    "AudioEpisodes",
     "ByteTokenizer",
     "Corpus",
     "FewShot",
@@ -58,6 +64,7 @@ __all__ = [
     "Manifest",
     "OverlapReport",
     "PairEpisodes",
+    "Recordings",
     "Rows",
     "Schema",
     "ScriptFacts",
@@ -65,6 +72,7 @@ __all__ = [
     "Sinusoid",
     "Spans",
     "Specials",
+    "StringEpisodes",
     "Table",
     "TextBlocks",
     "TextEpisodes",
@@ -85,6 +93,7 @@ __all__ = [
     "pad_batch",
     "read_manifest",
     "read_plain",
+    "read_recordings",
     "read_rows",
     "read_shots",
     "read_table",
@@ -96,6 +105,7 @@ __all__ = [
     "split_languages",
     "split_pairs",
     "stack_episodes",
+    "synthetic_digits",
     "tempered",
     "text_batches",
     "tokenizer_from_state",

@@ -33,7 +33,7 @@ class Rows(abc.ABC):
         for column in ("language", "split", *self.per_row, "sentence"):
             value = getattr(self, column)
             if isinstance(value, np.ndarray) and value.shape != (count,):
-                raise ValueError(f"`{column}` must have the shape ({count},) of `text`, got {value.shape}")
+                raise ValueError(f"`{column}` must have the shape ({count},), one for each row, got {value.shape}")
         if unknown := set(np.unique(self.split).tolist()) - set(SPLITS):
             raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, got {sorted(unknown)}")
 

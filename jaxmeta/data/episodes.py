@@ -59,9 +59,6 @@ class TextEpisodes(FewShot[Corpus]):
         self.tokenizer, self.temperature, self.cipher = tokenizer, temperature, cipher
         tokens = tokenizer.encode(corpus.text)
         self._tokens = tokens.astype(np.uint16) if tokenizer.vocab_size <= 2**16 else tokens
-        names, self._language_of = np.unique(corpus.language, return_inverse=True)
-        self._classes = np.zeros((len(names), self.num_classes), bool)  # by language
-        self._classes[self._language_of, corpus.label] = True
 
     def augmented(self, generator: np.random.Generator, episode: Episode) -> Episode:
         """Returns the episode, or with the probability `cipher` the same with its letters exchanged."""
@@ -73,7 +70,7 @@ class TextEpisodes(FewShot[Corpus]):
             "inputs": self._tokens[rows].astype(np.int32),
             "targets": self.corpus.label[rows].astype(np.int32),
             "mask": np.ones(len(rows), bool),
-            "classes": self._classes[self._language_of[rows]],
+            "classes": self.present(rows),
         }
 
 

@@ -1,6 +1,7 @@
 """Few-shot problems by number: which rows of which language they have, whatever the rows hold."""
 
 import abc
+import functools
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -83,6 +84,19 @@ class FewShot(abc.ABC, Generic[_Rows]):
         del generator
         return episode
 
+    def present(self, rows: np.ndarray) -> np.ndarray:
+        """Returns which classes the language of each of `rows` has, in any split: `[N, C]` bool."""
+        classes, language_of = self._present
+        return classes[language_of[rows]]
+
+    @functools.cached_property
+    def _present(self) -> tuple[np.ndarray, np.ndarray]:
+        names, language_of = np.unique(self.corpus.language, return_inverse=True)
+        classes = np.zeros((len(names), self.num_classes), bool)
+        used = self._class >= 0
+        classes[language_of[used], self._class[used]] = True
+        return classes, language_of
+
     def rows(self, language: str, part: str) -> np.ndarray:
         """Returns the rows of a language's part that may be used, in order."""
         return np.sort(np.concatenate(self._cells[language, part]))
@@ -108,7 +122,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
             else:
                 support.append(train_rows[: self.shots])
                 query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
-        episode = Episode(self._place(language, support, self.shots), self._place(language, query, self.queries))
+        episode = Episode(self.placed(language, support, self.shots), self.placed(language, query, self.queries))
         return self.augmented(generator, episode) if split == "train" else episode
 
     def evaluation_episode(
@@ -132,7 +146,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
     def episode_of(self, language: str, support: np.ndarray, query: np.ndarray, *, shots: int) -> Episode:
         """Returns the episode of the rows that `evaluation_rows` named."""
         by_class = [support[self._class[support] == number] for number in range(self.num_classes)]
-        return Episode(self._place(language, by_class, shots), self.batch(query))
+        return Episode(self.placed(language, by_class, shots), self.batch(query))
 
     def evaluation_rows(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
@@ -191,8 +205,8 @@ class FewShot(abc.ABC, Generic[_Rows]):
         share = round(count * self.shots / (self.shots + self.queries))
         return min(max(share, 1), max(count - 1, 1), self.shots)
 
-    def _place(self, language: str, rows: list[np.ndarray], places: int) -> Batch:
-        """Lays the rows of each class `[<= places]` out as `[places, C]`, flattened, with a mask."""
+    def placed(self, language: str, rows: list[np.ndarray], places: int) -> Batch:
+        """Returns the rows of each class `[<= places]` as a batch: laid out as `[places, C]`, flattened, masked."""
         grid = np.full((places, self.num_classes), -1, np.int64)
         for number, of_class in enumerate(rows):
             grid[: len(of_class), number] = of_class

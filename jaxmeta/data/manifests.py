@@ -14,6 +14,7 @@ from jaxmeta.core.types import Episode
 from jaxmeta.data.corpus import Corpus, Rows
 from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.lines import Path
+from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.streams import digest
 
 FORMAT = 1
@@ -41,9 +42,9 @@ class Manifest:
 
 
 def row_digest(rows: Rows, row: int) -> str:
-    """Returns 16 hexadecimal digits that change when anything does that a row holds: language, split, text, label."""
-    if isinstance(rows, Corpus):
-        held: list[Any] = [rows.labels[rows.label[row]], rows.text[row]]
+    """Returns 16 hexadecimal digits that change when anything does that a row holds, samples of audio included."""
+    if isinstance(rows, Corpus | Recordings):
+        held: list[Any] = [rows.labels[rows.label[row]], *rows.texts_of(row)]
     else:
         held = [item for name in sorted(getattr(rows, "columns", {})) for item in (name, rows.columns[name][row])]  # pyright: ignore
     return f"{digest(rows.language[row], rows.split[row], *held):016x}"

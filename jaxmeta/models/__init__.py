@@ -1,19 +1,25 @@
 """Bundled Flax models, and adapters that make a `Model` of anybody's."""
 
 from jaxmeta.models.adapters import equinox, haiku, linen, nnx, plain
+from jaxmeta.models.augment_audio import augment_audio, spec_augment
 from jaxmeta.models.conv4 import Conv4, conv4
 from jaxmeta.models.dual_encoder import dual_encoder, paired
+from jaxmeta.models.log_mel import MelSettings, log_mel
 from jaxmeta.models.mlp import MLP, mlp
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
 from jaxmeta.models.span_reader import SpanReader, span_reader
+from jaxmeta.models.speech import SpeechEncoder, speech_classifier, speech_recognizer
 from jaxmeta.models.transformer import TextEncoder, transformer
 
 __all__ = [
     "MLP",
     "Conv4",
+    "MelSettings",
     "SpanReader",
+    "SpeechEncoder",
     "TextEncoder",
+    "augment_audio",
     "cast",
     "compared",
     "conv4",
@@ -21,11 +27,15 @@ __all__ = [
     "equinox",
     "haiku",
     "linen",
+    "log_mel",
     "mlp",
     "nnx",
     "pair_regressor",
     "paired",
     "plain",
     "span_reader",
+    "spec_augment",
+    "speech_classifier",
+    "speech_recognizer",
     "transformer",
 ]

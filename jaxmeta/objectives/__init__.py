@@ -1,6 +1,8 @@
 """What a task asks of a model's outputs: a loss to adapt by, and exact scores over many batches."""
 
 from jaxmeta.objectives.classification import classification
+from jaxmeta.objectives.edit_distance import edit_distance
+from jaxmeta.objectives.recognition import ctc, greedy, recognition
 from jaxmeta.objectives.regression import regression
 from jaxmeta.objectives.retrieval import retrieval, similarity_counts
 from jaxmeta.objectives.scored_pair import scored_pair
@@ -10,6 +12,10 @@ __all__ = [
     "Spans",
     "best_spans",
     "classification",
+    "ctc",
+    "edit_distance",
+    "greedy",
+    "recognition",
     "regression",
     "retrieval",
     "scored_pair",

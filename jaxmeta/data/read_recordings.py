@@ -1,0 +1,172 @@
+"""An npz file of recordings, with one sentence for whatever is wrong with it."""
+
+import dataclasses
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+from jaxmeta.core.checks import InputError, check_not_negative
+from jaxmeta.data.corpus import SPLITS
+from jaxmeta.data.lines import Path
+from jaxmeta.data.recordings import Recordings, same_recordings
+
+_PLACES = {"digit": "label", "speaker": "speaker", "split": "split", "index": "recording number"}
+_ARRAYS = ("audio", "offset", *_PLACES, "speaker_names", "rate")
+
+
+def read_recordings(path: Path, *, name: str | None = None, dev: int = 5) -> Recordings:
+    """Reads a numpy .npz file of recordings.
+
+    Its arrays are `audio` int16, all clips end to end; `offset`, one more than there are clips, where each begins and
+    the last one ends; `digit`, `speaker`, `index` (the number of the recording) and `split` (0 train, 1 dev, 2 test),
+    integers, one for each clip; `speaker_names`, strings; `rate`, samples in a second.
+
+    Args:
+        path: the file.
+        name: what to call it; the file's name without its ending by default.
+        dev: if no clip of the file is dev, so many of the train recordings of every speaker and digit become dev, those
+            of the highest numbers; 0 for none. Settings can then be chosen without the test recordings.
+
+    Raises:
+        InputError: anything in the file is not so.
+    """
+    check_not_negative("dev", dev)
+    arrays = _arrays(path)
+    audio, offset = arrays["audio"], _offsets(path, arrays)
+    count = len(offset) - 1
+    columns = {column: _column(path, column, arrays[column], count) for column in _PLACES}
+    names = _names(path, arrays["speaker_names"])
+    _check_below(path, "speaker", columns["speaker"], len(names), "`speaker_names` are")
+    _check_below(path, "split", columns["split"], len(SPLITS), "splits are, 0 train, 1 dev and 2 test")
+    digits = np.unique(columns["digit"])
+    if len(digits) < 2:
+        raise InputError(f"{path}: every clip says {digits[0]}; add clips of at least one other digit.")
+    found = Recordings(
+        name=name if name is not None else pathlib.Path(path).stem,
+        labels=tuple(map(str, digits.tolist())),
+        language=names[columns["speaker"]],
+        split=np.array(SPLITS)[columns["split"]],
+        label=np.searchsorted(digits, columns["digit"]).astype(np.int32),
+        start=offset[:-1],
+        samples=np.diff(offset),
+        sentence=same_recordings(audio, offset[:-1], np.diff(offset)),
+        audio=audio,
+        rate=_rate(path, arrays["rate"]),
+    )
+    _check_repeats(path, found)
+    if dev and not (found.split == "dev").any():
+        return dataclasses.replace(found, split=_with_dev(path, found, columns["index"], dev))
+    return found
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    spoilt = f"{path} is not an npz file that numpy can read; save the arrays by `numpy.savez_compressed`."
+    try:
+        # Opened here, because numpy leaves a damaged file open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise InputError(spoilt)
+            missing = [array for array in _ARRAYS if array not in file.files]
+            if missing:
+                raise InputError(
+                    f"{path} has no array {', '.join(map(repr, missing))}; it must hold {', '.join(_ARRAYS)}."
+                )
+            return {array: file[array] for array in _ARRAYS}
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; correct the path.") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a directory; name a file in it.") from None
+    except InputError:
+        raise
+    # What numpy and zipfile raise for files that are cut off, damaged, or of another kind.
+    except (ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        raise InputError(spoilt) from None
+    except OSError as error:
+        reason = error.strerror or "it is damaged"
+        raise InputError(f"{path} cannot be read ({reason}); correct the path or its permissions.") from None
+
+
+def _offsets(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    audio, offset = arrays["audio"], arrays["offset"]
+    if audio.dtype != np.int16 or audio.ndim != 1:
+        raise InputError(
+            f"{path}: `audio` is {audio.dtype.name} of {audio.ndim} axes; store all clips end to end as one row of "
+            "int16."
+        )
+    if not np.issubdtype(offset.dtype, np.integer) or offset.ndim != 1:
+        raise InputError(f"{path}: `offset` is {offset.dtype.name} of {offset.ndim} axes; store one row of int64.")
+    if len(offset) < 2 or not len(audio):
+        raise InputError(f"{path} has no clips; add recordings, and an `offset` where each begins and the last ends.")
+    offset = offset.astype(np.int64)
+    if offset[0] != 0 or offset[-1] != len(audio):
+        raise InputError(
+            f"{path}: `offset` runs from {offset[0]} to {offset[-1]} and `audio` from 0 to {len(audio)}; let the first "
+            "clip begin at 0 and the last one end where the audio ends."
+        )
+    lengths = np.diff(offset)
+    if (lengths <= 0).any():
+        clip = int(np.argmax(lengths <= 0))
+        raise InputError(
+            f"{path}, clip {clip}: `offset` goes from {offset[clip]} to {offset[clip + 1]}; let it grow from clip to "
+            "clip, and leave empty clips out."
+        )
+    return offset
+
+
+def _column(path: Path, name: str, values: np.ndarray, count: int) -> np.ndarray:
+    if not np.issubdtype(values.dtype, np.integer):
+        raise InputError(f"{path}: `{name}` is {values.dtype.name}; store an integer for each clip.")
+    if values.shape != (count,):
+        raise InputError(
+            f"{path}: `{name}` has the shape {list(values.shape)} where `offset` has {count} clips; give each clip one "
+            f"{_PLACES[name]}."
+        )
+    return values.astype(np.int64)
+
+
+def _names(path: Path, names: np.ndarray) -> np.ndarray:
+    if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
+        raise InputError(f"{path}: `speaker_names` is no row of strings; store the name of each speaker.")
+    if len(set(names.tolist())) < len(names):
+        raise InputError(f"{path}: two of `speaker_names` are the same; give each speaker a name of its own.")
+    return names
+
+
+def _check_below(path: Path, name: str, values: np.ndarray, limit: int, what: str) -> None:
+    wrong = (values < 0) | (values >= limit)
+    if wrong.any():
+        clip = int(np.argmax(wrong))
+        raise InputError(f"{path}, clip {clip}: `{name}` is {values[clip]} where {limit} {what}; correct the number.")
+
+
+def _rate(path: Path, rate: np.ndarray) -> int:
+    if not np.issubdtype(rate.dtype, np.integer) or rate.size != 1 or rate.reshape(-1)[0] <= 0:
+        raise InputError(f"{path}: `rate` is no positive whole number; store how many samples a second has.")
+    return int(rate.reshape(-1)[0])
+
+
+def _check_repeats(path: Path, recordings: Recordings) -> None:
+    """Refuses a recording that is trained on and judged on."""
+    for clip, first in enumerate(recordings.sentence.tolist()):
+        if recordings.split[first] != recordings.split[clip]:
+            raise InputError(
+                f"{path}: clip {first} ({recordings.split[first]}) and clip {clip} ({recordings.split[clip]}) are the "
+                "same recording; give it one split, or leave one out."
+            )
+
+
+def _with_dev(path: Path, recordings: Recordings, index: np.ndarray, dev: int) -> np.ndarray:
+    split = recordings.split.copy()
+    for speaker in recordings.languages():
+        rows = recordings.rows(speaker, "train")
+        for number, digit in enumerate(recordings.labels):
+            cell = rows[recordings.label[rows] == number]
+            if 0 < len(cell) <= dev:
+                raise InputError(
+                    f"{path}: {speaker} has {len(cell)} train recordings of {digit}, and {dev} are set aside as dev, "
+                    "which leaves none to learn from; add some, or set fewer aside."
+                )
+            split[cell[np.argsort(index[cell], kind="stable")[len(cell) - dev :]]] = "dev"
+    return split
