@@ -25,7 +25,7 @@ from sequences import (
 from jaxmeta import objectives
 from jaxmeta.algorithms import maml
 from jaxmeta.core.adapt import adapt
-from jaxmeta.core.trees import at_least_float32
+from jaxmeta.core.trees import sum_dtype
 from jaxmeta.models import beam_search, greedy, plain, sampling
 from jaxmeta.models.decoding import Steps
 
@@ -214,7 +214,7 @@ def test_models_of_plain_functions_carry_generate_over():
 def test_logits_in_half_precision_are_searched_in_single(standard_promotion):
     from jaxmeta import models
 
-    assert at_least_float32(jnp.bfloat16) == jnp.float32
+    assert sum_dtype(jnp.bfloat16) == jnp.float32
     model, inputs = model_of("seq2seq", search=beam_search(2), max_new_tokens=NEW), inputs_of("seq2seq")
     params = random_params(model, inputs, jnp.float32)
     tokens = quick_jit(models.cast(model, jnp.bfloat16).generate)(params, inputs)

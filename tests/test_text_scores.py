@@ -1,5 +1,7 @@
-"""Scores of text from summed statistics against sacrebleu on all of the texts, and ROUGE-L against a table of words."""
+"""Scores of text from summed statistics against sacrebleu on all of the texts, and against definitions written out."""
 
+import collections
+import math
 import sys
 
 import numpy as np
@@ -42,6 +44,66 @@ def test_scores_of_sums_are_sacrebleus_of_the_whole_corpus():
         exact = [a.strip() == b.strip() for a, b in zip(written, references, strict=True)]
         assert scores["exact_match"] == pytest.approx(np.mean(exact))
         assert all(type(value) is float for value in scores.values())
+
+
+def ngrams(units, n):
+    return collections.Counter(tuple(units[i : i + n]) for i in range(len(units) - n + 1))
+
+
+def slow_bleu(written, references):
+    """Papineni et al. 2002; lengths without a match have a half, a quarter, ... of one (Chen & Cherry 2014)."""
+    cuts = {"(di)": ["(", "di", ")"], "tahun.": ["tahun", "."], "мир,": ["мир", ","]}
+    cut = [[[w for word in text.split() for w in cuts.get(word, [word])] for text in t] for t in (written, references)]
+    lengths = [sum(map(len, texts)) for texts in cut]
+    logs, missing, some = 0.0, 0, False
+    for n in range(1, 5):
+        of_both = [[ngrams(text, n) for text in texts] for texts in cut]
+        total = sum(found.total() for found in of_both[0])
+        matches = sum((a & b).total() for a, b in zip(*of_both, strict=True))
+        some |= matches > 0
+        if not total or not some:  # one word is the shortest that there is
+            return 0.0
+        missing += not matches
+        logs += math.log(matches / total if matches else 1 / (2**missing * total))
+    return 100 * math.exp(logs / 4 + min(0, 1 - lengths[1] / lengths[0]))
+
+
+def slow_chrf(written, references, words):
+    """Popović 2015 and 2017: F2 of mean precision and recall, over lengths that occur on both sides."""
+
+    def units(text):
+        ends = {"(di)": ["(di", ")"], "tahun.": ["tahun", "."], "мир,": ["мир", ","]}
+        apart = [w for word in text.split() for w in ends.get(word, [word])]
+        return [("".join(text.split()), n) for n in range(1, 7)] + [(apart, n) for n in range(1, 1 + words)]
+
+    precisions, recalls = [], []
+    for order in range(6 + words):
+        said = wanted = same = 0
+        for text, reference in zip(written, references, strict=True):
+            a, b = (ngrams(*units(each)[order]) for each in (text, reference))
+            said += a.total() if b else 0  # a reference too short for the length is no reason to mark a text down
+            wanted, same = wanted + b.total(), same + (a & b).total()
+        if said and wanted:
+            precisions.append(same / said)
+            recalls.append(same / wanted)
+    if not sum(precisions):
+        return 0.0
+    precision, recall = np.mean(precisions), np.mean(recalls)
+    return 100 * 5 * precision * recall / (4 * precision + recall)
+
+
+def test_scores_are_those_of_their_definitions():
+    judge = text_scores()
+    found = []
+    for seed in range(200):
+        written, references = random_corpus(seed)
+        scores = judge.scores(judge.counts(written, references))
+        want = {"bleu": slow_bleu(written, references)}
+        want |= {name: slow_chrf(written, references, words) for name, words in (("chrf", 0), ("chrf++", 2))}
+        assert {name: scores[name] for name in want} == pytest.approx(want, rel=1e-9, abs=1e-9)
+        found.append(scores["bleu"])
+    assert 0 < np.mean(found) < 100
+    assert len(set(found)) > 100
 
 
 def test_words_of_bleu_are_cut_as_asked():

@@ -26,6 +26,10 @@ Metrics = dict[str, jax.Array]
 MetaParams = ArrayTree  # everything the outer optimizer updates
 TaskState = ArrayTree  # everything adaptation changes
 
+PADDING = 0  # the token that stands where a sequence has ended
+# The logit of what cannot be: far enough for a probability of exactly zero, and finite so that no derivative is NaN.
+IMPOSSIBLE = -1e9
+
 
 class Episode(NamedTuple):
     """One task: examples to adapt on, and examples to be judged on. With a leading task axis, a batch of tasks."""

@@ -4,13 +4,14 @@ Attention is written with plain products and a softmax, which can be differentia
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-FORBIDDEN = -1e9  # far enough for a weight of exactly zero, and finite so that no derivative is NaN
+from jaxmeta.core.checks import check_positive
+from jaxmeta.core.types import IMPOSSIBLE
 
 
 class KeysValues(NamedTuple):
@@ -22,6 +23,14 @@ class KeysValues(NamedTuple):
 
 # (queries, keys, values), each [N, L, H, E] -> what was found [N, L, H, E], and what to keep for later.
 Attention = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, KeysValues]]
+
+
+def check_sizes(module: Any, *more: str) -> None:
+    """Raises `ValueError` unless the sizes of a Transformer are positive, `more` too, and `heads` divides `width`."""
+    for name in ("vocab_size", "width", "layers", "heads", "expansion", "max_length", *more):
+        check_positive(name, getattr(module, name))
+    if module.width % module.heads:
+        raise ValueError(f"`heads` must divide `width` ({module.width}), got {module.heads}")
 
 
 def layer_norm(dtype) -> nn.LayerNorm:
@@ -42,7 +51,7 @@ def attend(queries: jax.Array, keys: jax.Array, values: jax.Array, allowed: jax.
       `[N, Q, H, E]`.
     """
     scores = jnp.einsum("nqhd,nkhd->nhqk", queries, keys) / queries.shape[-1] ** 0.5
-    scores = jnp.where(allowed[:, None], scores, jnp.asarray(FORBIDDEN, scores.dtype))
+    scores = jnp.where(allowed[:, None], scores, jnp.asarray(IMPOSSIBLE, scores.dtype))
     return jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores, axis=-1), values)
 
 
@@ -112,5 +121,5 @@ def placed(x: jax.Array, places: jax.Array) -> jax.Array:
     """
     length, most = x.shape[1], places.shape[0]
     if length > most:
-        raise ValueError(f"`max_length` must be at least the {length} tokens of a sequence, got {most}")
+        raise ValueError(f"`max_length` must be at least the {length} places of a sequence, got {most}")
     return x + places[None, :length]

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.types import IMPOSSIBLE
 from jaxmeta.models.blocks import (
-    FORBIDDEN,
     Attention,
     KeysValues,
     attend,
@@ -177,7 +177,7 @@ def recall(queries: jax.Array, banks: Sequence[Bank]) -> jax.Array:
         jnp.where(
             bank.allowed[:, None, None],
             jnp.einsum(f"nbhe,{_axes(bank)}->nbhk", queries, bank.keys) / queries.shape[-1] ** 0.5,
-            jnp.asarray(FORBIDDEN, queries.dtype),
+            jnp.asarray(IMPOSSIBLE, queries.dtype),
         )
         for bank in banks
     ]

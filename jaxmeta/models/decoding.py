@@ -13,10 +13,9 @@ import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.products import folded
-from jaxmeta.core.trees import at_least_float32
-from jaxmeta.core.types import ArrayTree
+from jaxmeta.core.trees import sum_dtype
+from jaxmeta.core.types import PADDING, ArrayTree
 from jaxmeta.models.decoder import empty_cache
-from jaxmeta.models.vocabulary import PADDING
 
 
 class Steps(NamedTuple):
@@ -244,5 +243,5 @@ def _put(tokens: jax.Array, token: jax.Array, place: jax.Array) -> jax.Array:
 
 def _written(logits: jax.Array, bos: int) -> jax.Array:
     """Returns logits `[..., V]`, in float32 at least, in which padding and `bos` are out of the question."""
-    logits = logits.astype(at_least_float32(logits.dtype))
+    logits = logits.astype(sum_dtype(logits.dtype))
     return logits.at[..., jnp.array([PADDING, bos])].set(-jnp.inf)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
+from jaxmeta.models.blocks import check_sizes
 from jaxmeta.models.decoder import Cache, Context, Decoder
 from jaxmeta.models.decoding import Search, generation, greedy
-from jaxmeta.models.vocabulary import check_sizes, embedded, output_layer, scored, special_tokens
+from jaxmeta.models.vocabulary import embedded, output_layer, scored, special_tokens
 
 
 class LanguageModel(nn.Module):

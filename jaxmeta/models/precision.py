@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import at_least_float32
+from jaxmeta.core.trees import sum_dtype
 from jaxmeta.core.types import ArrayTree, Model
 
 
@@ -30,7 +30,7 @@ def cast(model: Model, dtype: Any) -> Model:
         return jax.tree.map(lambda leaf: leaf.astype(dtype) if _is_floating(leaf) else leaf, tree)
 
     def raised(tree: ArrayTree) -> ArrayTree:
-        wide = at_least_float32(dtype)
+        wide = sum_dtype(dtype)
         return jax.tree.map(lambda leaf: leaf.astype(wide) if _is_floating(leaf) else leaf, tree)
 
     features, generate = model.features, model.generate

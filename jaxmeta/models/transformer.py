@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
-from jaxmeta.models.blocks import Block, layer_norm
+from jaxmeta.models.blocks import Block, check_sizes, layer_norm, placed
 from jaxmeta.models.vocabulary import embedded
 from jaxmeta.models.windows import merged, neighbours
 
@@ -31,6 +31,11 @@ class TextEncoder(nn.Module):
     max_length: int = 512
     dtype: jnp.dtype = jnp.float32
 
+    def __post_init__(self):
+        """Checks the sizes."""
+        check_sizes(self, "outputs", "embedding_width", "window", "stride")
+        super().__post_init__()
+
     def setup(self):
         """Names the parts; their names are the paths that selections see."""
         narrow = self.embedding_width if self.window > 1 else self.width
@@ -49,7 +54,7 @@ class TextEncoder(nn.Module):
     def features(self, tokens: jax.Array) -> jax.Array:
         """Returns the mean over real places of the last layer, `[N, width]`."""
         x, real = self._stem(*embedded(self.embedding, tokens))
-        x = x + self.places[None, : x.shape[1]]
+        x = placed(x, self.places)
         for block in self.blocks:
             x = block(x, real)
         weight = real[..., None].astype(x.dtype)

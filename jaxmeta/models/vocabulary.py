@@ -6,9 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.checks import check_positive
-
-PADDING = 0
+from jaxmeta.core.types import PADDING
 
 
 def embedded(embedding: nn.Embed, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -54,11 +52,3 @@ def special_tokens(vocab_size: int, bos: int | None = None, eos: int | None = No
     if bos == eos:
         raise ValueError(f"`bos` and `eos` must differ, got {bos} for both")
     return bos, eos
-
-
-def check_sizes(module: Any) -> None:
-    """Raises `ValueError` unless the sizes of a Transformer are positive and `heads` divides `width`."""
-    for name in ("vocab_size", "width", "layers", "heads", "expansion", "max_length"):
-        check_positive(name, getattr(module, name))
-    if module.width % module.heads:
-        raise ValueError(f"`heads` must divide `width` ({module.width}), got {module.heads}")

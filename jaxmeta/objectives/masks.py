@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import leading_size
+from jaxmeta.core.trees import leading_size, sum_dtype
 from jaxmeta.core.types import Batch
 
 
@@ -34,4 +34,4 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
 def at_least_float32(values: jax.Array) -> jax.Array:
     """Casts half precision up, because a loss in it has two or three digits."""
     values = jnp.asarray(values)
-    return values.astype(jnp.float32) if jnp.finfo(values.dtype).bits < 32 else values
+    return values.astype(sum_dtype(values.dtype))

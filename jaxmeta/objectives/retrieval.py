@@ -5,11 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
+from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
 from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
 
 DIRECTIONS = ("left_to_right", "right_to_left")
-_NOBODY = -1e9  # the logit of no candidate: a probability of exactly zero, and finite so that no derivative is NaN
 _DEPTH = 10
 
 
@@ -36,8 +35,8 @@ def retrieval() -> Objective:
         similarities, same = left @ right.T, _same(batch, mask)
         losses, hits = [], []
         for one_way in (similarities, similarities.T):
-            logits = jnp.where(mask[None], scale[:, None] * one_way, jnp.asarray(_NOBODY, left.dtype))
-            of_right = jnp.where(same, logits, jnp.asarray(_NOBODY, left.dtype))
+            logits = jnp.where(mask[None], scale[:, None] * one_way, jnp.asarray(IMPOSSIBLE, left.dtype))
+            of_right = jnp.where(same, logits, jnp.asarray(IMPOSSIBLE, left.dtype))
             found = jax.nn.logsumexp(of_right, axis=-1)
             losses.append(masked_mean(jax.nn.logsumexp(logits, axis=-1) - found, mask))
             hits.append(masked_mean((_ranks(one_way, same, mask) == 1).astype(left.dtype), mask))

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmeta.core.checks import check_positive
-from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
+from jaxmeta.core.checks import check_positive, check_share
+from jaxmeta.core.types import PADDING, ArrayTree, Batch, Metrics, Objective
 from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
-
-PADDING = 0
 
 
 class Tokens(NamedTuple):
@@ -41,8 +39,7 @@ def token_prediction(vocab_size: int, *, label_smoothing: float = 0.0) -> Object
       ValueError: if `vocab_size` is not positive, or `label_smoothing` is not in [0, 1).
     """
     check_positive("vocab_size", vocab_size)
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}")
+    check_share("label_smoothing", label_smoothing)
 
     def prepare(outputs: ArrayTree, batch: Batch) -> Tokens:
         logits, targets = at_least_float32(outputs), jnp.asarray(batch["targets"])
