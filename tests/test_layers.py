@@ -28,7 +28,8 @@ ARROWS = {
 }
 NUMERIC = {"jax", "optax", "chex", "numpy"}
 LIBRARIES = dict.fromkeys(PURE, NUMERIC) | {"models": NUMERIC | {"flax", "equinox", "haiku"}}
-LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu", "rapidfuzz"}  # in functions only
+# In functions only.
+LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu", "rapidfuzz", "rouge_score"}
 # Pure code knows no files, clocks, processes or hidden randomness.
 EFFECTS = {
     *("datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random", "shutil", "signal"),

@@ -51,6 +51,17 @@ def compiled():
     return counts
 
 
+def slow_calibration_error(probabilities, true):
+    """Goes from bin to bin, as Guo et al. define it: each is open below and closed above."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
+    error = 0.0
+    for number in range(15):
+        inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
+        if inside.any():
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return error
+
+
 @pytest.mark.parametrize("start", range(0, 200, 50))
 def test_scores_are_scikit_learns(start, compiled):
     for seed in range(start, start + 50):
@@ -69,6 +80,7 @@ def test_scores_are_scikit_learns(start, compiled):
         assert scores["nll"] == pytest.approx(nll, rel=1e-5)
         one_hot = np.eye(num_classes)[true]
         assert scores["brier"] == pytest.approx(np.mean(np.sum((probabilities - one_hot) ** 2, 1)), rel=1e-5)
+        assert scores["ece"] == pytest.approx(slow_calibration_error(probabilities, true), rel=1e-4, abs=1e-6)
         assert float(loss) == pytest.approx(nll, rel=1e-5)
         assert float(metrics["accuracy"]) == pytest.approx(scores["accuracy"])
         assert all(type(value) is float for value in scores.values())

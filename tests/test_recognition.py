@@ -11,7 +11,7 @@ from derivatives import assert_derivatives
 from quick import quick_jit
 
 from jaxmeta.core.checks import InputError
-from jaxmeta.objectives import ctc, edit_distance, greedy, recognition
+from jaxmeta.objectives import best_path, ctc, edit_distance, recognition
 from jaxmeta.run import edit_scores as edit_scores_module
 from jaxmeta.run.ctc_beam_search import ctc_beam_search
 from jaxmeta.run.edit_scores import edit_counts, edit_scores
@@ -147,7 +147,7 @@ def test_greedy_collapses_repeats_and_removes_blanks():
     rng = np.random.default_rng(1)
     best = rng.integers(0, 4, (60, 9))
     real = np.arange(9)[None] < rng.integers(0, 10, 60)[:, None]
-    found = quick_jit(greedy)(np.eye(4, dtype=np.float32)[best], real)
+    found = quick_jit(best_path)(np.eye(4, dtype=np.float32)[best], real)
     for row, path, rows in zip(np.asarray(found), best, real, strict=True):
         np.testing.assert_array_equal(row, padded(collapsed(path[rows]), 9))
 
@@ -215,7 +215,7 @@ def test_a_wide_beam_finds_the_likeliest_sequence_and_its_whole_probability(case
 def test_a_beam_beats_the_greedy_decoder_where_alignments_add_up_and_a_language_model_may_forbid():
     # Every frame's best is the blank, and yet one symbol is likelier than none: 0.64 against 0.36.
     frames = np.log(np.array([[0.6, 0.4], [0.6, 0.4]]))
-    assert not np.asarray(greedy(jnp.asarray(frames, jnp.float32)[None], jnp.ones((1, 2), bool))).any()
+    assert not np.asarray(best_path(jnp.asarray(frames, jnp.float32)[None], jnp.ones((1, 2), bool))).any()
     (best, score), (second, other) = ctc_beam_search(frames)
     assert (best, second) == ((1,), ())
     assert (math.exp(score), math.exp(other)) == pytest.approx((0.64, 0.36))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import ArrayTree, Batch, Model
+from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Model
 
 
 def features_of(model: Model) -> Callable[[ArrayTree, ArrayTree], jax.Array]:
@@ -22,8 +22,5 @@ def masked_one_hot(batch: Batch, num_classes: int, dtype) -> jax.Array:
 
 
 def without_absent(logits: jax.Array, present: jax.Array) -> jax.Array:
-    """Puts classes that the support does not hold out of reach: logits `[N, C]`, present `[C]`.
-
-    A large finite number, not infinity, so that no derivative is NaN.
-    """
-    return jnp.where(present[None], logits, jnp.asarray(-1e9, logits.dtype))
+    """Puts classes that the support does not hold out of reach: logits `[N, C]`, present `[C]`."""
+    return jnp.where(present[None], logits, jnp.asarray(IMPOSSIBLE, logits.dtype))

@@ -22,6 +22,12 @@ def check_not_negative(name: str, value: float) -> None:
         raise ValueError(f"`{name}` must be zero or more, got {value}")
 
 
+def check_share(name: str, value: float) -> None:
+    """Raises `ValueError` unless `value` is a part of a whole that leaves something of it: in [0, 1)."""
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be at least 0 and less than 1, got {value}")
+
+
 def check_one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     """Raises `ValueError` unless `value` is one of `allowed`."""
     if value not in allowed:

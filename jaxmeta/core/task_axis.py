@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import at_least_float32, leading_size, zeros_of
+from jaxmeta.core.trees import leading_size, sum_dtype, zeros_of
 from jaxmeta.core.types import ArrayTree
 
 TASK_AXES = ("vmap", "chunked(n)", "sequential", "auto")
@@ -62,7 +62,7 @@ def mean_in_chunks(
         share = leading_size(chunk) / num_tasks
         return jax.tree.map(lambda t, m: t + share * m.astype(t.dtype), total, means), each
 
-    zeros = jax.tree.map(lambda shape: zeros_of(shape, at_least_float32(shape.dtype)), shapes)
+    zeros = jax.tree.map(lambda shape: zeros_of(shape, sum_dtype(shape.dtype)), shapes)
     total, each = jax.lax.scan(add, zeros, head)
     each = jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:]), each)
     if left:

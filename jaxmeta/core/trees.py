@@ -23,7 +23,7 @@ def stop_gradient(tree: ArrayTree) -> ArrayTree:
     return jax.tree.map(jax.lax.stop_gradient, tree)
 
 
-def at_least_float32(dtype):
+def sum_dtype(dtype):
     """Returns the precision to add up numbers of a floating `dtype` in."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 

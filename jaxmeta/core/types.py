@@ -26,6 +26,10 @@ Metrics = dict[str, jax.Array]
 MetaParams = ArrayTree  # everything the outer optimizer updates
 TaskState = ArrayTree  # everything adaptation changes
 
+PADDING = 0  # the token that stands where a sequence has ended
+# The logit of what cannot be: far enough for a probability of exactly zero, and finite so that no derivative is NaN.
+IMPOSSIBLE = -1e9
+
 
 class Episode(NamedTuple):
     """One task: examples to adapt on, and examples to be judged on. With a leading task axis, a batch of tasks."""
@@ -39,11 +43,15 @@ class Model(NamedTuple):
 
     `features` gives the representation under the last layer, `[N, D]`; metric and closed-form heads read it. A model
     without one (None) is read through `apply`.
+
+    `generate` writes sequences, 0 from their end on. An algorithm that is built on
+    `model._replace(apply=model.generate)` has a `predict` that decodes with adapted parameters.
     """
 
     init: Callable[[Key, ArrayTree], ArrayTree]  # (key, inputs [N, ...]) -> params
     apply: Callable[[ArrayTree, ArrayTree], ArrayTree]  # (params, inputs [N, ...]) -> outputs [N, ...]
     features: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None
+    generate: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None  # (params, inputs) -> tokens [N, M] int32
 
 
 class Objective(NamedTuple):

@@ -26,7 +26,7 @@ from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.scripts import ScriptFacts, script_facts
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
-from jaxmeta.data.spans import Spans, best_spans, span_text
+from jaxmeta.data.spans import Windows, best_answers, span_text
 from jaxmeta.data.splits import (
     LanguageSplit,
     OverlapReport,
@@ -70,7 +70,6 @@ __all__ = [
     "ScriptFacts",
     "SentencePieceTokenizer",
     "Sinusoid",
-    "Spans",
     "Specials",
     "StringEpisodes",
     "Table",
@@ -78,8 +77,9 @@ __all__ = [
     "TextEpisodes",
     "Tokenizer",
     "Weighting",
+    "Windows",
     "batches",
-    "best_spans",
+    "best_answers",
     "build_tfds",
     "check_manifest",
     "check_overlap",

@@ -3,11 +3,14 @@
 from jaxmeta.models.adapters import equinox, haiku, linen, nnx, plain
 from jaxmeta.models.augment_audio import augment_audio, spec_augment
 from jaxmeta.models.conv4 import Conv4, conv4
+from jaxmeta.models.decoding import beam_search, greedy, sampling
 from jaxmeta.models.dual_encoder import dual_encoder, paired
+from jaxmeta.models.language_model import LanguageModel, language_model
 from jaxmeta.models.log_mel import MelSettings, log_mel
 from jaxmeta.models.mlp import MLP, mlp
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
+from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
 from jaxmeta.models.span_reader import SpanReader, span_reader
 from jaxmeta.models.speech import SpeechEncoder, speech_classifier, speech_recognizer
 from jaxmeta.models.transformer import TextEncoder, transformer
@@ -15,17 +18,22 @@ from jaxmeta.models.transformer import TextEncoder, transformer
 __all__ = [
     "MLP",
     "Conv4",
+    "LanguageModel",
     "MelSettings",
+    "Seq2Seq",
     "SpanReader",
     "SpeechEncoder",
     "TextEncoder",
     "augment_audio",
+    "beam_search",
     "cast",
     "compared",
     "conv4",
     "dual_encoder",
     "equinox",
+    "greedy",
     "haiku",
+    "language_model",
     "linen",
     "log_mel",
     "mlp",
@@ -33,6 +41,8 @@ __all__ = [
     "pair_regressor",
     "paired",
     "plain",
+    "sampling",
+    "seq2seq",
     "span_reader",
     "spec_augment",
     "speech_classifier",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_one_of, check_positive
 from jaxmeta.core.products import convolution
-from jaxmeta.core.trees import at_least_float32
+from jaxmeta.core.trees import sum_dtype
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
 from jaxmeta.models.pooling import largest
@@ -168,7 +168,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def normalized(x: jax.Array, normalization: str, groups: int) -> jax.Array:
     """Centres and scales `[N, H, W, C]` as `Conv4` says; statistics are float32 at least."""
-    dtype = at_least_float32(x.dtype)
+    dtype = sum_dtype(x.dtype)
     channels = x.shape[-1]
     if normalization == "layer":
         groups = 1

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.trees import at_least_float32, leading_size
+from jaxmeta.core.trees import leading_size, sum_dtype
 from jaxmeta.core.types import ArrayTree, Key, Model
 from jaxmeta.models.transformer import transformer
 
@@ -24,7 +24,7 @@ _TINY = 1e-8  # beside the squared length of a vector
 
 def unit(x: jax.Array) -> jax.Array:
     """Returns `x [N, D]` with every row at length one (in float32 at least); smooth at zero, which stays zero."""
-    x = x.astype(at_least_float32(x.dtype))
+    x = x.astype(sum_dtype(x.dtype))
     return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _TINY)
 
 

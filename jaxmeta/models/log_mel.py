@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.checks import check_one_of, check_positive
-from jaxmeta.core.trees import at_least_float32
+from jaxmeta.core.trees import sum_dtype
 
 NORMALIZATIONS = ("none", "level", "mean", "mean_variance")
 FULL_SCALE = 32768  # of int16
@@ -106,7 +106,7 @@ def amplitudes(audio: jax.Array) -> jax.Array:
     audio = jnp.asarray(audio)
     if jnp.issubdtype(audio.dtype, jnp.integer):
         return audio.astype(jnp.float32) / FULL_SCALE
-    return audio.astype(at_least_float32(audio.dtype))
+    return audio.astype(sum_dtype(audio.dtype))
 
 
 def framed(audio: jax.Array, window: int, hop: int) -> jax.Array:

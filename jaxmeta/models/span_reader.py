@@ -9,14 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import Model
+from jaxmeta.core.checks import check_positive
+from jaxmeta.core.types import IMPOSSIBLE, PADDING, Model
 from jaxmeta.models.adapters import linen
+from jaxmeta.models.blocks import Block, check_sizes, layer_norm, placed
 from jaxmeta.models.overlap import shared_ngrams
-from jaxmeta.models.transformer import PADDING, Block, layer_norm
 from jaxmeta.models.windows import merged, neighbours, spread
 
 CONTEXT = 1  # the segment that answers lie in; every other number is the question's
-OUTSIDE = -1e9  # far enough for a probability of exactly zero, and finite so that no derivative is NaN
 
 
 class SpanReader(nn.Module):
@@ -56,6 +56,13 @@ class SpanReader(nn.Module):
     overlap: tuple[int, ...] = ()
     dtype: Any = jnp.float32
 
+    def __post_init__(self):
+        """Checks the sizes."""
+        check_sizes(self, "embedding_width", "window", "stride")
+        for n in self.overlap:
+            check_positive("overlap", n)
+        super().__post_init__()
+
     def setup(self):
         """Names the parts; their names are the paths that selections see."""
         narrow = self.embedding_width if self.window > 1 else self.width
@@ -79,12 +86,12 @@ class SpanReader(nn.Module):
         context = real & (jnp.asarray(inputs["segment"]) == CONTEXT)
         x = self._embedded(tokens, real, context)
         y, of_places = merged(x, real, self.stride)
-        y = y + self.places[None, : y.shape[1]]
+        y = placed(y, self.places)
         for block in self.blocks:
             y = block(y, of_places)
         y = spread(self.norm(y), self.stride, tokens.shape[1])
         logits = self.head(nn.relu(self.join(jnp.concatenate([x, y], axis=-1))))
-        return jnp.where(context[..., None], logits, jnp.asarray(OUTSIDE, logits.dtype))
+        return jnp.where(context[..., None], logits, jnp.asarray(IMPOSSIBLE, logits.dtype))
 
     def _embedded(self, tokens: jax.Array, real: jax.Array, context: jax.Array) -> jax.Array:
         x = self.embedding(tokens) + _either(context, self.segments)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import ArrayTree, Model
 from jaxmeta.models.adapters import linen
+from jaxmeta.models.blocks import Block, layer_norm
 from jaxmeta.models.log_mel import MelSettings, log_mel
-from jaxmeta.models.transformer import Block, layer_norm
 
 EPSILON = 1e-6
 

@@ -2,23 +2,27 @@
 
 from jaxmeta.objectives.classification import classification
 from jaxmeta.objectives.edit_distance import edit_distance
-from jaxmeta.objectives.recognition import ctc, greedy, recognition
+from jaxmeta.objectives.generation import generation
+from jaxmeta.objectives.recognition import best_path, ctc, recognition
 from jaxmeta.objectives.regression import regression
 from jaxmeta.objectives.retrieval import retrieval, similarity_counts
 from jaxmeta.objectives.scored_pair import scored_pair
 from jaxmeta.objectives.span_qa import Spans, best_spans, span_qa
+from jaxmeta.objectives.translation import translation
 
 __all__ = [
     "Spans",
+    "best_path",
     "best_spans",
     "classification",
     "ctc",
     "edit_distance",
-    "greedy",
+    "generation",
     "recognition",
     "regression",
     "retrieval",
     "scored_pair",
     "similarity_counts",
     "span_qa",
+    "translation",
 ]

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmeta.core.checks import check_positive
-from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
+from jaxmeta.core.checks import check_positive, check_share
+from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
 from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
 
 CONFIDENCE_BINS = 15  # as in Guo et al. 2017
-ABSENT_LOGIT = -1e9  # far enough for a probability of exactly zero, and finite so that no derivative is NaN
 
 
 def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objective:
@@ -36,8 +35,7 @@ def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objecti
       ValueError: if `num_classes` is not positive, or `label_smoothing` is not in [0, 1).
     """
     check_positive("num_classes", num_classes)
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(f"`label_smoothing` must be at least 0 and less than 1, got {label_smoothing}")
+    check_share("label_smoothing", label_smoothing)
 
     def prepare(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns logits `[N, C]`, targets `[N]` and mask `[N]` in which padding is harmless."""
@@ -49,7 +47,7 @@ def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objecti
         # Zeroed before anything is computed: a mask on the result alone lets NaN through in the derivative.
         logits = jnp.where(mask[:, None], logits, jnp.zeros((), logits.dtype))
         if "classes" in batch:
-            absent = jnp.asarray(ABSENT_LOGIT, logits.dtype)
+            absent = jnp.asarray(IMPOSSIBLE, logits.dtype)
             logits = jnp.where(jnp.asarray(batch["classes"], bool), logits, absent)
         return logits, jnp.where(mask, targets, jnp.zeros((), targets.dtype)), mask
 

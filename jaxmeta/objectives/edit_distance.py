@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-PADDING = 0
+from jaxmeta.core.types import PADDING
 
 
 def edit_distance(first: jax.Array, second: jax.Array) -> jax.Array:

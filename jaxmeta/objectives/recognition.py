@@ -25,10 +25,10 @@ def recognition(num_symbols: int, *, unit: str = "word") -> Objective:
     first ones of each example.
 
     * `loss`: the mean over examples of `-log p(sequence) / max(length, 1)`, summed over all alignments, and the metric
-      "exact", the share of examples that the greedy decoder reads without an error. An example whose sequence is too
+      "exact", the share of examples on the best path without an error. An example whose sequence is too
       long for its frames has no alignment, and takes no part in the loss.
     * `counts`: sums over examples: "n"; "aligned", those that have an alignment; "nll", `-log p(sequence)` of those;
-      "exact"; "edits", the edit distances of what the greedy decoder reads; "symbols", the lengths of the targets.
+      "exact"; "edits", the edit distances of the best path; "symbols", the lengths of the targets.
     * `scores`: "word_error_rate" or "character_error_rate", edits for each symbol, which may exceed one; "exact"; "nll"
       for each example. NaN where there is none.
 
@@ -58,13 +58,13 @@ def recognition(num_symbols: int, *, unit: str = "word") -> Objective:
         logits, real, targets, mask = prepare(outputs, batch)
         losses, aligned = ctc(logits, real, targets)
         lengths = jnp.maximum(jnp.sum(targets != BLANK, axis=1), 1).astype(losses.dtype)
-        exact = jnp.all(_padded_to(greedy(logits, real), targets) == _padded_to(targets, logits[..., 0]), axis=1)
+        exact = jnp.all(_padded_to(best_path(logits, real), targets) == _padded_to(targets, logits[..., 0]), axis=1)
         return masked_mean(losses / lengths, mask & aligned), {"exact": masked_mean(exact.astype(losses.dtype), mask)}
 
     def counts(outputs: ArrayTree, batch: Batch) -> dict[str, jax.Array]:
         logits, real, targets, mask = prepare(outputs, batch)
         losses, aligned = ctc(logits, real, targets)
-        edits = edit_distance(greedy(logits, real), targets)
+        edits = edit_distance(best_path(logits, real), targets)
 
         def number(true: jax.Array) -> jax.Array:
             return jnp.sum(true, dtype=jnp.int32)
@@ -106,7 +106,7 @@ def ctc(logits: jax.Array, real: jax.Array, targets: jax.Array) -> tuple[jax.Arr
     return jnp.where(aligned, losses, 0).astype(logits.dtype), aligned
 
 
-def greedy(logits: jax.Array, real: jax.Array) -> jax.Array:
+def best_path(logits: jax.Array, real: jax.Array) -> jax.Array:
     """Reads the likeliest symbol of each real frame, collapses repeats and removes blanks: `[N, T]` int32, padded.
 
     Args:

@@ -65,7 +65,7 @@ def scored_pair(center: float = 0.0) -> Objective:
         }
 
     def scores(counts: ArrayTree) -> dict[str, float]:
-        errors = base.scores({name: counts[name] for name in ("n", "squared", "absolute")})
+        errors = base.scores(counts)
         return {"pearson": _pearson(counts, center), "mae": errors["mae"], "rmse": math.sqrt(errors["mse"])}
 
     return Objective(loss, counts, scores)
