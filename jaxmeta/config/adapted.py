@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 
-from jaxmeta import data, objectives
-from jaxmeta.config.build import make_model
-from jaxmeta.config.methods import Setting, phases_and_methods
+from jaxmeta import data
+from jaxmeta.config.build import make_setting
+from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.schema import Config
 from jaxmeta.core.adapt import adapt as adapt_task
 from jaxmeta.core.checks import InputError
@@ -162,10 +162,7 @@ def cut_note(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
 
 
 def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer, name: str) -> Method:
-    setting = Setting(
-        config, make_model(config, len(labels), tokenizer.vocab_size), objectives.classification(len(labels)),
-        num_outputs=len(labels), classify=True, support=1, query=1, source=None,
-    )  # fmt: skip
+    setting = make_setting(config, classes=len(labels), vocab_size=tokenizer.vocab_size)
     methods = {method.name: method for method in phases_and_methods(setting)[1]}
     if name not in methods:
         raise InputError(f"--method: this run has no method {name!r} to adapt; it has {', '.join(methods)}.")

@@ -1,22 +1,31 @@
-"""The classical baseline of text classification: character n-grams and logistic regression, on the shots alone."""
+"""Baselines outside JAX: what counting characters comes to, by kind of task.
+
+For classification it is TF-IDF with logistic regression, for retrieval the character n-grams that two sides share.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
+from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.tasks import TextTasks
+from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.types import ArrayTree, Objective
+from jaxmeta.objectives import classification, similarity_counts
+from jaxmeta.run.classical_pairs import ngram_similarities
 from jaxmeta.run.plan import Classical
 
-TFIDF = "tfidf"
 # The logit of a class that no shot shows: far enough for a probability of zero, and finite.
 _UNSEEN = -1e9
 
 
-def tfidf(tasks: TextTasks, objective: Objective) -> Classical:
+def tfidf(tasks: TextTasks) -> Classical:
     """Returns TF-IDF with logistic regression; how little the latter is regularised is for the dev languages to say."""
-    return Classical(TFIDF, "C", (1.0, 10.0, 100.0, 1e3, 1e4), functools.partial(tfidf_counts, tasks, objective))
+    objective = classification(len(tasks.corpus.labels))
+    return Classical("tfidf", "C", (1.0, 10.0, 100.0, 1e3, 1e4), functools.partial(tfidf_counts, tasks, objective))
 
 
 def tfidf_counts(
@@ -48,3 +57,29 @@ def _fitted(texts: Sequence[str], labels: np.ndarray, queries: Sequence[str], in
         LogisticRegression(C=inverse_strength, max_iter=1000),
     )
     return model.fit(texts, labels).predict_log_proba(queries)
+
+
+def ngram_overlap(tasks: PairTasks) -> Classical:
+    """Returns retrieval by the character n-grams that two sides share; up to which length is for the dev languages.
+
+    It needs no shots, and is the same for every draw of them.
+    """
+    counted = jax.jit(similarity_counts)
+
+    @functools.cache
+    def of_language(longest: float, language: str, split: str) -> ArrayTree:
+        _, query = tasks.rows(language, shots=1, draw=0, split=split)
+        sides = (tasks.table.texts(column, query) for column in tasks.table.schema.texts)
+        size = tasks.config.evaluate.max_queries  # one size, one compilation
+        similarities = np.zeros((size, size), np.float32)
+        similarities[: len(query), : len(query)] = ngram_similarities(*sides, ngrams=(1, int(longest)))
+        batch = pad_batch({"group": tasks.judged.batch(query)["group"]}, size)
+        return jax.device_get(counted(similarities, batch))
+
+    return Classical(
+        "ngram_overlap", "longest_ngram", (2.0, 3.0, 4.0, 6.0),
+        lambda value, language, shots, draw, split: of_language(value, language, split),
+    )  # fmt: skip
+
+
+CLASSICAL: dict[str, Callable[[Any], Classical]] = {"tfidf": tfidf, "ngram_overlap": ngram_overlap}

@@ -12,9 +12,10 @@ from rich.table import Table
 from jaxmeta import data
 from jaxmeta.config import adapted, planning
 from jaxmeta.config.build import Built, build, check_device
+from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import difference, dump, validated
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import TextTasks, find_file
+from jaxmeta.config.tasks import TextTasks, WaveTasks, find_file
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.files import PART, write_json, write_whole
@@ -34,6 +35,7 @@ def train_run(config: Config, out: str | None) -> None:
       InputError: the folder holds a run of another config, or the config cannot be carried out.
     """
     folder = pathlib.Path(out or f"runs/{config.name}")
+    config = settled(config)
     found = (folder / "config.toml").exists()
     if found:
         _check_same(folder, config)
@@ -206,7 +208,7 @@ def _corpus(what: str | None) -> data.Corpus:
 
 
 def _check_same(folder: pathlib.Path, config: Config) -> None:
-    differences = difference(read_run_config(folder), config)
+    differences = difference(settled(read_run_config(folder)), config)
     if differences:
         first, more = "; ".join(differences[:3]), len(differences) - 3
         raise InputError(
@@ -234,7 +236,7 @@ def _is_free(folder: pathlib.Path) -> bool:
 def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
-    if not built.setting.classify:
+    if isinstance(built.tasks, WaveTasks):
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
     write_json(folder / "evaluation.json", evaluation)
     page = write_report(folder)

@@ -2,11 +2,12 @@
 
 from jaxmeta.objectives.classification import classification
 from jaxmeta.objectives.regression import regression
-from jaxmeta.objectives.retrieval import retrieval, similarity_counts
+from jaxmeta.objectives.retrieval import DIRECTIONS, retrieval, similarity_counts
 from jaxmeta.objectives.scored_pair import scored_pair
 from jaxmeta.objectives.span_qa import Spans, best_spans, span_qa
 
 __all__ = [
+    "DIRECTIONS",
     "Spans",
     "best_spans",
     "classification",
