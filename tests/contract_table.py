@@ -15,8 +15,8 @@ from jaxmeta.algorithms import LearnedRates
 from jaxmeta.core.gradients import first_order, reverse
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
-from jaxmeta.models import mlp, paired, span_reader, transformer
-from jaxmeta.objectives import classification, regression, retrieval, span_qa
+from jaxmeta.models import mlp, paired, seq2seq, span_reader, transformer
+from jaxmeta.objectives import classification, regression, retrieval, span_qa, translation
 
 CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
 
@@ -41,6 +41,11 @@ class Setting(NamedTuple):
         sizes = {"width": 4, "embedding_width": 3, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
         return span_reader(vocab_size=VOCABULARY, window=3, stride=2, overlap=(2,), dtype=self.dtype, **sizes)
 
+    def seq2seq(self):
+        """One layer on either side."""
+        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        return seq2seq(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
+
     def classify(self):
         """Cross-entropy."""
         return classification(self.classes)
@@ -57,13 +62,15 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors", "text", "pairs" (of vectors, with groups) or "passages" (text with a question and an answer).
-      regresses: targets are vectors, not classes.
+      reads: "vectors", "text", "pairs" (of vectors, with groups), "passages" (text with a question and an answer) or
+        "translations" (of text).
+      regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
       fewer_classes: a task of fewer classes is the task of a smaller model (which is not so where something of the size
         of the model is drawn, or the source has all the classes).
       standard_promotion: it calls code of others that promotes types on its own.
+      width: of finite differences; less where there are many kinks, each of which makes the inner gradient jump.
     """
 
     name: str
@@ -78,6 +85,7 @@ class Row(NamedTuple):
     draws_by_shape: bool = False
     fewer_classes: bool = True
     standard_promotion: bool = False
+    width: float = 1e-5
 
     def __str__(self):
         return self.name
@@ -111,6 +119,14 @@ ROWS = [
         lambda s: algorithms.maml(s.transformer(), s.classify(), optax.sgd(0.1)),
         backprop(2, memory="per_step"),
         reads="text",
+    ),
+    Row(
+        "maml of translation",
+        lambda s: algorithms.maml(s.seq2seq(), translation(VOCABULARY, label_smoothing=0.1), optax.sgd(0.1)),
+        backprop(2),
+        reads="translations",
+        regresses=True,
+        width=1e-7,
     ),
     Row(
         "maml of regression",
@@ -199,11 +215,15 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       size: N.
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
-        or "passages", texts that begin with a question, with an answer after it.
+        "passages", texts that begin with a question, with an answer after it; or "translations", the target shifted.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
     rng = np.random.default_rng(seed)
+    if reads == "translations":
+        source, target = (text(rng, size, 2)[0] for _ in range(2))
+        first = np.full((size, 1), VOCABULARY - 2, np.int32)
+        return {"inputs": {"source": source, "previous": np.hstack([first, target[:, :-1]])}, "targets": target}
     classes = np.arange(targets) if np.ndim(targets) == 0 else np.asarray(targets)
     if regresses:
         answers = rng.normal(size=(size, len(classes))).astype(dtype)
@@ -214,14 +234,19 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
     if reads == "pairs":
         sides = {side: rng.normal(size=(size, DIMENSIONS)).astype(dtype) for side in ("left", "right")}
         return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
-    tokens = rng.integers(1, VOCABULARY, size=(size, LENGTH), dtype=np.int32)
-    lengths = rng.integers(2 if reads == "text" else LENGTH - 2, LENGTH + 1, size=size, dtype=np.int32)
-    tokens = np.where(np.arange(LENGTH)[None] < lengths[:, None], tokens, 0)
+    tokens, lengths = text(rng, size, 2 if reads == "text" else LENGTH - 2)
     if reads == "text":
         return {"inputs": tokens, "targets": answers}
     question = LENGTH // 2 - rng.integers(0, 2, size=size, dtype=np.int32)
     segment = (np.arange(LENGTH)[None] >= question[:, None]).astype(np.int32)
     return {"inputs": {"tokens": tokens, "segment": segment}, "targets": {"start": question, "end": lengths - 1}}
+
+
+def text(rng: np.random.Generator, size: int, shortest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws tokens `[N, 7]` that end in padding, and how many of them are real `[N]`."""
+    tokens = rng.integers(1, VOCABULARY, size=(size, LENGTH), dtype=np.int32)
+    lengths = rng.integers(shortest, LENGTH + 1, size=size, dtype=np.int32)
+    return np.where(np.arange(LENGTH)[None] < lengths[:, None], tokens, 0), lengths
 
 
 def episode(row: Row, seed: int, support: int, query: int, dtype, targets: Any = CLASSES) -> Episode:

@@ -153,3 +153,15 @@ def test_plans_are_checked_by_running_every_way(tmp_path, capsys, monkeypatch, s
     assert first["named_bytes"] <= first["limit"]
     assert first["fastest_ms"] <= first["named_ms"]
     assert "plans name the fastest that fits" in capsys.readouterr().out
+
+
+def test_decoding_with_a_cache_is_timed_beside_decoding_without(capsys, monkeypatch):
+    import decoding
+
+    monkeypatch.setattr(sys, "argv", ["decoding.py", "--tiny", "--repeats", "1"])
+    decoding.main()
+    *_, first, second = capsys.readouterr().out.splitlines()
+    for row, name in ((first, "seq2seq"), (second, "language_model")):
+        cells = row.strip("| ").split(" | ")
+        assert cells[0] == name
+        assert float(cells[3]) > 0

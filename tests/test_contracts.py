@@ -203,7 +203,7 @@ def directions(meta_params):
 
 @every([row for row in TRAINED if row.gradient == "derivative"])
 def test_outer_gradient_agrees_with_finite_differences(row, x64):
-    found, width = study(row), 1e-5
+    found, width = study(row), row.width
     keys, key = jax.vmap(jax.random.key)(np.array(KEYS)), jax.random.key(KEY)
 
     def loss(direction, distance):

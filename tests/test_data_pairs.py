@@ -12,8 +12,8 @@ from jaxmeta.data.read_table import read_table
 from jaxmeta.data.sequences import count_bytes, decode_sequence, ended, previous, specials, with_length
 from jaxmeta.data.spans import (
     Question,
-    best_spans,
-    encode_spans,
+    best_answers,
+    encode_windows,
     learning_windows,
     likely_windows,
     span_text,
@@ -180,7 +180,7 @@ def long_questions(count=40):
 def test_windows_to_learn_from_hold_the_answer_anywhere():
     questions = long_questions()
     starts = learning_windows(questions, 96, seed=0)
-    spans = encode_spans(questions, starts, 96)
+    spans = encode_windows(questions, starts, 96)
     assert (spans.start >= 0).all()
     found = [span_text(*row) for row in zip(spans.tokens, spans.start, spans.end, strict=True)]
     assert found == [question.answer for question in questions]
@@ -201,9 +201,9 @@ def test_windows_to_be_judged_on_do_not_depend_on_the_answer():
     starts = likely_windows(questions, 96)
     blind = [Question(question.context, question.question) for question in questions]
     np.testing.assert_array_equal(likely_windows(blind, 96), starts)
-    held = encode_spans(questions, starts, 96).start >= 0
+    held = encode_windows(questions, starts, 96).start >= 0
     assert held.mean() > 0.9, "the words of the question are near its answer here"
-    missed = encode_spans(questions, np.zeros(len(questions), np.int64), 96)
+    missed = encode_windows(questions, np.zeros(len(questions), np.int64), 96)
     assert (missed.start == -1).any()
     assert ((missed.start == -1) == (missed.end == -1)).all()
 
@@ -224,11 +224,11 @@ def test_all_windows_cover_the_context_and_the_best_span_wins():
     for row in np.flatnonzero(spans.start >= 0):
         start[row, spans.start[row]] += 50 + row
         end[row, spans.end[row]] += 50
-    found = best_spans(spans, start, end)
+    found = best_answers(spans, start, end)
     assert [span_text(spans.tokens[r], a, b) for r, a, b in found] == [question.answer for question in questions]
     # Against the slow way, with nothing known.
     start, end = rng.normal(size=(2, *spans.tokens.shape))
-    quick = best_spans(spans, start, end, longest=7)
+    quick = best_answers(spans, start, end, longest=7)
     for number, (row, first, last) in enumerate(quick.tolist()):
         sums = {
             (r, i, j): start[r, i] + end[r, j]

@@ -28,7 +28,7 @@ ARROWS = {
 }
 NUMERIC = {"jax", "optax", "chex", "numpy"}
 LIBRARIES = dict.fromkeys(PURE, NUMERIC) | {"models": NUMERIC | {"flax", "equinox", "haiku"}}
-LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu"}  # in functions only
+LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu", "rouge_score"}  # in functions only
 # Pure code knows no files, clocks, processes or hidden randomness.
 EFFECTS = {
     *("datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random", "shutil", "signal"),

@@ -105,6 +105,7 @@ def test_counts_add_up_and_are_those_of_similarities():
     outputs, batch = cases[0]
     direct = similarity_counts(jnp.asarray(outputs["left"] @ outputs["right"].T), batch)
     jax.tree.map(np.testing.assert_allclose, jax.device_get(direct), counted[0])
+    assert similarity_counts(jnp.eye(3), {})["n"] == 3  # without a mask all are real
 
 
 def test_a_model_that_has_collapsed_or_burst_finds_nothing():

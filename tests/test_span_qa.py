@@ -118,6 +118,43 @@ def test_loss_and_scores_are_those_of_a_loop(start):
         assert scores == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.parametrize("rubbish", [3.0, np.nan])
+def test_a_window_that_lacks_the_answer_teaches_nothing_and_counts_as_wrong(rubbish):
+    loss_of, counts_of, scores_of = compiled()
+    logits, batch = random_case(5)
+    start, end = (batch["targets"][name] for name in ("start", "end"))
+    batch["mask"][:] = True
+    logits[0] = -5.0
+    logits[0, start[0], 0] = logits[0, end[0], 1] = 5.0  # one is right
+    (loss, metrics), gradient = loss_of(*padded(logits, batch))
+    scores, n = scores_of(counts_of(*padded(logits, batch))), len(logits)
+    assert scores["exact_span"] > 0
+    longer = np.concatenate([logits, np.full((2, LENGTH, 2), rubbish, np.float32)])
+    longer[n:, -1] = 9.0  # the place that a target of -1 would mean
+    targets = {name: np.concatenate([leaf, [-1, -1]]).astype(np.int32) for name, leaf in batch["targets"].items()}
+    case = padded(longer, {"targets": targets, "mask": np.ones(n + 2, bool)})
+    (more_loss, more_metrics), more_gradient = loss_of(*case)
+    assert float(more_loss) == pytest.approx(float(loss), rel=1e-6)
+    np.testing.assert_allclose(more_gradient[:n], gradient[:n], rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(more_gradient[n:], 0)
+    share = n / (n + 2)
+    assert float(more_metrics["exact_span"]) == pytest.approx(share * float(metrics["exact_span"]))
+    want = {name: score if name == "nll" else share * score for name, score in scores.items()}
+    assert scores_of(counts_of(*case)) == pytest.approx(want, rel=1e-6)
+
+
+def test_without_any_answer_there_is_no_likelihood_and_all_is_wrong():
+    loss_of, counts_of, scores_of = compiled()
+    logits, batch = random_case(5)
+    batch["targets"] = {name: np.full_like(leaf, -1) for name, leaf in batch["targets"].items()}
+    (loss, _), gradient = loss_of(*padded(logits, batch))
+    assert loss == 0
+    assert not np.any(gradient)
+    scores = scores_of(counts_of(*padded(logits, batch)))
+    assert np.isnan(scores.pop("nll"))
+    assert set(scores.values()) == {0.0}
+
+
 def test_counts_add_up():
     _, counts_of, scores_of = compiled()
     cases = [random_case(seed) for seed in (1, 3)]

@@ -39,11 +39,15 @@ class Model(NamedTuple):
 
     `features` gives the representation under the last layer, `[N, D]`; metric and closed-form heads read it. A model
     without one (None) is read through `apply`.
+
+    `generate` writes sequences, 0 from their end on. An algorithm that is built on
+    `model._replace(apply=model.generate)` has a `predict` that decodes with adapted parameters.
     """
 
     init: Callable[[Key, ArrayTree], ArrayTree]  # (key, inputs [N, ...]) -> params
     apply: Callable[[ArrayTree, ArrayTree], ArrayTree]  # (params, inputs [N, ...]) -> outputs [N, ...]
     features: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None
+    generate: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None  # (params, inputs) -> tokens [N, M] int32
 
 
 class Objective(NamedTuple):

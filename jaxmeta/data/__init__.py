@@ -23,7 +23,7 @@ from jaxmeta.data.read_table import read_table
 from jaxmeta.data.scripts import ScriptFacts, script_facts
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
-from jaxmeta.data.spans import Spans, best_spans, span_text
+from jaxmeta.data.spans import Windows, best_answers, span_text
 from jaxmeta.data.splits import (
     LanguageSplit,
     OverlapReport,
@@ -63,15 +63,15 @@ __all__ = [
     "ScriptFacts",
     "SentencePieceTokenizer",
     "Sinusoid",
-    "Spans",
     "Specials",
     "Table",
     "TextBlocks",
     "TextEpisodes",
     "Tokenizer",
     "Weighting",
+    "Windows",
     "batches",
-    "best_spans",
+    "best_answers",
     "build_tfds",
     "check_manifest",
     "check_overlap",

@@ -9,7 +9,7 @@ from jaxmeta.core.checks import InputError, check_positive
 from jaxmeta.core.types import Batch
 from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.sequences import count_bytes, ended, previous, specials, with_length
-from jaxmeta.data.spans import Question, Spans, encode_spans, learning_windows, likely_windows, strided_windows
+from jaxmeta.data.spans import Question, Windows, encode_windows, learning_windows, likely_windows, strided_windows
 from jaxmeta.data.splits import LanguageSplit
 from jaxmeta.data.table import Table
 from jaxmeta.data.tokenize import ByteTokenizer, Tokenizer
@@ -89,7 +89,7 @@ class PairEpisodes(FewShot[Table]):
             leaves["inputs"] = {**leaves.get("inputs", {}), "previous": before}
         return {**leaves, "mask": np.ones(len(rows), bool)}
 
-    def windows(self, rows: np.ndarray) -> Spans:
+    def windows(self, rows: np.ndarray) -> Windows:
         """Returns all windows of the contexts of `rows`, where one window for each question is too few."""
         return strided_windows(_questions(self.corpus, rows), self.tokenizer.length)
 
@@ -97,7 +97,7 @@ class PairEpisodes(FewShot[Table]):
         """Returns the leaves of all rows, without what follows from others, and which rows may be used."""
         schema, every = table.schema.name, np.ones(len(table), bool)
         if schema == "question_answering":
-            return self._spans(table, seed)
+            return self._windows(table, seed)
         if schema == "generation":
             texts = table.texts("text")
             targets = self._narrow(ended(self.targets_tokenizer, texts))
@@ -114,7 +114,7 @@ class PairEpisodes(FewShot[Table]):
             return {"inputs": sides, "targets": table.numbers("score")}, every
         return {"inputs": sides, "group": table.sentence.astype(np.int32)}, every
 
-    def _spans(self, table: Table, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    def _windows(self, table: Table, seed: int) -> tuple[dict[str, Any], np.ndarray]:
         if not isinstance(self.tokenizer, ByteTokenizer):
             raise InputError("Answers are places of bytes; set `tokenizer.kind` to bytes for question answering.")
         trained, length = table.split == "train", self.tokenizer.length
@@ -122,9 +122,9 @@ class PairEpisodes(FewShot[Table]):
         rows, others = np.flatnonzero(trained), np.flatnonzero(~trained)
         starts[rows] = learning_windows(_questions(table, rows), length, seed)
         starts[others] = likely_windows(_questions(table, others), length)
-        spans = encode_spans(_questions(table, np.arange(len(table))), starts, length)
-        inputs = {"tokens": self._narrow(spans.tokens), "segment": spans.segment.astype(np.uint8)}
-        return {"inputs": inputs, "targets": {"start": spans.start, "end": spans.end}}, starts >= 0
+        windows = encode_windows(_questions(table, np.arange(len(table))), starts, length)
+        inputs = {"tokens": self._narrow(windows.tokens), "segment": windows.segment.astype(np.uint8)}
+        return {"inputs": inputs, "targets": {"start": windows.start, "end": windows.end}}, starts >= 0
 
     def _narrow(self, tokens: np.ndarray) -> np.ndarray:
         return tokens.astype(np.uint16) if self.specials.vocab_size <= 2**16 else tokens

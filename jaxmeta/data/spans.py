@@ -3,7 +3,7 @@
 A row is the question, the token that ends it, and a window of the context. Contexts are often longer than a row. To
 learn from, the window holds the answer, anywhere in it. To be judged on, it must not be chosen by the answer: it is the
 one whose pairs of letters have most in common with the question, and a question whose answer lies elsewhere counts as
-wrong. Or all windows are read, `strided_windows`, and `best_spans` chooses among them.
+wrong. Or all windows are read, `strided_windows`, and `best_answers` chooses among them.
 """
 
 import collections
@@ -17,7 +17,7 @@ from jaxmeta.data.streams import stream
 from jaxmeta.data.tokenize import ByteTokenizer
 
 
-class Spans(NamedTuple):
+class Windows(NamedTuple):
     """Rows to find answers in; `R` rows of `L` tokens.
 
     Attributes:
@@ -112,7 +112,7 @@ def _pairs(text: str) -> set[str]:
     return {text[i : i + 2] for i in range(len(text) - 1)}
 
 
-def encode_spans(questions: Sequence[Question], starts: np.ndarray, length: int) -> Spans:
+def encode_windows(questions: Sequence[Question], starts: np.ndarray, length: int) -> Windows:
     """Returns one row `[N, L]` for each question, whose window begins at the byte `starts` `[N]` of its context."""
     eos = specials(ByteTokenizer(length)).eos
     tokens, segment = np.zeros((2, len(questions), length), np.int32)
@@ -129,30 +129,30 @@ def encode_spans(questions: Sequence[Question], starts: np.ndarray, length: int)
         begin, end = question.span
         if first <= begin and end <= first + len(window):
             spans[:, number] = place + begin - first, place + end - first - 1
-    return Spans(tokens, segment, spans[0], spans[1], np.arange(len(questions), dtype=np.int32))
+    return Windows(tokens, segment, spans[0], spans[1], np.arange(len(questions), dtype=np.int32))
 
 
-def strided_windows(questions: Sequence[Question], length: int) -> Spans:
+def strided_windows(questions: Sequence[Question], length: int) -> Windows:
     """Returns all windows of all questions, `[R, L]`; `group` says which question each is of."""
     rows = [(number, start) for number, q in enumerate(questions) for start in window_starts(q, length)]
     group = np.array([number for number, _ in rows], np.int32)
-    spans = encode_spans([questions[n] for n, _ in rows], np.array([start for _, start in rows], np.int64), length)
-    return spans._replace(group=group)
+    windows = encode_windows([questions[n] for n, _ in rows], np.array([start for _, start in rows], np.int64), length)
+    return windows._replace(group=group)
 
 
-def best_spans(spans: Spans, start: np.ndarray, end: np.ndarray, *, longest: int = 256) -> np.ndarray:
+def best_answers(windows: Windows, start: np.ndarray, end: np.ndarray, *, longest: int = 256) -> np.ndarray:
     """Returns row, first and last place of the best answer of each question, `[N, 3]`, over all of its windows.
 
     Args:
-        spans: `R` windows of `N` questions.
+        windows: `R` windows of `N` questions.
         start: how likely each place begins the answer, `[R, L]`, on a scale that windows share (logits, not softmax).
         end: how likely it ends it.
         longest: how many bytes an answer may have.
     """
-    found = np.zeros((int(spans.group.max(initial=-1)) + 1, 3), np.int64)
+    found = np.zeros((int(windows.group.max(initial=-1)) + 1, 3), np.int64)
     best = np.full(len(found), -np.inf)
-    for row, group in enumerate(spans.group.tolist()):
-        places = np.flatnonzero(spans.segment[row])
+    for row, group in enumerate(windows.group.tolist()):
+        places = np.flatnonzero(windows.segment[row])
         width = places[None] - places[:, None]
         worth = start[row, places][:, None] + end[row, places][None]
         worth = np.where((width >= 0) & (width < longest), worth, -np.inf)

@@ -2,30 +2,40 @@
 
 from jaxmeta.models.adapters import equinox, haiku, linen, nnx, plain
 from jaxmeta.models.conv4 import Conv4, conv4
+from jaxmeta.models.decoding import beam_search, greedy, sampling
 from jaxmeta.models.dual_encoder import dual_encoder, paired
+from jaxmeta.models.language_model import LanguageModel, language_model
 from jaxmeta.models.mlp import MLP, mlp
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
+from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
 from jaxmeta.models.span_reader import SpanReader, span_reader
 from jaxmeta.models.transformer import TextEncoder, transformer
 
 __all__ = [
     "MLP",
     "Conv4",
+    "LanguageModel",
+    "Seq2Seq",
     "SpanReader",
     "TextEncoder",
+    "beam_search",
     "cast",
     "compared",
     "conv4",
     "dual_encoder",
     "equinox",
+    "greedy",
     "haiku",
+    "language_model",
     "linen",
     "mlp",
     "nnx",
     "pair_regressor",
     "paired",
     "plain",
+    "sampling",
+    "seq2seq",
     "span_reader",
     "transformer",
 ]

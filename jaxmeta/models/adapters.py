@@ -31,6 +31,7 @@ def plain(
     init: Callable[[Key, ArrayTree], ArrayTree],
     apply: Callable[[ArrayTree, ArrayTree], ArrayTree],
     features: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None,
+    generate: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None,
 ) -> Model:
     """Makes a `Model` of pure functions.
 
@@ -38,11 +39,18 @@ def plain(
       init: `(key, inputs [N, ...]) -> params`.
       apply: `(params, inputs [N, ...]) -> outputs [N, ...]`.
       features: `(params, inputs [N, ...]) -> [N, D]`, where the model has a representation.
+      generate: `(params, inputs [N, ...]) -> tokens [N, M]`, where the model writes. Models of the other adapters take
+        theirs by `model._replace(generate=...)`.
 
     Example:
       model = plain(lambda key, x: {"w": jax.random.normal(key, (x.shape[-1], 1))}, lambda p, x: x @ p["w"])
     """
-    return Model(init, folded(apply), None if features is None else folded(features))
+    return Model(
+        init,
+        folded(apply),
+        None if features is None else folded(features),
+        None if generate is None else folded(generate),
+    )
 
 
 def linen(module: Any, *, features: Features = FEATURES, **apply_kwargs: Any) -> Model:

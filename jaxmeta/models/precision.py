@@ -12,9 +12,9 @@ from jaxmeta.core.types import ArrayTree, Model
 def cast(model: Model, dtype: Any) -> Model:
     """Returns `model` with its arithmetic in `dtype`, such as `jnp.bfloat16`.
 
-    Parameters and gradients stay what they are (float32 masters): only the copies that `apply` and `features` compute
-    with are cast, and what they return is cast back to float32 at least. Works for a model of any library that computes
-    in the precision of its parameters and inputs; one that fixes its own keeps it.
+    Parameters and gradients stay what they are (float32 masters): only the copies that `apply`, `features` and
+    `generate` compute with are cast, and what they return is cast back to float32 at least. Works for a model of any
+    library that computes in the precision of its parameters and inputs; one that fixes its own keeps it.
 
     Args:
       model: what to cast.
@@ -33,11 +33,12 @@ def cast(model: Model, dtype: Any) -> Model:
         wide = at_least_float32(dtype)
         return jax.tree.map(lambda leaf: leaf.astype(wide) if _is_floating(leaf) else leaf, tree)
 
-    features = model.features
+    features, generate = model.features, model.generate
     return Model(
         init=model.init,
         apply=lambda params, inputs: raised(model.apply(lowered(params), lowered(inputs))),
         features=None if features is None else lambda p, inputs: raised(features(lowered(p), lowered(inputs))),
+        generate=None if generate is None else lambda p, inputs: generate(lowered(p), lowered(inputs)),
     )
 
 

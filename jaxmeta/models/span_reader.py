@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
+from jaxmeta.models.blocks import Block, layer_norm
 from jaxmeta.models.overlap import shared_ngrams
-from jaxmeta.models.transformer import PADDING, Block, layer_norm
+from jaxmeta.models.vocabulary import PADDING
 from jaxmeta.models.windows import merged, neighbours, spread
 
 CONTEXT = 1  # the segment that answers lie in; every other number is the question's

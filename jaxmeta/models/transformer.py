@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
+from jaxmeta.models.blocks import Block, layer_norm
+from jaxmeta.models.vocabulary import embedded
 from jaxmeta.models.windows import merged, neighbours
-
-PADDING = 0
 
 
 class TextEncoder(nn.Module):
@@ -16,9 +16,7 @@ class TextEncoder(nn.Module):
 
     Tokens are embedded with their neighbours (a window of `window` tokens, one matrix product) and the sequence is
     then read in groups of `stride` places, so that bytes cost a Transformer what pieces would (compare CANINE, Clark et
-    al. 2022). Padding is masked at every step: it changes no number. Attention is written with plain products and a
-    softmax, which can be differentiated twice. The activation is a ReLU: on a CPU, differentiating the tanh in a GELU
-    takes longer than the two matrix products around it.
+    al. 2022). Padding is masked at every step: it changes no number.
     """
 
     vocab_size: int
@@ -50,9 +48,7 @@ class TextEncoder(nn.Module):
 
     def features(self, tokens: jax.Array) -> jax.Array:
         """Returns the mean over real places of the last layer, `[N, width]`."""
-        real = tokens != PADDING
-        x = self.embedding(tokens) * real[..., None].astype(self.dtype)
-        x, real = self._stem(x, real)
+        x, real = self._stem(*embedded(self.embedding, tokens))
         x = x + self.places[None, : x.shape[1]]
         for block in self.blocks:
             x = block(x, real)
@@ -63,34 +59,6 @@ class TextEncoder(nn.Module):
         if self.window > 1:
             x = nn.relu(self.stem(neighbours(x, self.window))) * real[..., None].astype(x.dtype)
         return merged(x, real, self.stride)
-
-
-def layer_norm(dtype) -> nn.LayerNorm:
-    """Returns a layer norm whose statistics are at least float32; float64 passes where jax is not to promote types."""
-    return nn.LayerNorm(param_dtype=dtype, force_float32_reductions=jnp.finfo(dtype).bits < 32)
-
-
-class Block(nn.Module):
-    """Attention and a feed-forward layer, each behind a layer norm and a residual."""
-
-    heads: int
-    expansion: int
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, x: jax.Array, real: jax.Array) -> jax.Array:
-        """`x` is `[N, L, D]`, `real` is `[N, L]` bool; returns `[N, L, D]`."""
-        width = x.shape[-1]
-        y = layer_norm(self.dtype)(x)
-        qkv = nn.DenseGeneral((3, self.heads, width // self.heads), param_dtype=self.dtype, name="qkv")(y)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        scores = jnp.einsum("nqhd,nkhd->nhqk", q, k) / (width // self.heads) ** 0.5
-        scores = jnp.where(real[:, None, None, :], scores, jnp.asarray(-1e9, scores.dtype))
-        mixed = jnp.einsum("nhqk,nkhd->nqhd", jax.nn.softmax(scores, axis=-1), v)
-        x = x + nn.DenseGeneral(width, axis=(-2, -1), param_dtype=self.dtype, name="out")(mixed)
-        y = layer_norm(self.dtype)(x)
-        y = nn.relu(nn.Dense(self.expansion * width, param_dtype=self.dtype, name="up")(y))
-        return x + nn.Dense(width, param_dtype=self.dtype, name="down")(y)
 
 
 def transformer(**options) -> Model:

@@ -1,19 +1,23 @@
 """What a task asks of a model's outputs: a loss to adapt by, and exact scores over many batches."""
 
 from jaxmeta.objectives.classification import classification
+from jaxmeta.objectives.generation import generation
 from jaxmeta.objectives.regression import regression
 from jaxmeta.objectives.retrieval import DIRECTIONS, retrieval, similarity_counts
 from jaxmeta.objectives.scored_pair import scored_pair
 from jaxmeta.objectives.span_qa import Spans, best_spans, span_qa
+from jaxmeta.objectives.translation import translation
 
 __all__ = [
     "DIRECTIONS",
     "Spans",
     "best_spans",
     "classification",
+    "generation",
     "regression",
     "retrieval",
     "scored_pair",
     "similarity_counts",
     "span_qa",
+    "translation",
 ]

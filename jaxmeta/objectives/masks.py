@@ -3,15 +3,21 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch
 
 
-def real_examples(batch: Batch) -> jax.Array:
-    """Returns the mask of `batch`, all true where it has none: `[N]` bool."""
+def real_examples(batch: Batch, size: int | None = None) -> jax.Array:
+    """Returns the mask of `batch`, all true where it has none: `[N]` bool.
+
+    Args:
+      batch: a batch of N examples.
+      size: N, for a batch that need not have a leaf to see it from.
+    """
     if "mask" in batch:
         return jnp.asarray(batch["mask"], bool)
     # Targets may be a tree, and pairs have none: whichever leaf comes first has the example axis.
-    return jnp.ones(jnp.shape(jax.tree.leaves(dict(batch))[0])[:1], bool)
+    return jnp.ones((leading_size(dict(batch)) if size is None else size,), bool)
 
 
 def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum
+from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
 
 DIRECTIONS = ("left_to_right", "right_to_left")
 _NOBODY = -1e9  # the logit of no candidate: a probability of exactly zero, and finite so that no derivative is NaN
@@ -60,7 +60,7 @@ def similarity_counts(similarities: jax.Array, batch: Batch) -> ArrayTree:
     similarities = at_least_float32(similarities)
     size = similarities.shape[0]
     chex.assert_shape(similarities, (size, size))
-    mask = _mask(batch, size)
+    mask = real_examples(batch, size)
     same = _same(batch, mask)
     counted: dict[str, ArrayTree] = {"n": jnp.sum(mask, dtype=jnp.int32)}
     for direction, one_way in zip(DIRECTIONS, (similarities, similarities.T), strict=True):
@@ -79,14 +79,10 @@ def _prepared(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, jax.Array, j
     chex.assert_rank(left, 2)
     chex.assert_equal_shape([left, right])
     chex.assert_shape(scale, left.shape[:1])
-    mask = _mask(batch, left.shape[0])
+    mask = real_examples(batch, left.shape[0])
     # Zeroed before anything is computed: a mask on the result alone lets NaN through in the derivative.
     left, right = (jnp.where(mask[:, None], side, jnp.zeros((), side.dtype)) for side in (left, right))
     return left, right, jnp.where(mask, scale, jnp.zeros((), scale.dtype)), mask
-
-
-def _mask(batch: Batch, size: int) -> jax.Array:
-    return jnp.asarray(batch["mask"], bool) if "mask" in batch else jnp.ones((size,), bool)
 
 
 def _same(batch: Batch, mask: jax.Array) -> jax.Array:

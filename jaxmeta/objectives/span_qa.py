@@ -62,17 +62,21 @@ def best_spans(logits: jax.Array, max_length: int, k: int = 1) -> Spans:
 
 
 def span_qa(max_length: int = 64) -> Objective:
-    """Judges logits `[N, L, 2]` against `{"start": [N], "end": [N]}`, the first and the last token of the answer.
+    """Judges logits `[N, L, 2]` against `{"start": [N], "end": [N]}` (int), the first and last token of the answer.
 
-    Answers have to lie in the context: outside of it a reader has no probability to give.
+    Answers have to lie in the context: outside of it a reader has no probability to give. Where a window of a longer
+    context lacks the answer both targets are -1. There is nothing to learn from such an example, and whatever is found
+    in it is wrong: it is left out of the loss (as SQuAD 1.1 is commonly trained on, Devlin et al. 2019, arXiv
+    1810.04805) and counts in the scores.
 
-    * `loss`: the mean of the cross-entropies of both ends, and the metric "exact_span", the share of examples whose two
-      ends are the likeliest ones.
-    * `counts`: sums over examples: "n", "start_hits" and "end_hits" of the likeliest ends; "exact" and "f1" of the best
-      span, the latter the F1 of its tokens against those of the answer; "nll".
-    * `scores`: "exact_span", "span_f1", "start_accuracy", "end_accuracy", "nll"; NaN where there is no example. They
-      compare places, not words: two places with the same words are different. `jaxmeta.run.answer_scores` compares
-      words, as published figures do.
+    * `loss`: the mean of the cross-entropies of both ends over the examples that have an answer, and the metric
+      "exact_span", the share of all examples whose two ends are the likeliest ones.
+    * `counts`: sums over examples: "n" and "answered", those that have an answer; "start_hits" and "end_hits" of the
+      likeliest ends; "exact" and "f1" of the best span, the latter the F1 of its tokens against those of the answer;
+      "nll" of those that have an answer.
+    * `scores`: "exact_span", "span_f1", "start_accuracy" and "end_accuracy", shares of all examples; "nll", the mean
+      over those that have an answer. NaN where there are none of them. They compare places, not words: two places with
+      the same words are different. `jaxmeta.run.answer_scores` compares words, as published figures do.
 
     Args:
       max_length: tokens in an answer, at most.
@@ -82,17 +86,21 @@ def span_qa(max_length: int = 64) -> Objective:
     """
     check_positive("max_length", max_length)
 
-    def prepare(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Returns logits `[N, L, 2]`, the first and last tokens and the mask, `[N]` each, padding harmless."""
+    def prepare(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, ...]:
+        """Returns logits `[N, L, 2]`; first and last tokens; which examples are real, and which of them have an answer.
+
+        All but the logits are `[N]`. What stands where there is no answer is harmless.
+        """
         logits = at_least_float32(outputs)
         chex.assert_shape(logits, (None, None, 2))
-        mask = real_examples(batch)
-        # Zeroed before anything is computed: a mask on the result alone lets NaN through in the derivative.
-        logits = jnp.where(mask[:, None, None], logits, jnp.zeros((), logits.dtype))
         start, end = (jnp.asarray(batch["targets"][name]) for name in ("start", "end"))
         chex.assert_shape([start, end], logits.shape[:1])
-        start, end = (jnp.where(mask, place, jnp.zeros((), place.dtype)) for place in (start, end))
-        return logits, start, end, mask
+        mask = real_examples(batch)
+        answered = mask & (start >= 0)
+        # Zeroed before anything is computed: a mask on the result alone lets NaN through in the derivative.
+        logits = jnp.where(answered[:, None, None], logits, jnp.zeros((), logits.dtype))
+        start, end = (jnp.where(answered, place, jnp.zeros((), place.dtype)) for place in (start, end))
+        return logits, start, end, mask, answered
 
     def entropies(logits: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels
@@ -103,13 +111,13 @@ def span_qa(max_length: int = 64) -> Objective:
         return likeliest[:, 0].astype(start.dtype) == start, likeliest[:, 1].astype(end.dtype) == end
 
     def loss(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, Metrics]:
-        logits, start, end, mask = prepare(outputs, batch)
+        logits, start, end, mask, answered = prepare(outputs, batch)
         first, last = hits(logits, start, end)
-        exact = masked_mean((first & last).astype(logits.dtype), mask)
-        return masked_mean(entropies(logits, start, end), mask), {"exact_span": exact}
+        exact = masked_mean((answered & first & last).astype(logits.dtype), mask)
+        return masked_mean(entropies(logits, start, end), answered), {"exact_span": exact}
 
     def counts(outputs: ArrayTree, batch: Batch) -> dict[str, jax.Array]:
-        logits, start, end, mask = prepare(outputs, batch)
+        logits, start, end, mask, answered = prepare(outputs, batch)
         first, last = hits(logits, start, end)
         found = best_spans(logits, max_length)
         begin, stop = found.start[:, 0].astype(start.dtype), found.end[:, 0].astype(end.dtype)
@@ -117,11 +125,12 @@ def span_qa(max_length: int = 64) -> Objective:
         both = (stop - begin + 1) + (end - start + 1)
         return {
             "n": jnp.sum(mask, dtype=jnp.int32),
-            "start_hits": jnp.sum(mask & first, dtype=jnp.int32),
-            "end_hits": jnp.sum(mask & last, dtype=jnp.int32),
-            "exact": jnp.sum(mask & (begin == start) & (stop == end), dtype=jnp.int32),
-            "f1": masked_sum(2 * common.astype(logits.dtype) / both.astype(logits.dtype), mask),
-            "nll": masked_sum(entropies(logits, start, end), mask),
+            "answered": jnp.sum(answered, dtype=jnp.int32),
+            "start_hits": jnp.sum(answered & first, dtype=jnp.int32),
+            "end_hits": jnp.sum(answered & last, dtype=jnp.int32),
+            "exact": jnp.sum(answered & (begin == start) & (stop == end), dtype=jnp.int32),
+            "f1": masked_sum(2 * common.astype(logits.dtype) / both.astype(logits.dtype), answered),
+            "nll": masked_sum(entropies(logits, start, end), answered),
         }
 
     return Objective(loss, counts, _scores)
@@ -129,13 +138,11 @@ def span_qa(max_length: int = 64) -> Objective:
 
 def _scores(counts: ArrayTree) -> dict[str, float]:
     named = {
-        "exact_span": "exact",
-        "span_f1": "f1",
-        "start_accuracy": "start_hits",
-        "end_accuracy": "end_hits",
-        "nll": "nll",
+        "exact_span": ("exact", "n"),
+        "span_f1": ("f1", "n"),
+        "start_accuracy": ("start_hits", "n"),
+        "end_accuracy": ("end_hits", "n"),
+        "nll": ("nll", "answered"),
     }
-    n = int(counts["n"])
-    if n == 0:
-        return dict.fromkeys(named, float("nan"))
-    return {score: float(np.asarray(counts[count], np.float64) / n) for score, count in named.items()}
+    totals = {name: np.asarray(value, np.float64).item() for name, value in counts.items()}
+    return {score: totals[part] / totals[of] if totals[of] else float("nan") for score, (part, of) in named.items()}
