@@ -49,7 +49,7 @@ def build(config: Config) -> Built:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
     if setting.kind.head == CLASSES:
         check_cipher(config, phases)
-    readout = readout_for(config, tasks, setting)
+    readout = readout_for(tasks, setting.objective)
     evaluate = config.evaluate
     experiment = Experiment(
         name=config.name,
@@ -103,7 +103,7 @@ def make_setting(config: Config, *, classes: int = 1, vocab_size: int = 0, sourc
     """
     kind = kind_of(config)
     return Setting(
-        config, make_model(config, classes, vocab_size), kind.objective(classes), kind, num_outputs=classes,
+        config, make_model(config, classes, vocab_size), kind.objective(classes, vocab_size), kind, num_outputs=classes,
         support=config.task.shots * classes, query=config.task.queries * classes, source=source,
     )  # fmt: skip
 

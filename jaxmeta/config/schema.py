@@ -55,7 +55,9 @@ class TokenizerConfig(Section):
     kind: Literal["bytes", "sentencepiece"] = "bytes"
     """Raw UTF-8 bytes, or a SentencePiece model trained on the train languages alone."""
     length: Count = 64
-    """Tokens of a text; what is beyond is cut."""
+    """Tokens of a text; what is beyond is cut (a context is read in windows of so many)."""
+    target_length: int = Field(default=0, ge=0)
+    """Tokens of what is written (translation, summaries, generation); 0: as many as `length`."""
     vocab_size: Count = 2000
     """Pieces (SentencePiece only)."""
 
@@ -72,9 +74,9 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens that are embedded together."""
+    """Neighbouring tokens that are embedded together (by models that write nothing)."""
     stride: Count = 4
-    """Neighbouring places that are merged before the Transformer reads them."""
+    """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic; parameters and their gradients are kept in float32."""
 
