@@ -58,21 +58,19 @@ def judged(tasks, objective, outputs) -> dict[str, float]:
 
 CONTEXT = "@ lies far away from here, where nobody goes; then on the left there is a small town called Oxbridge. " * 2
 QUESTIONS = [
-    (CONTEXT, "Which town is it?", "Oxbridge", CONTEXT.replace("@", "bbtest").index("Oxbridge")),
-    (CONTEXT, "Who goes there?", "nobody", CONTEXT.replace("@", "bbtest").index("nobody")),
-    ("@ is short.", "How is it?", "short", len("bbtest is ")),
+    (CONTEXT, "Which town is it?", "Oxbridge"),
+    (CONTEXT, "Who goes there?", "nobody"),
+    ("@ is short.", "How is it?", "short"),
 ]
 
 
 @pytest.fixture
 def questions(tmp_path):
-    # Codes and names of splits have other lengths elsewhere: pad them, so that the answers stand where they are.
-    rows = [(c.replace("@", "@_"), q, a, s + 1) for c, q, a, s in QUESTIONS]
     lines = ["language\tsplit\tcontext\tquestion\tanswer\tanswer_start"]
     for code in ("aa", "bb", "cc"):
         for split in ("train", "dev", "test"):
-            for context, question, answer, _ in rows:
-                text = context.replace("@", f"{code}{split}")
+            for context, question, answer in QUESTIONS:
+                text = context.replace("@", f"{code}{split}").strip()
                 lines.append("\t".join((code, split, text, question, answer, str(text.index(answer)))))
     path = tmp_path / "questions.tsv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -98,15 +96,14 @@ def test_answers_are_looked_for_in_every_window(questions):
     assert len(windows.group) > len(rows) == 3
     right = list(zip(query["targets"]["start"], query["targets"]["end"], strict=True))
     assert judged(questions, span_qa(), logits_of(query, right)) == {"exact_match": 1.0, "f1": 1.0}
-    # The first question is answered with the end of its answer and the word after it: "Oxbridge." has one word too many
-    # only where there is a second one, so take two words before instead.
+    # The first question is answered with one word too many, "called Oxbridge".
     wrong = [
-        (start - 7, end) if group == 0 else (start, end)
-        for (start, end), group in zip(right, windows.group, strict=True)
+        (start - 7 * (group == 0), end) if start >= 0 else (-1, -1)
+        for (start, end), group in zip(right, windows.group, strict=False)
     ]
-    found = judged(questions, span_qa(), logits_of(query, [(s, e) if s >= 0 else (-1, -1) for s, e in wrong]))
+    found = judged(questions, span_qa(), logits_of(query, wrong))
     assert found["exact_match"] == pytest.approx(2 / 3)
-    assert found["f1"] == pytest.approx((2 + 2 / 3) / 3)  # "called Oxbridge": one word of two
+    assert found["f1"] == pytest.approx((2 + 2 / 3) / 3)
 
 
 def test_rows_that_fill_up_windows_answer_nothing(questions):
@@ -142,12 +139,12 @@ def test_first_words_are_the_summary_that_they_are(tmp_path):
     readout, classical = readout_for(tasks, scored_pair()), CLASSICAL["first_words"](tasks)
     scores = {value: readout.scores(classical.counts(value, *CELL)) for value in classical.values}
     assert scores[6.0]["rouge_l"] == pytest.approx(2 * 4 / (4 + 6))
-    assert scores[27.0]["rouge_l"] == pytest.approx(2 * 4 / (4 + 9))
+    assert scores[27.0]["rouge_l"] == pytest.approx(2 * 4 / (4 + 10))
 
 
 @pytest.fixture
 def pairs(tmp_path):
-    rows = [(f"one thing {n}", f"@ {n}", (n * 5) % 7 - 3.0) for n in range(7)]
+    rows = [(f"@ one {n}", f"@ two {n}", (n * 5) % 7 - 3.0) for n in range(7)]
     return tasks_of(tmp_path, "scored_pairs", ("first", "second", "score"), rows, **{"evaluate.max_queries": 9})
 
 
