@@ -13,6 +13,8 @@ from tiny_run import evaluation, files, jaxmeta, kept_programs, metrics, train, 
 
 from jaxmeta import data
 from jaxmeta.config import build, load
+from jaxmeta.config.kinds import KINDS, settled
+from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.run.answer_scores import answer_counts
 from jaxmeta.run.experiment import restore
 
@@ -108,19 +110,29 @@ class Case(NamedTuple):
     higher: bool
     score: Any  # (built, params, language) -> the score of a model that has not adapted
     methods: tuple[str, ...]
+    shots: list[str]  # a file of a user's language
+    lines: list[str]  # what is asked of the model that adapted to it
     file: list[str] | None = None
     changes: tuple[tuple[str, Any], ...] = ()
 
 
+RETRIEVAL = ["text\tenglish", "eins\tone", "zwei\ttwo", "drei\tthree"]
+ASKED = ["context\tquestion\tanswer\tanswer_start", "es ist Mai\tWhich month is it?\tMai\t7", "2 kg\tHow much?\t2\t0"]
+TOLD = ["text\tsummary", "eins und zwei und drei\teins bis drei", "vier und mehr\tvier"]
 CASES = [
-    Case("retrieval", "recall_at_1", True, recalled, ("zero_shot", "ngram_overlap", "maml")),
+    Case("retrieval", "recall_at_1", True, recalled, ("zero_shot", "ngram_overlap", "maml"),
+         RETRIEVAL, RETRIEVAL[1:]),
     Case("scored_pairs", "pearson", True, correlated,
-         ("zero_shot", "mean_score", "ngram_regression", "linear_head", "ridge"), PAIRS),
+         ("zero_shot", "mean_score", "ngram_regression", "linear_head", "ridge"),
+         ["first\tsecond\tscore", "a\tb\t0.5", "c\td\t-1"], ["a\tb", "e\tf", "g\th"], PAIRS),
     Case("question_answering", "f1", True, answered, ("zero_shot", "word_overlap", "reptile"),
-         changes=(("tokenizer.length", 64), ("task.shots", 3))),
-    Case("translation", "chrf", True, decoded, ("zero_shot", "copied_source", "reptile")),
-    Case("summaries", "chrf", True, decoded, ("zero_shot", "first_words", "reptile"), SUMMARIES),
-    Case("generation", "bits_per_byte", False, bits, ("zero_shot", "token_ngrams", "reptile")),
+         ASKED, ["am Montag im Mai\tWhich day is it?"], changes=(("tokenizer.length", 64),)),
+    Case("translation", "chrf", True, decoded, ("zero_shot", "copied_source", "reptile"),
+         ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"]),
+    Case("summaries", "chrf", True, decoded, ("zero_shot", "first_words", "reptile"),
+         TOLD, ["drei und vier"], SUMMARIES),
+    Case("generation", "bits_per_byte", False, bits, ("zero_shot", "token_ngrams", "reptile"),
+         ["text", "eins", "zwei"], ["dr", "vi"]),
 ]  # fmt: skip
 # Compiling is what takes time: one kind is run whenever anything is tested.
 PARAMS = [pytest.param(case, id=case.kind, marks=[pytest.mark.slow] if i else []) for i, case in enumerate(CASES)]
@@ -197,3 +209,104 @@ def test_the_same_command_again_changes_nothing(run):
         assert jaxmeta(*run.words) == 0
     assert files(run.folder / "checkpoints") == before
     assert evaluation(run.folder) == scores
+
+
+def test_a_run_adapts_to_a_language_of_ones_own_and_answers(run, tmp_path, capsys):
+    write_lines(tmp_path / "shots.tsv", run.case.shots)
+    write_lines(tmp_path / "lines.txt", run.case.lines)
+    mine, shots, lines = (str(tmp_path / name) for name in ("mine", "shots.tsv", "lines.txt"))
+    assert jaxmeta("adapt", str(run.folder), "--shots", shots, "--out", mine) == 0
+    assert f"Adapted {run.main} to {len(run.case.shots) - 1} examples" in capsys.readouterr().err
+    assert jaxmeta("predict", mine, "--input", lines) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == len(run.case.lines)
+    for line, asked in zip(shown, run.case.lines, strict=True):
+        assert line.endswith(f"\t{asked}")
+    if run.case.kind == "retrieval":
+        nearest, cosine = (line.split("\t")[:2] for line in shown[:2])
+        assert {nearest[0], cosine[0]} <= {"one", "two", "three"}
+        assert -1 <= float(nearest[1]) <= 1
+    if run.case.kind == "question_answering":
+        assert shown[0].split("\t")[0] in "am Montag im Mai"
+    if run.case.kind == "scored_pairs":
+        assert len({float(line.split("\t")[0]) for line in shown}) == 3
+    assert jaxmeta("predict", mine, "--input", lines, "--all") == 2
+    assert "`--all`" in capsys.readouterr().err
+    write_lines(tmp_path / "lines.txt", ["one\ttwo\tthree"])
+    assert jaxmeta("predict", mine, "--input", lines) == 2
+    error = capsys.readouterr().err
+    assert "lines.txt, line 1: 3 fields where this model reads" in error
+    assert error.count("\n") == 1
+
+
+SOME = {"evaluate.methods": ("zero_shot", "maml")}
+REFUSED = [
+    ({"task.kind": "retrieval", "evaluate.methods": ("zero_shot", "ridge")},
+     "`evaluate.methods`: there is no method 'ridge' for retrieval; known are zero_shot"),
+    ({"task.kind": "retrieval", "evaluate.methods": ("zero_shot", "tfidf")}, "no method 'tfidf' for retrieval"),
+    ({"task.kind": "generation", "evaluate.methods": ("maml", "ridge_no_cipher")}, "'ridge_no_cipher' for generation"),
+    ({"task.kind": "retrieval", "evaluate.metric": "accuracy", **SOME}, "must be one of recall_at_1, recall_at_10, mrr"),
+    ({"task.kind": "generation", "evaluate.metric": "chrf", **SOME}, "must be one of bits_per_byte, nll"),
+    ({"task.kind": "scored_pairs"}, '`task.kind` "scored_pairs" is not in the embedded data'),
+    ({"task.kind": "question_answering", "tokenizer.kind": "sentencepiece", "tokenizer.vocab-size": 400},
+     'set `tokenizer.kind` to "bytes"'),
+    ({"task.kind": "retrieval", "model.kind": "mlp"}, '`model.kind` "mlp" reads numbers, not text'),
+    ({"task.kind": "retrieval", "task.source": "sinusoid", "model.kind": "mlp"}, '"retrieval" is about text'),
+    ({"task.kind": "retrieval", "task.source": "tsv"}, "`task.path` is empty; name a TSV file"),
+    ({"task.kind": "retrieval", "task.source": "tfds"}, "`task.path` is empty; name the folder of a prepared set"),
+    ({"task.kind": "retrieval", "task.source": "tfds", "task.path": "no_set"}, "There is no folder at no_set"),
+    ({"task.kind": "retrieval", "task.source": "tsv", "task.path": "rows.tsv"}, "no column 'english'"),
+    ({"task.kind": "retrieve"}, "'retrieve'"),
+    ({"task.kind": "translation", "tokenizer.target-length": -1}, "`tokenizer.target_length`"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "says"), REFUSED, ids=[says[:40] for _, says in REFUSED])
+def test_what_a_kind_cannot_be_is_one_sentence(changes, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAXMETA_DATA", raising=False)
+    write_lines(tmp_path / "rows.tsv", SUMMARIES)
+    assert jaxmeta(*train("new", CHANGES | changes)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("jaxmeta: ")
+    assert error.count("\n") == 1
+    assert says in error
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_follows_from_a_kind_is_written_out():
+    for kind in KINDS:
+        config = settled(load(changes={"task.kind": kind}))
+        row, evaluate = KINDS[kind], config.evaluate
+        assert evaluate.metric in row.metrics
+        assert evaluate.main in evaluate.methods
+        assert set(evaluate.curve_methods) <= set(evaluate.methods)
+        assert settled(config) == config
+    named = {"evaluate.methods": ("maml", "zero_shot"), "evaluate.metric": "mrr", "task.kind": "retrieval"}
+    evaluate = settled(load(changes=named)).evaluate
+    assert (evaluate.metric, evaluate.methods, evaluate.main) == ("mrr", ("maml", "zero_shot"), "maml")
+
+
+def test_a_prepared_set_of_tfds_is_read_as_its_file_is(tmp_path):
+    pytest.importorskip("array_record")
+    write_lines(tmp_path / "toy_pairs.tsv", PAIRS)
+    folder = data.build_tfds("toy_pairs", tmp_path, tmp_path / "sets")
+    changes = {"task.kind": "scored_pairs", "task.test_languages": ["bb"], "task.dev_languages": ["cc"]}
+    read = [
+        PairTasks(load(changes=changes | {"task.source": source, "task.path": str(path)}))
+        for source, path in (("tsv", tmp_path / "toy_pairs.tsv"), ("tfds", folder))
+    ]
+    assert read[0].table.columns.keys() == read[1].table.columns.keys()
+    for language in ("bb", "cc"):
+        episodes = [tasks.episode(language, shots=2, draw=0, split="test") for tasks in read]
+        np.testing.assert_array_equal(*(episode.query["targets"] for episode in episodes))
+        np.testing.assert_array_equal(*(episode.query["inputs"]["right"] for episode in episodes))
+
+
+def test_files_of_any_kind_are_looked_at(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "pairs.tsv", PAIRS)
+    assert jaxmeta("data", "check", "pairs.tsv") == 0
+    assert f"pairs: {len(PAIRS) - 1} rows, 4 languages, of scored_pairs" in capsys.readouterr().out
+    assert jaxmeta("data", "show", "pairs.tsv", "--rows", "2") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3

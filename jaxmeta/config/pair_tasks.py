@@ -27,6 +27,8 @@ class PairTasks:
 
     def __init__(self, config: Config):
         self.config = config
+        if config.task.kind == "question_answering" and config.tokenizer.kind != "bytes":
+            raise InputError('Answers are places of bytes; set `tokenizer.kind` to "bytes" for question answering.')
         table = read_pairs(config)
         self.split = data.split_pairs(
             table, test=config.task.test_languages, dev=config.task.dev_languages, seed=config.seed
