@@ -77,12 +77,12 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Adapt:
-    """Adapt a trained run to a new language from a few labelled lines."""
+    """Adapt a trained run to a new language from a few examples."""
 
     run: tyro.conf.Positional[str]
     """The run folder."""
     shots: str
-    """A TSV file with the columns label and text."""
+    """A TSV file with the columns label and text, or those of the run's kind of task without language and split."""
     out: str
     """Where to write the adapted model."""
     method: str | None = None
@@ -91,7 +91,12 @@ class Adapt:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Label lines of text with an adapted model: one line each of label, probability, text."""
+    """Label lines of text with an adapted model: one line each of label, probability, text.
+
+    A model of another kind prints what it answers before each line: a translation, a summary, how a text goes on; the
+    answer to `context TAB question`; the score of `first TAB second`; or, of lines `text TAB english`, the nearest
+    English text in the file and its cosine.
+    """
 
     model: tyro.conf.Positional[str]
     """The folder that `jaxmeta adapt` wrote."""
@@ -108,7 +113,7 @@ class Data:
     action: tyro.conf.Positional[Literal["list", "show", "check"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
-    """A CLDR task (month, weekday, kind) or a TSV file."""
+    """A CLDR task (month, weekday, kind, retrieval, ...) or a TSV file of any kind."""
     rows: int = 10
     """Examples to show."""
 

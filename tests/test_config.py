@@ -10,8 +10,9 @@ from tiny_run import toy_lines, write_lines
 
 from jaxmeta import objectives
 from jaxmeta.config import Config, build, difference, dump, load
-from jaxmeta.config.build import make_model
+from jaxmeta.config.build import make_setting
 from jaxmeta.config.classical import tfidf_counts
+from jaxmeta.config.kinds import CLASSES, kind_of, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
@@ -41,19 +42,10 @@ def config(request) -> Config:
 
 def setting_of(config: Config, classes: int = 4) -> Setting:
     """Returns what methods are made of, without the data."""
-    classify = config.task.source != "sinusoid"
-    outputs = classes if classify else 1
-    source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if classify else None
-    return Setting(
-        config,
-        make_model(config, outputs, vocab_size=257),
-        objectives.classification(outputs) if classify else objectives.regression(),
-        num_outputs=outputs,
-        classify=classify,
-        support=config.task.shots * outputs,
-        query=config.task.queries * outputs,
-        source=source,
-    )
+    text = config.task.source != "sinusoid"
+    source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if text else None
+    of_classes = kind_of(config).head == CLASSES
+    return make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)
 
 
 def with_all_methods(config: Config) -> Setting:
@@ -123,7 +115,7 @@ def test_difference_names_every_key_and_both_values():
         ("[train]\nsteps = 0", ["`train.steps`", "greater than 0", "got 0"]),
         ("[train]\nlearning_rate = nan", ["`train.learning_rate`", "greater than 0", "nan"]),
         ("train = 3", ["`train`", "a table", "got 3"]),
-        ("[task]\nsource = 'web'", ["`task.source`", "'cldr', 'tsv' or 'sinusoid'", "'web'"]),
+        ("[task]\nsource = 'web'", ["`task.source`", "'cldr', 'tsv', 'tfds' or 'sinusoid'", "'web'"]),
         ("[task]\ntest_languages = 'fr'", ["`task.test_languages`", "a list", "'fr'"]),
         ("[task]\ntest_languages = 2.5", ["`task.test_languages`", "2.5"]),
         ("[evaluate]\nsteps = 5", ["`evaluate.steps`", "a list", "got 5"]),
@@ -188,9 +180,10 @@ def test_every_phase_chain_costs_the_same_within_half_a_step(config):
 
 def test_the_methods_of_every_config_are_known(config):
     setting = setting_of(config)
-    known = {*baselines(setting), *recipes(setting), *(["tfidf"] if setting.classify else [])}
-    assert set(config.evaluate.methods) <= known
-    assert config.evaluate.main in config.evaluate.methods
+    known, evaluate = {*baselines(setting), *recipes(setting), *setting.kind.classical}, setting.config.evaluate
+    assert set(evaluate.methods) <= known
+    assert evaluate.main in evaluate.methods
+    assert evaluate.metric in setting.kind.metrics
 
 
 def test_an_inner_step_is_charged_for_what_it_computes():
@@ -215,14 +208,14 @@ def test_a_new_head_tries_rates_of_its_own():
 def test_a_run_of_waves_is_built_whole():
     config = load(next(path for path in CONFIGS if path.stem == "sinusoid"))
     experiment = build(changed(config, {"train.steps": 2}, "here")).experiment
-    assert experiment.main == config.evaluate.main
+    assert experiment.main == settled(config).evaluate.main
     assert len(experiment.tasks.languages("test")) == config.task.test_languages
     batch = next(experiment.tasks.batches(0, 0, augmented=False)(0))
     assert batch.support["inputs"].shape == (config.task.tasks_per_step, config.task.shots, 1)
 
 
 def test_the_default_run_is_built_whole():
-    config = load(preset="quick")
+    config = settled(load(preset="quick"))
     experiment, tasks, setting = build(config)
     assert {role: len(codes) for role, codes in tasks.split._asdict().items() if role != "train"} == {
         "test": config.task.test_languages,

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from jaxmeta.core.types import Episode, Objective
+from jaxmeta.core.types import Episode
 from jaxmeta.run.evaluate import Choice, classical_grid, on_edge, tune_classical
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.judge import evaluate
-from jaxmeta.run.plan import BASELINE, Classical, Experiment, Judging, Method
+from jaxmeta.run.plan import BASELINE, Classical, Experiment, Judging, Method, Readout
 
 ROWS = 20  # that a problem is judged on
 LANGUAGES = {"dev": ("da", "de"), "test": ("ta", "te", "ti")}
@@ -21,9 +21,9 @@ JUDGING = Judging(
 # Of twenty rows, by what is tried and by split: the setting that dev likes best is the worst on test.
 RIGHT = {"dev": {1.0: 8, 10.0: 16, 100.0: 16}, "test": {1.0: 14, 10.0: 6, 100.0: 18}}
 
-OBJECTIVE = Objective(
-    loss=lambda outputs, batch: (outputs, {}),
-    counts=lambda outputs, batch: {},
+READOUT = Readout(
+    read=lambda algorithm, meta_params, state, query: {},
+    counts=lambda arrays, cell: arrays,
     scores=lambda counts: {"accuracy": float(counts["right"]) / float(counts["n"])},
 )
 
@@ -70,7 +70,7 @@ def by_table(value, language, shots, draw, split):
 def experiment(*classicals, seeds=(0,), judging=JUDGING) -> Experiment:
     return Experiment(
         name="toy", seed=0, training_seeds=seeds, phases=(), methods=(), classical=classicals, main="", tasks=Nothing(),
-        objective=OBJECTIVE, judging=judging, log_every=1, save_every=1, data_facts={},
+        readout=READOUT, judging=judging, log_every=1, save_every=1, data_facts={},
     )  # fmt: skip
 
 
@@ -124,15 +124,15 @@ def test_the_best_baseline_is_picked_on_dev_whatever_it_runs_on():
     (False, (math.nan, math.nan, 0.7), (100.0, 0.7)),
 ])  # fmt: skip
 def test_what_is_no_number_is_never_chosen(higher, scores, expected):
-    objective = OBJECTIVE._replace(scores=lambda counts: {"accuracy": scores[int(counts["right"])]})
+    readout = READOUT._replace(scores=lambda counts: {"accuracy": scores[int(counts["right"])]})
     outside = classical(lambda value, *_: (1.0, 10.0, 100.0).index(value))
     judging = JUDGING._replace(higher_is_better=higher)
-    assert tune_classical(outside, objective, judging, ("da",)) == (expected[0], pytest.approx(expected[1]))
+    assert tune_classical(outside, readout, judging, ("da",)) == (expected[0], pytest.approx(expected[1]))
 
 
 def test_draws_and_languages_have_their_places():
     outside = classical(lambda value, language, shots, draw, split: 2 * LANGUAGES[split].index(language) + draw)
-    grid = classical_grid(outside, 1.0, OBJECTIVE, LANGUAGES["test"], shots=2, draws=2, split="test")
+    grid = classical_grid(outside, 1.0, READOUT, LANGUAGES["test"], shots=2, draws=2, split="test")
     np.testing.assert_allclose(grid.scores["accuracy"][..., 0] * ROWS, [[0, 1], [2, 3], [4, 5]])
     assert grid.counts["right"].tolist() == [15]
     assert grid.counts["n"].tolist() == [6 * ROWS]

@@ -68,7 +68,10 @@ def ridge(
     def begin(key, meta_params, support: Batch):
         del key
         design = embed(meta_params, support["inputs"])
-        answers = masked_one_hot(support, num_outputs, design.dtype) if classify else support["targets"]
+        if classify:
+            answers = masked_one_hot(support, num_outputs, design.dtype)
+        else:  # one number for each example may come without an axis of its own
+            answers = jnp.reshape(support["targets"], (design.shape[0], num_outputs))
         if "mask" in support:
             # A row of zeros on both sides of the equation takes no part in the solution.
             rows = support["mask"].astype(design.dtype)[:, None]

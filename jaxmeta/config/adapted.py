@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pydantic
 
-from jaxmeta import data, objectives
-from jaxmeta.config.build import make_model
-from jaxmeta.config.methods import Setting, phases_and_methods
+from jaxmeta import data
+from jaxmeta.config.answering import Support, blank_support, read_support
+from jaxmeta.config.build import make_setting
+from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.schema import Config
 from jaxmeta.core.adapt import adapt as adapt_task
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm
 from jaxmeta.data import Tokenizer
 from jaxmeta.run.checkpoint import Checkpoints
@@ -30,8 +32,14 @@ _ROWS = 64  # texts that are labelled at once; one shape, one compilation
 class _Task(pydantic.BaseModel):
     """What `task.json` holds."""
 
-    labels: list[str] = pydantic.Field(min_length=2)
+    labels: list[str] = []
     tokenizer: dict[str, Any]
+
+
+class _LabelledTask(_Task):
+    """The same of classification."""
+
+    labels: list[str] = pydantic.Field(min_length=2)
 
 
 class _AdaptedTask(_Task):
@@ -50,7 +58,8 @@ _Facts = TypeVar("_Facts", bound=_Task)
 class Adapted(NamedTuple):
     """A model of a user's language."""
 
-    labels: list[str]  # C of them
+    config: Config  # of the run
+    labels: list[str]  # C of them, none but for classification
     tokenizer: Tokenizer
     algorithm: MetaAlgorithm
     state: ArrayTree  # what adaptation started from, and what it came to
@@ -71,14 +80,20 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     Raises:
       InputError: the run, the method or the file is unusable.
     """
-    task, tokenizer = _read(folder / "task.json", _Task, "only a run on text can be adapted to a file of text")
+    labelled = config.task.kind == "classification"
+    remedy = "only a run on text can be adapted to a file of text"
+    task, tokenizer = _read(folder / "task.json", _LabelledTask if labelled else _Task, remedy)
     labels = task.labels
-    corpus = data.read_shots(shots, labels)
+    if labelled:
+        corpus = data.read_shots(shots, labels)
+        found = Support(_batch(tokenizer.encode(corpus.text), len(labels), corpus.label), list(corpus.text))
+    else:
+        found = read_support(config, tokenizer, shots)
+    support, count = found.batch, len(found.batch["mask"])
     method = _method(config, labels, tokenizer, name)
     chosen = read_evaluation(folder)["methods"].get(name, {}).get("adaptation")
     if not isinstance(chosen, dict) or not {"learning_rate", "steps"} <= chosen.keys():
         raise InputError(f"{folder / 'evaluation.json'} has no settings for {name}; run `jaxmeta evaluate {folder}`.")
-    support = _batch(tokenizer.encode(corpus.text), len(labels), corpus.label)
     meta_params: Any = {}
     if method.phase is not None:
         with checkpoints_of(folder, config.seed, method.phase) as checkpoints:
@@ -102,17 +117,17 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
             "labels": labels,
             "tokenizer": tokenizer.state(),
             "method": name,
-            "examples": len(corpus),
+            "examples": count,
             "learning_rate": chosen["learning_rate"],
             "steps": chosen["steps"],
         },
     )
-    missing = sorted(set(labels) - {labels[i] for i in corpus.label})
+    missing = sorted(set(labels) - {labels[i] for i in support["targets"]}) if labelled else []
     how = f"in {chosen['steps']} steps" if chosen["steps"] else "without a gradient step"
-    sentences = [f"Adapted {name} to {len(corpus)} examples {how}."]
+    sentences = [f"Adapted {name} to {count} examples {how}."]
     if missing:
         sentences.append(f"No example is labelled {', '.join(missing)}.")
-    if note := cut_note(tokenizer, corpus.text):
+    if note := cut_note(tokenizer, found.texts):
         sentences.append(note)
     return " ".join(sentences)
 
@@ -132,24 +147,31 @@ def load(folder: pathlib.Path) -> Adapted:
         episode_params = method.complete(algorithm.init(key, Episode(support, support)))
         return {"meta_params": episode_params, "task_state": algorithm.begin(key, episode_params, support)}
 
-    support = _batch(np.ones((facts.examples, tokenizer.length), np.int32), len(labels))
+    if labels:
+        support = _batch(np.ones((facts.examples, tokenizer.length), np.int32), len(labels))
+    else:
+        support = blank_support(facts.config, tokenizer, facts.examples)
     with Checkpoints(folder / "state") as checkpoints:
         saved = checkpoints.latest(jax.eval_shape(like_saved, jax.random.key(0), support))
     if saved is None:
         raise InputError(f"{folder} has lost its state; run `jaxmeta adapt` again.")
-    return Adapted(labels, tokenizer, algorithm, saved.tree)
+    return Adapted(facts.config, labels, tokenizer, algorithm, saved.tree)
 
 
 def predict(model: Adapted, texts: Sequence[str]) -> np.ndarray:
     """Returns the probability of each label for each text, `[N, C]`."""
-    run = jax.jit(
-        lambda tree, tokens: jax.nn.softmax(model.algorithm.predict(tree["meta_params"], tree["task_state"], tokens))
-    )
-    tokens = model.tokenizer.encode(texts)
-    padded = np.zeros((-(-len(tokens) // _ROWS) * _ROWS, tokens.shape[1]), np.int32)
-    padded[: len(tokens)] = tokens
-    rows = [run(model.state, padded[start : start + _ROWS]) for start in range(0, len(padded), _ROWS)]
-    return np.concatenate(rows)[: len(tokens)]
+    return np.asarray(jax.nn.softmax(outputs(model, model.tokenizer.encode(texts))))
+
+
+def outputs(model: Adapted, inputs: ArrayTree) -> ArrayTree:
+    """Returns what an adapted model answers to inputs `[N, ...]`, as numpy."""
+    run = jax.jit(lambda tree, inputs: model.algorithm.predict(tree["meta_params"], tree["task_state"], inputs))
+    count = leading_size(inputs)
+    # Rows that fill up the last call repeat the first one.
+    places = np.arange(-(-count // _ROWS) * _ROWS)
+    places = np.where(places < count, places, 0).reshape(-1, _ROWS)
+    parts = [jax.device_get(run(model.state, jax.tree.map(lambda leaf, p=p: leaf[p], inputs))) for p in places]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 
 def cut_note(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
@@ -162,10 +184,7 @@ def cut_note(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
 
 
 def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer, name: str) -> Method:
-    setting = Setting(
-        config, make_model(config, len(labels), tokenizer.vocab_size), objectives.classification(len(labels)),
-        num_outputs=len(labels), classify=True, support=1, query=1, source=None,
-    )  # fmt: skip
+    setting = make_setting(config, classes=len(labels) or 1, vocab_size=tokenizer.vocab_size)
     methods = {method.name: method for method in phases_and_methods(setting)[1]}
     if name not in methods:
         raise InputError(f"--method: this run has no method {name!r} to adapt; it has {', '.join(methods)}.")

@@ -2,28 +2,33 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmeta import models, objectives
-from jaxmeta.config.classical import TFIDF, tfidf
+from jaxmeta.config.classical import CLASSICAL
+from jaxmeta.config.kinds import CLASSES, kind_of, make_model, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
+from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
-from jaxmeta.core.types import Model
-from jaxmeta.run.plan import Experiment, Judging
+from jaxmeta.core.types import Batch
+from jaxmeta.run.plan import Experiment, Judging, Phase
+
+AnyTasks = TextTasks | WaveTasks | PairTasks
 
 
 class Built(NamedTuple):
     """A run, and the tasks it was made from."""
 
     experiment: Experiment
-    tasks: TextTasks | WaveTasks
+    tasks: AnyTasks
     setting: Setting
 
 
@@ -33,27 +38,18 @@ def build(config: Config) -> Built:
     Raises:
       InputError: a file is malformed, or settings contradict each other.
     """
+    config = settled(config)
     check_numbers(config)
     check_gradient(config)
-    if config.task.source == "sinusoid":
-        tasks: TextTasks | WaveTasks = WaveTasks(config)
-        setting = Setting(
-            config, make_model(config, 1), objectives.regression(), num_outputs=1, classify=False,
-            support=config.task.shots, query=config.task.queries, source=None,
-        )  # fmt: skip
-    else:
-        tasks = TextTasks(config)
-        setting = text_setting(config, tasks)
+    tasks, setting = tasks_and_setting(config)
     check_methods(config, setting)
     check_rows(config, setting, tasks)
     phases, methods = phases_and_methods(setting)
     if not phases:
-        raise InputError("`evaluate.methods` names no method that is trained; add one, such as ridge.")
-    if config.train.cipher and config.tokenizer.kind != "bytes" and any(phase.augmented for phase in phases):
-        raise InputError('`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to "bytes".')
-    classical = ()
-    if TFIDF in config.evaluate.methods and isinstance(tasks, TextTasks):
-        classical = (tfidf(tasks, setting.objective),)
+        raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
+    if setting.kind.head == CLASSES:
+        check_cipher(config, phases)
+    readout = readout_for(tasks, setting.objective)
     evaluate = config.evaluate
     experiment = Experiment(
         name=config.name,
@@ -61,13 +57,13 @@ def build(config: Config) -> Built:
         training_seeds=tuple(range(config.seed, config.seed + config.train.seeds)),
         phases=phases,
         methods=methods,
-        classical=classical,
+        classical=tuple(CLASSICAL[name](tasks) for name in evaluate.methods if name in setting.kind.classical),
         main=evaluate.main,
         tasks=tasks,
-        objective=setting.objective,
+        readout=readout,
         judging=Judging(
             metric=evaluate.metric,
-            higher_is_better=setting.classify,
+            higher_is_better=setting.kind.metrics[evaluate.metric],
             shots=config.task.shots,
             draws=evaluate.draws,
             dev_draws=evaluate.dev_draws,
@@ -77,56 +73,39 @@ def build(config: Config) -> Built:
         ),
         log_every=config.train.log_every,
         save_every=config.train.save_every,
-        data_facts=tasks.facts() if isinstance(tasks, TextTasks) else {},
+        data_facts=tasks.facts(),
     )
     return Built(experiment, tasks, setting)
 
 
-def text_setting(config: Config, tasks: TextTasks) -> Setting:
-    """Returns what the methods of a text classification run have in common."""
-    classes = len(tasks.corpus.labels)
-    return Setting(
-        config, make_model(config, classes, tasks.tokenizer.vocab_size), objectives.classification(classes),
-        num_outputs=classes, classify=True,
-        support=config.task.shots * classes, query=config.task.queries * classes, source=tasks.source(),
-    )  # fmt: skip
-
-
-def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
-    """Returns the model of a config.
-
-    Raises:
-      InputError: the model does not read what the task gives.
-    """
-    settings = config.model
-    model = _mlp(config, outputs) if settings.kind == "mlp" else _transformer(config, outputs, vocab_size)
-    return model if settings.precision == "float32" else models.cast(model, settings.precision)
-
-
-def _mlp(config: Config, outputs: int) -> Model:
-    if config.task.source != "sinusoid":
-        raise InputError('`model.kind` "mlp" reads numbers, not text; set it to "transformer".')
-    return models.mlp((config.model.width,) * config.model.layers, outputs)
-
-
-def _transformer(config: Config, outputs: int, vocab_size: int) -> Model:
-    settings = config.model
+def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
+    """Returns the tasks of a config, and what its methods have in common."""
     if config.task.source == "sinusoid":
-        raise InputError('`model.kind` "transformer" reads text, not numbers; set it to "mlp".')
-    if settings.width % settings.heads:
-        raise InputError(
-            f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
+        return WaveTasks(config), make_setting(config)
+    if config.task.kind == "classification":
+        tasks = TextTasks(config)
+        setting = make_setting(
+            config, classes=len(tasks.corpus.labels), vocab_size=tasks.tokenizer.vocab_size, source=tasks.source()
         )
-    return models.transformer(
-        vocab_size=vocab_size,
-        outputs=outputs,
-        width=settings.width,
-        layers=settings.layers,
-        heads=settings.heads,
-        window=settings.window,
-        stride=settings.stride,
-        max_length=-(-config.tokenizer.length // settings.stride),
-    )
+        return tasks, setting
+    pairs = PairTasks(config)
+    return pairs, make_setting(config, vocab_size=pairs.tokenizer.vocab_size, source=pairs.source())
+
+
+def make_setting(config: Config, *, classes: int = 1, vocab_size: int = 0, source: Batch | None = None) -> Setting:
+    """Returns what the methods of a run have in common.
+
+    Args:
+      config: the config.
+      classes: how many there are; one for kinds without classes.
+      vocab_size: token numbers of the tokenizer.
+      source: examples of the train languages.
+    """
+    kind = kind_of(config)
+    return Setting(
+        config, make_model(config, classes, vocab_size), kind.objective(classes, vocab_size), kind, num_outputs=classes,
+        support=config.task.shots * classes, query=config.task.queries * classes, source=source,
+    )  # fmt: skip
 
 
 def check_numbers(config: Config) -> None:
@@ -174,7 +153,17 @@ def check_gradient(config: Config) -> None:
         )
 
 
-def check_rows(config: Config, setting: Setting, tasks: TextTasks | WaveTasks) -> None:
+def check_cipher(config: Config, phases: Sequence[Phase]) -> None:
+    """Refuses pretended languages where text is not read as bytes.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    if config.train.cipher and config.tokenizer.kind != "bytes" and any(phase.augmented for phase in phases):
+        raise InputError('`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to "bytes".')
+
+
+def check_rows(config: Config, setting: Setting, tasks: AnyTasks) -> None:
     """Refuses `gradient.rows` where no table is looked up row by row, or where that would not be exact.
 
     Raises:
@@ -217,13 +206,13 @@ def check_methods(config: Config, setting: Setting) -> None:
     Raises:
       InputError: with the key and what is allowed.
     """
-    evaluate = config.evaluate
-    known = [*baselines(setting), *recipes(setting)]
-    if config.task.source != "sinusoid":
-        known.append(TFIDF)
+    evaluate, kind = config.evaluate, setting.kind
+    known = [*baselines(setting), *recipes(setting), *kind.classical]
     for name in evaluate.methods:
         if name not in known:
-            raise InputError(f"`evaluate.methods`: there is no method {name!r} here; known are {', '.join(known)}.")
+            raise InputError(
+                f"`evaluate.methods`: there is no method {name!r} for {kind.title}; known are {', '.join(known)}."
+            )
     if len(set(evaluate.methods)) < len(evaluate.methods):
         raise InputError(f"`evaluate.methods` must name each method once, got {', '.join(evaluate.methods)}.")
     parts = config.gradient.microbatches
@@ -231,14 +220,14 @@ def check_methods(config: Config, setting: Setting) -> None:
         raise InputError(
             f"`gradient.microbatches` must divide the {setting.support} examples of a support, got {parts}."
         )
-    trainable = [name for name in evaluate.methods if name != TFIDF]
+    trainable = [name for name in evaluate.methods if name not in kind.classical]
     if not trainable:
-        raise InputError("`evaluate.methods` names no method that is trained; add one, such as ridge.")
+        raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
     if evaluate.main not in trainable:
         raise InputError(f"`evaluate.main` must be one of {', '.join(trainable)}, got {evaluate.main!r}.")
-    metrics = ("accuracy", "macro_precision", "macro_recall", "macro_f1") if setting.classify else ("mse", "mae")
-    if evaluate.metric not in metrics:
-        raise InputError(f"`evaluate.metric` must be one of {', '.join(metrics)}, got {evaluate.metric!r}.")
+    if evaluate.metric not in kind.metrics:
+        allowed = ", ".join(kind.metrics)
+        raise InputError(f"`evaluate.metric` must be one of {allowed} for {kind.title}, got {evaluate.metric!r}.")
     steps = evaluate.steps
     if not steps or sorted(set(steps)) != list(steps) or steps[0] < 0:
         raise InputError(f"`evaluate.steps` must be ascending numbers from 0 up, got {list(steps)}.")

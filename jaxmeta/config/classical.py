@@ -1,22 +1,35 @@
-"""The classical baseline of text classification: character n-grams and logistic regression, on the shots alone."""
+"""Baselines outside JAX: what counting characters comes to, by kind of task.
+
+Some read the shots (TF-IDF with logistic regression, a regression of scores, an n-gram model), others need none (shared
+n-grams, words around those of a question, the source itself).
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
+from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts, ranks_of
 from jaxmeta.config.tasks import TextTasks
+from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.types import ArrayTree, Objective
+from jaxmeta.objectives import classification, scored_pair, similarity_counts
+from jaxmeta.run import classical_pairs
+from jaxmeta.run.classical_spans import overlap_spans
+from jaxmeta.run.classical_tokens import ngram_language_model
 from jaxmeta.run.plan import Classical
 
-TFIDF = "tfidf"
 # The logit of a class that no shot shows: far enough for a probability of zero, and finite.
 _UNSEEN = -1e9
 
 
-def tfidf(tasks: TextTasks, objective: Objective) -> Classical:
+def tfidf(tasks: TextTasks) -> Classical:
     """Returns TF-IDF with logistic regression; how little the latter is regularised is for the dev languages to say."""
-    return Classical(TFIDF, "C", (1.0, 10.0, 100.0, 1e3, 1e4), functools.partial(tfidf_counts, tasks, objective))
+    objective = classification(len(tasks.corpus.labels))
+    return Classical("tfidf", "C", (1.0, 10.0, 100.0, 1e3, 1e4), functools.partial(tfidf_counts, tasks, objective))
 
 
 def tfidf_counts(
@@ -48,3 +61,138 @@ def _fitted(texts: Sequence[str], labels: np.ndarray, queries: Sequence[str], in
         LogisticRegression(C=inverse_strength, max_iter=1000),
     )
     return model.fit(texts, labels).predict_log_proba(queries)
+
+
+def ngram_overlap(tasks: PairTasks) -> Classical:
+    """Returns retrieval by the character n-grams that two sides share; up to which length is for the dev languages.
+
+    It needs no shots, and is the same for every draw of them.
+    """
+    counted = jax.jit(similarity_counts)
+
+    @functools.cache
+    def of_language(longest: float, language: str, split: str) -> ArrayTree:
+        query = tasks.judged_rows(language, split)
+        sides = (tasks.table.texts(column, query) for column in tasks.table.schema.texts)
+        size = tasks.config.evaluate.max_queries  # one size, one compilation
+        similarities = np.zeros((size, size), np.float32)
+        similarities[: len(query), : len(query)] = classical_pairs.ngram_similarities(*sides, ngrams=(1, int(longest)))
+        batch = pad_batch({"group": tasks.judged.batch(query)["group"]}, size)
+        return jax.device_get(counted(similarities, batch))
+
+    return _without_shots("ngram_overlap", "longest_ngram", (2.0, 3.0, 4.0, 6.0), of_language)
+
+
+def mean_score(tasks: PairTasks) -> Classical:
+    """Returns the mean score of the shots as the score of every pair: what a correlation is above, and errors below."""
+
+    def predicted(left, right, scores, one, other, value) -> np.ndarray:
+        del left, right, other, value
+        return np.full(len(one), scores.mean())
+
+    return _regression(tasks, "mean_score", "weight", (1.0,), predicted)
+
+
+def ngram_regression(tasks: PairTasks) -> Classical:
+    """Returns a ridge regression on what can be counted of a pair; its penalty is for the dev languages to say."""
+
+    def predicted(left, right, scores, one, other, value) -> np.ndarray:
+        return classical_pairs.ngram_regression(left, right, scores, one, other, ridge=value)
+
+    return _regression(tasks, "ngram_regression", "ridge", (0.1, 1.0, 10.0, 100.0), predicted)
+
+
+def _regression(tasks: PairTasks, name: str, setting: str, values: tuple[float, ...], predict: Callable) -> Classical:
+    table, objective, size = tasks.table, scored_pair(), tasks.config.evaluate.max_queries
+    ranks = jax.jit(lambda outputs, query: ranks_of(objective, outputs, query))
+
+    def counts(value: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+        support, query = tasks.rows(language, shots=shots, draw=draw, split=split)
+        sides = [table.texts(column, rows) for rows in (support, query) for column in table.schema.texts]
+        scores = table.numbers("score")
+        found = np.asarray(predict(*sides[:2], scores[support], *sides[2:], value), np.float32)
+        batch = pad_batch({"targets": scores[query], "outputs": found[:, None]}, size)  # one size, one compilation
+        return rank_counts(jax.device_get(ranks(batch.pop("outputs"), batch)))
+
+    return Classical(name, setting, values, counts)
+
+
+def word_overlap(tasks: PairTasks) -> Classical:
+    """Returns the words that stand among those of the question; what a word more costs is for the dev languages."""
+    table = tasks.table
+
+    @functools.cache
+    def of_language(price: float, language: str, split: str) -> ArrayTree:
+        query = tasks.judged_rows(language, split)
+        contexts = table.texts("context", query)
+        places = overlap_spans(table.texts("question", query), contexts, price=price)
+        found = [context[start:end] for context, (start, end) in zip(contexts, places, strict=True)]
+        return answers_judged(tasks, found, language, split)
+
+    return _without_shots("word_overlap", "price", (0.25, 0.5, 1.0), of_language)
+
+
+def copied_source(tasks: PairTasks) -> Classical:
+    """Returns the source as its own translation: what names and loanwords are worth."""
+    return _cut_source(tasks, "copied_source", "copies", (1.0,), lambda text, copies: text)
+
+
+def first_words(tasks: PairTasks) -> Classical:
+    """Returns the first words of a text as its summary; how many is for the dev languages to say."""
+
+    def cut(text: str, words: float) -> str:
+        return " ".join(text.split()[: int(words)])
+
+    return _cut_source(tasks, "first_words", "words", (6.0, 9.0, 12.0, 18.0, 27.0), cut)
+
+
+def _cut_source(
+    tasks: PairTasks, name: str, setting: str, values: tuple[float, ...], cut: Callable[[str, float], str]
+) -> Classical:
+    judge = judge_of_texts(tasks)
+
+    @functools.cache
+    def of_language(value: float, language: str, split: str) -> ArrayTree:
+        sources = tasks.table.texts(tasks.table.schema.texts[0], tasks.judged_rows(language, split))
+        return judge.counts([cut(text, value) for text in sources], tasks.references(language, split))
+
+    return _without_shots(name, setting, values, of_language)
+
+
+def token_ngrams(tasks: PairTasks) -> Classical:
+    """Returns an n-gram model of the shots' tokens; its order is for the dev languages to say."""
+    vocab_size = tasks.judged.specials.vocab_size
+
+    def counts(order: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+        support, query = (
+            tasks.judged.batch(rows) for rows in tasks.rows(language, shots=shots, draw=draw, split=split)
+        )
+        targets = query["targets"]
+        found = ngram_language_model(support["targets"], targets, vocab_size=vocab_size, order=int(order))
+        tokens = (targets > 0).sum(axis=1)
+        return {
+            "n": np.int64(len(targets)),
+            "tokens": tokens.sum(),
+            "nll": found["nll"].sum(),
+            "correct": found["correct"].sum(),
+            "exact": (found["correct"] == tokens).sum(),
+            "bytes": query["bytes"].sum(),
+        }
+
+    return Classical("token_ngrams", "order", (1.0, 2.0, 3.0, 4.0, 6.0), counts)
+
+
+def _without_shots(name: str, setting: str, values: tuple[float, ...], of_language: Callable) -> Classical:
+    return Classical(name, setting, values, lambda value, code, shots, draw, split: of_language(value, code, split))
+
+
+CLASSICAL: dict[str, Callable[[Any], Classical]] = {
+    "tfidf": tfidf,
+    "ngram_overlap": ngram_overlap,
+    "mean_score": mean_score,
+    "ngram_regression": ngram_regression,
+    "word_overlap": word_overlap,
+    "copied_source": copied_source,
+    "first_words": first_words,
+    "token_ngrams": token_ngrams,
+}

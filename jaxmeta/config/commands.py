@@ -4,18 +4,24 @@ import os
 import pathlib
 import tempfile
 import tomllib
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jaxmeta import data
 from jaxmeta.config import adapted, planning
+from jaxmeta.config.answering import answers
 from jaxmeta.config.build import Built, build, check_device
+from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import difference, dump, validated
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import TextTasks, find_file
+from jaxmeta.config.tasks import TextTasks, WaveTasks, find_file
 from jaxmeta.core.checks import InputError
+from jaxmeta.data.cldr_pairs import pair_languages
+from jaxmeta.data.lines import read_header, read_lines
 from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.files import PART, write_json, write_whole
 from jaxmeta.run.fits import fits
@@ -34,6 +40,7 @@ def train_run(config: Config, out: str | None) -> None:
       InputError: the folder holds a run of another config, or the config cannot be carried out.
     """
     folder = pathlib.Path(out or f"runs/{config.name}")
+    config = settled(config)
     found = (folder / "config.toml").exists()
     if found:
         _check_same(folder, config)
@@ -50,8 +57,9 @@ def train_run(config: Config, out: str | None) -> None:
     if chosen:
         write_json(folder / planning.CHOICES, {name: how._asdict() for name, how in chosen.items()})
         console.print(planning.choices_text(chosen), highlight=False, soft_wrap=True, markup=False)
-    if isinstance(built.tasks, TextTasks):
-        adapted.write_task(folder, built.tasks.corpus.labels, built.tasks.tokenizer)
+    if not isinstance(built.tasks, WaveTasks):
+        labels = built.tasks.corpus.labels if isinstance(built.tasks, TextTasks) else ()
+        adapted.write_task(folder, labels, built.tasks.tokenizer)
     console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False, soft_wrap=True)
     if overlap := built.experiment.data_facts.get("overlap"):
         console.print(overlap, highlight=False, soft_wrap=True)
@@ -111,7 +119,7 @@ def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
 
 
 def predict_texts(model: str, source: str, *, every_label: bool) -> None:
-    """Prints a label and its probability for each line of a text.
+    """Prints a label and its probability, or what a model of another kind answers, for each line of a text.
 
     Raises:
       InputError: the model or the text is unusable.
@@ -119,6 +127,13 @@ def predict_texts(model: str, source: str, *, every_label: bool) -> None:
     # First, so that nobody types texts for a model that is not there.
     loaded = adapted.load(pathlib.Path(model))
     texts = data.read_plain(source)
+    if not loaded.labels:
+        if every_label:
+            raise InputError("`--all` prints the probabilities of labels, and this model has none; leave it out.")
+        found = answers(loaded.config, loaded.tokenizer, lambda inputs: adapted.outputs(loaded, inputs), texts, source)
+        for answer, text in zip(found, texts, strict=True):
+            print(f"{answer}\t{text}")
+        return
     if note := adapted.cut_note(loaded.tokenizer, texts):
         Console(stderr=True).print(note, highlight=False, soft_wrap=True)
     labels, probabilities = loaded.labels, adapted.predict(loaded, texts)
@@ -138,6 +153,8 @@ def list_data() -> None:
     for task in data.CLDR_TASKS:
         corpus = data.cldr(task)
         table.add_row(task, *map(str, (len(corpus.languages()), len(corpus.labels), len(corpus))))
+    for task in data.CLDR_PAIR_TASKS:
+        table.add_row(task, str(len(pair_languages(task))), "", "")
     console = Console()
     console.print(table)
     folder = os.environ.get("JAXMETA_DATA")
@@ -154,14 +171,14 @@ def show_data(what: str | None, rows: int) -> None:
     Raises:
       InputError: there is no such data.
     """
-    corpus = _corpus(what)
-    table = Table(box=None)
-    for heading in ("language", "split", "label", "text"):
+    found = _rows(what)
+    table, columns = Table(box=None), _columns(found)
+    for heading in ("language", "split", *columns):
         table.add_column(heading)
     # A stride shows many languages instead of the first alone.
-    for row in range(0, len(corpus), max(1, len(corpus) // max(1, rows)))[:rows]:
-        label = corpus.labels[corpus.label[row]]
-        table.add_row(str(corpus.language[row]), str(corpus.split[row]), label, corpus.text[row])
+    for row in range(0, len(found), max(1, len(found) // max(1, rows)))[:rows]:
+        values = (str(values[row]) for values in columns.values())
+        table.add_row(*map(escape, (str(found.language[row]), str(found.split[row]), *values)))
     Console().print(table)
 
 
@@ -171,11 +188,11 @@ def check_data(what: str | None) -> None:
     Raises:
       InputError: it is malformed.
     """
-    corpus = _corpus(what)
-    languages, labels = len(corpus.languages()), ", ".join(corpus.labels)
-    print(f"{corpus.name}: {len(corpus)} rows, {languages} languages, labels {labels}")
+    found = _rows(what)
+    labels = f"labels {', '.join(found.labels)}" if isinstance(found, data.Corpus) else f"of {found.schema.name}"
+    print(f"{found.name}: {len(found)} rows, {len(found.languages())} languages, {labels}")
     for split in data.SPLITS:
-        counts = [len(corpus.rows(language, split)) for language in corpus.languages()]
+        counts = [len(found.rows(language, split)) for language in found.languages()]
         print(f"  {split}: {sum(counts)} rows, {min(counts)} to {max(counts)} in a language")
 
 
@@ -199,14 +216,28 @@ def read_run_config(folder: pathlib.Path) -> Config:
     return validated(values, str(path))
 
 
-def _corpus(what: str | None) -> data.Corpus:
+def _rows(what: str | None) -> data.Corpus | data.Table:
     if what is None:
-        raise InputError(f"Say what to look at: {', '.join(data.CLDR_TASKS)}, or a TSV file.")
-    return data.cldr(what) if what in data.CLDR_TASKS else data.read_tsv(find_file(what), require_splits=False)
+        raise InputError(f"Say what to look at: {', '.join((*data.CLDR_TASKS, *data.CLDR_PAIR_TASKS))}, or a TSV file.")
+    if what in data.CLDR_TASKS:
+        return data.cldr(what)
+    if what in data.CLDR_PAIR_TASKS:
+        return data.cldr_pairs(what)
+    path = find_file(what)
+    header = set(read_header(path, read_lines(path)[0][1]))
+    known = any(set(schema.columns) - {"split"} <= header for schema in data.SCHEMAS.values())
+    return data.read_rows(path) if known and "label" not in header else data.read_tsv(path, require_splits=False)
+
+
+def _columns(found: data.Corpus | data.Table) -> dict[str, Sequence]:
+    """Returns what the rows hold beside their language and split, by column."""
+    if isinstance(found, data.Corpus):
+        return {"label": [found.labels[number] for number in found.label], "text": found.text}
+    return {column: found.columns[column] for column in (*found.schema.texts, *found.schema.numbers)}  # pyright: ignore
 
 
 def _check_same(folder: pathlib.Path, config: Config) -> None:
-    differences = difference(read_run_config(folder), config)
+    differences = difference(settled(read_run_config(folder)), config)
     if differences:
         first, more = "; ".join(differences[:3]), len(differences) - 3
         raise InputError(
@@ -234,7 +265,7 @@ def _is_free(folder: pathlib.Path) -> bool:
 def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
-    if not built.setting.classify:
+    if isinstance(built.tasks, WaveTasks):
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
     write_json(folder / "evaluation.json", evaluation)
     page = write_report(folder)

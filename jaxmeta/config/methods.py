@@ -9,6 +9,7 @@ import optax
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
+from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core import gradients
 from jaxmeta.core.learner import build_learner
@@ -41,8 +42,8 @@ class Setting(NamedTuple):
     config: Config
     model: Model
     objective: Objective
+    kind: Kind
     num_outputs: int
-    classify: bool
     support: int  # S
     query: int  # Q
     source: Batch | None  # examples of the train languages, for those that replay them
@@ -71,7 +72,8 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     """Returns every meta-learner that a config can name."""
     config, steps = setting.config, setting.config.inner.steps
     support, query = setting.support, setting.query
-    model, objective, classes = setting.model, setting.objective, setting.num_outputs
+    model, objective, outputs = setting.model, setting.objective, setting.num_outputs
+    classify = setting.kind.head == CLASSES
     rows = matching(config.gradient.rows) if config.gradient.rows else None
 
     def maml(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER, **options) -> Recipe:
@@ -94,23 +96,24 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             inner=False,
         )
 
-    solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=classes, classify=setting.classify))
     found = {
         "maml": maml(3, select=everything),
         "maml_rates": maml(3, rates=LearnedRates("leaf", steps)),
         "meta_sgd": maml(3, rates=LearnedRates("element")),
-        "anil": maml(4 / 3, select=matching("^head/"))._replace(step_cost=1 / 3),
+        "anil": maml(4 / 3, select=matching(setting.kind.last_layer))._replace(step_cost=1 / 3),
         "fomaml": maml(1, ("first_order",)),
         "reptile": Recipe(
             lambda rate: algorithms.reptile(model, objective, inner_optimizer(config, rate), batch_size=support),
             lambda a, how: estimators.displacement(a, num_steps=steps),
             steps * support,
         ),
-        "ridge": solved,
-        "ridge_no_cipher": solved._replace(augmented=False),
     }
-    if setting.classify:
-        found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=classes))
+    if setting.kind.head:
+        solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify))
+        found["ridge"] = solved
+    if classify:
+        found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
+        found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))
     return found
 
 
@@ -169,16 +172,15 @@ def baselines(setting: Setting) -> dict[str, Method]:
             "target_only", BASELINE, None,
             lambda r: algorithms.target_only(model, objective, optax.adam(r)), rates, steps, setting.support,
         ),
-        "linear_head": Method(
+    }  # fmt: skip
+    if setting.kind.head:
+        found["linear_head"] = Method(
             "linear_head", BASELINE, JOINT,
             lambda r: algorithms.linear_head(model, objective, optax.adam(r), num_outputs=setting.num_outputs),
             # Its steps cost nothing to speak of: the encoder is frozen, and its features are computed once. They are of
             # unit length, so its rates are larger than those of a whole network.
             evaluate.head_learning_rates, steps,
-        ),
-    }  # fmt: skip
-    # Whether pretended languages help joint training too is for the dev languages to say.
-    found["joint_cipher_finetune"] = found["joint_finetune"]._replace(name="joint_cipher_finetune", phase=JOINT_CIPHER)
+        )  # fmt: skip
     source = setting.source
     if source is not None:
         found["source_and_target"] = Method(
@@ -186,7 +188,10 @@ def baselines(setting: Setting) -> dict[str, Method]:
             lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.support),
             rates, steps, 2 * setting.support,
         )  # fmt: skip
-    if setting.classify:
+    if setting.kind.head == CLASSES:
+        # Whether pretended languages help joint training too is for the dev languages to say.
+        with_cipher = found["joint_finetune"]._replace(name="joint_cipher_finetune", phase=JOINT_CIPHER)
+        found["joint_cipher_finetune"] = with_cipher
         found["prototypes"] = Method(
             "prototypes", BASELINE, JOINT,
             lambda r: algorithms.protonet(model, objective, num_classes=setting.num_outputs), rates[:1], (0,),

@@ -202,6 +202,7 @@ def _facts(built: Built, name: str) -> dict[str, Any]:
     state = jax.eval_shape(init, jax.random.key(0), episodes)
     return {
         "method": name,
+        "task": config.task.kind,
         "model": config.model.model_dump(),
         "inner": config.inner.model_dump(),
         "microbatches": config.gradient.microbatches,

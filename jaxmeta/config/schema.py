@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
+AUTO = "auto"  # of a setting that follows from the kind of task
 Count = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
 
@@ -21,18 +22,23 @@ class Section(pydantic.BaseModel):
 class TaskConfig(Section):
     """What is learned, and what an episode looks like."""
 
-    source: Literal["cldr", "tsv", "sinusoid"] = "cldr"
-    """Where tasks come from."""
+    kind: Literal[
+        "classification", "retrieval", "scored_pairs", "question_answering", "translation", "summaries", "generation"
+    ] = "classification"
+    """What is asked of a text; the model, the objective, the scores and the methods follow from it."""
+    source: Literal["cldr", "tsv", "tfds", "sinusoid"] = "cldr"
+    """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves."""
     cldr: Literal["month", "weekday", "kind"] = "month"
-    """Which task of the CLDR."""
+    """Which task of the CLDR (classification only)."""
     path: str = ""
-    """A TSV file with the columns language, split, label, text; a relative path is looked up in JAXMETA_DATA too."""
+    """A TSV file with the columns of the kind (of classification: language, split, label, text), or the folder of a
+    prepared set; a relative path is looked up in JAXMETA_DATA too."""
     parallel: bool = False
     """Whether row k of a split is the same sentence in every language of the TSV file."""
     shots: Count = 2
-    """Support examples for each class (for a sinusoid: in all)."""
+    """Support examples: for each class, or in all where there are no classes."""
     queries: Count = 4
-    """Query examples for each class (for a sinusoid: in all)."""
+    """Query examples: for each class, or in all where there are no classes."""
     tasks_per_step: Count = 8
     """Tasks in one outer step."""
     temperature: Rate = 1.0
@@ -49,7 +55,9 @@ class TokenizerConfig(Section):
     kind: Literal["bytes", "sentencepiece"] = "bytes"
     """Raw UTF-8 bytes, or a SentencePiece model trained on the train languages alone."""
     length: Count = 64
-    """Tokens of a text; what is beyond is cut."""
+    """Tokens of a text; what is beyond is cut (a context is read in windows of so many)."""
+    target_length: int = Field(default=0, ge=0)
+    """Tokens of what is written (translation, summaries, generation); 0: as many as `length`."""
     vocab_size: Count = 2000
     """Pieces (SentencePiece only)."""
 
@@ -58,7 +66,7 @@ class ModelConfig(Section):
     """The model."""
 
     kind: Literal["transformer", "mlp"] = "transformer"
-    """A Transformer encoder for text, a multilayer perceptron for numbers."""
+    """A Transformer of the shape that the kind of task needs for text, a multilayer perceptron for numbers."""
     width: Count = 64
     """Size of the hidden vectors."""
     layers: Count = 2
@@ -66,9 +74,9 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens that are embedded together."""
+    """Neighbouring tokens that are embedded together (by models that write nothing)."""
     stride: Count = 4
-    """Neighbouring places that are merged before the Transformer reads them."""
+    """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic; parameters and their gradients are kept in float32."""
 
@@ -87,7 +95,8 @@ class TrainConfig(Section):
     weight_decay: float = Field(default=1e-4, ge=0)
     """Of the outer optimizer."""
     cipher: float = Field(default=0.5, ge=0, le=1)
-    """The share of a meta-learner's episodes in which letters are exchanged: pretended languages (text as bytes)."""
+    """The share of a meta-learner's episodes in which letters are exchanged: pretended languages (classification of
+    text as bytes)."""
     clip: Rate = 1.0
     """Largest norm of the outer gradient."""
     log_every: Count = 20
@@ -130,21 +139,12 @@ class GradientConfig(Section):
 class EvaluateConfig(Section):
     """The judgement."""
 
-    metric: str = "accuracy"
-    """The score: accuracy, macro_f1 (classification), mse (regression)."""
-    methods: tuple[str, ...] = (
-        "zero_shot",
-        "target_only",
-        "joint_finetune",
-        "source_and_target",
-        "linear_head",
-        "prototypes",
-        "tfidf",
-        "ridge",
-    )
-    """Which methods are trained and judged."""
-    main: str = "ridge"
-    """The method that `jaxmeta adapt` uses."""
+    metric: str = AUTO
+    """The score, such as accuracy, recall_at_1 or bits_per_byte; auto: the usual one of the kind of task."""
+    methods: tuple[str, ...] = (AUTO,)
+    """Which methods are trained and judged; auto: those that suit the kind of task."""
+    main: str = AUTO
+    """The method that `jaxmeta adapt` uses; auto: the one that suits the kind of task, or the last that is trained."""
     draws: Count = 3
     """Draws of shots for each test language."""
     dev_draws: Count = 1
@@ -159,8 +159,8 @@ class EvaluateConfig(Section):
     """Inner learning rates tried on the dev languages by methods that were meta-trained with SGD."""
     shot_curve: tuple[int, ...] = (1, 2, 4)
     """Shots of the score-against-shots figure; empty for no such figure."""
-    curve_methods: tuple[str, ...] = ("joint_finetune", "linear_head", "tfidf", "ridge")
-    """The methods in that figure."""
+    curve_methods: tuple[str, ...] = (AUTO,)
+    """The methods in that figure; auto: a few that suit the kind of task."""
     max_queries: Count = 96
     """Most test rows of a language."""
     tasks_at_once: Count = 4

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,8 @@ class TextTasks:
             seed=config.seed,
         )
         self.overlap = data.check_overlap(self.corpus, self.split)
-        self.tokenizer = make_tokenizer(config, self.corpus, self.split)
+        seen = (t for code in self.split.train for t in self.corpus.texts(self.corpus.rows(code, "train")))
+        self.tokenizer = make_tokenizer(config, seen)
         self.judged = self._episodes(config.seed)
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
@@ -119,6 +120,10 @@ class WaveTasks:
         number = _WAVES[split] + int(language.removeprefix("wave "))
         return self.waves.evaluation_episode(number, shots=shots, draw=draw)
 
+    def facts(self) -> dict[str, Any]:
+        """Returns what the report says of the data: nothing."""
+        return {}
+
 
 def number_of_waves(config: Config, split: str) -> int:
     """Returns how many waves are set aside as `split`.
@@ -141,32 +146,47 @@ def read_corpus(config: Config) -> Corpus:
     task = config.task
     if task.source == "cldr":
         return data.cldr(task.cldr, seed=config.seed)
+    path = data_path(config)
+    if task.source == "tsv":
+        return data.read_tsv(path, name=config.name, parallel=task.parallel)
+    corpus = data.read_tfds(path, schema="classification")
+    assert isinstance(corpus, Corpus)
+    return corpus
+
+
+def data_path(config: Config) -> pathlib.Path:
+    """Returns where the data of a config are that does not read what is embedded.
+
+    Raises:
+      InputError: it names none, or there is nothing.
+    """
+    task = config.task
+    what = "a TSV file" if task.source == "tsv" else "the folder of a prepared set"
     if not task.path:
-        raise InputError('`task.path` is empty; name a TSV file (or set `task.source = "cldr"`).')
-    return data.read_tsv(find_file(task.path), name=config.name, parallel=task.parallel)
+        raise InputError(f'`task.path` is empty; name {what} (or set `task.source = "cldr"`).')
+    return find_file(task.path, folder=task.source == "tfds")
 
 
-def find_file(name: str) -> pathlib.Path:
-    """Returns the path of a data file: as it is given, or under the folder that JAXMETA_DATA names.
+def find_file(name: str, *, folder: bool = False) -> pathlib.Path:
+    """Returns the path of a data file or folder: as it is given, or under the folder that JAXMETA_DATA names.
 
     Raises:
       InputError: it is at neither place.
     """
     tried = [pathlib.Path(name)]
-    if folder := os.environ.get("JAXMETA_DATA"):
-        tried.append(pathlib.Path(folder) / name)
+    if home := os.environ.get("JAXMETA_DATA"):
+        tried.append(pathlib.Path(home) / name)
     for path in tried:
-        if path.is_file():
+        if path.is_dir() if folder else path.is_file():
             return path
     places = " nor at ".join(map(str, tried))
-    hint = "" if folder else " (or set JAXMETA_DATA to the folder it is under)"
-    raise InputError(f"There is no file at {places}; correct the path{hint}.")
+    hint = "" if home else " (or set JAXMETA_DATA to the folder it is under)"
+    raise InputError(f"There is no {'folder' if folder else 'file'} at {places}; correct the path{hint}.")
 
 
-def make_tokenizer(config: Config, corpus: Corpus, split: LanguageSplit) -> Tokenizer:
-    """Returns the tokenizer of a config; a trained one has seen train rows of train languages alone."""
+def make_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:
+    """Returns the tokenizer of a config; a trained one has seen `texts` alone, train rows of train languages."""
     settings = config.tokenizer
     if settings.kind == "bytes":
         return data.ByteTokenizer(settings.length)
-    texts = [text for code in split.train for text in corpus.texts(corpus.rows(code, "train"))]
     return data.SentencePieceTokenizer.train(texts, settings.vocab_size, settings.length)

@@ -30,6 +30,7 @@ def read_table(
     require_splits: bool = True,
     parallel: bool = False,
     columns: Mapping[str, str] | None = None,
+    language: str | None = None,
 ) -> Table:
     """Reads a file whose first line names the columns of a schema, in any order; other columns are left out.
 
@@ -50,6 +51,7 @@ def read_table(
             column is all train.
         parallel: row `k` of a split says the same in every language, so that these rows share a sentence number.
         columns: what a column of the schema is called in the file, where it is called otherwise.
+        language: the language of all rows where the file has no column for it; of a pair, the one that is not "en".
 
     Raises:
         InputError: anything in the file is not so.
@@ -58,9 +60,16 @@ def read_table(
         check_one_of("schema", schema, tuple(SCHEMAS))
     found = _schema(path, schema, columns or {})
     called = {column: (columns or {}).get(column, column) for column in found.columns}
-    needed = [called[column] for column in found.columns if column != "split" or require_splits]
-    fields = read_fields(path, needed, optional=() if require_splits else (called["split"],))
-    renamed = ((line, {c: row[field] for c, field in called.items() if field in row}) for line, row in fields)
+    optional = [*([] if require_splits else ["split"]), *(found.language if language is not None else ())]
+    if "line" in found.numbers and not require_splits:  # the place in a document is the place in the file
+        optional.append("line")
+    needed = [called[column] for column in found.columns if column not in optional]
+    fields = read_fields(path, needed, optional=[called[column] for column in optional])
+    fixed = dict(zip(found.language, (["en"] if len(found.language) > 1 else []) + [language or ""], strict=True))
+    renamed = (
+        (line, {**fixed, "line": str(line), **{c: row[field] for c, field in called.items() if field in row}})
+        for line, row in fields
+    )
     name = name if name is not None else pathlib.Path(path).stem
     return make_table(path, found, renamed, name=name, check_train=require_splits, parallel=parallel)
 

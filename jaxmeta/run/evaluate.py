@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.trees import leading_size
-from jaxmeta.core.types import ArrayTree, Episode, MetaParams, Objective
-from jaxmeta.run.plan import Classical, Judging, Method
+from jaxmeta.core.types import ArrayTree, Episode, MetaParams
+from jaxmeta.run.plan import Cell, Classical, Judging, Method, Readout
 
 _TASKS_PER_CALL = 20
 _Setting = TypeVar("_Setting")
@@ -24,6 +24,14 @@ class Choice(NamedTuple):
     steps: int
 
 
+class Posed(NamedTuple):
+    """Few-shot problems of `L` languages, `D` draws of each side by side."""
+
+    episodes: Episode  # leaves [L * D, ...]
+    cells: Sequence[Cell]  # which each of them is
+    shape: tuple[int, int]  # (L, D)
+
+
 class Grid(NamedTuple):
     """Scores of a method: `scores[name]` is `[L, D, P]` for languages, draws of shots and numbers of inner steps."""
 
@@ -33,11 +41,11 @@ class Grid(NamedTuple):
 
 
 def evaluator(
-    method: Method, objective: Objective, steps: Sequence[int], tasks_at_once: int
+    method: Method, readout: Readout, steps: Sequence[int], tasks_at_once: int
 ) -> Callable[[jax.Array, MetaParams, Any, Episode], ArrayTree]:
-    """Returns a jitted `(key, meta_params, learning_rate, episodes [T, ...]) -> counts`, leaves `[T, P, ...]`.
+    """Returns a jitted `(key, meta_params, learning_rate, episodes [T, ...]) -> arrays`, leaves `[T, P, ...]`.
 
-    One adaptation gives the counts after each of the `P` numbers of inner steps in `steps`.
+    One adaptation gives what the readout reads after each of the `P` numbers of inner steps in `steps`.
     """
     places = np.asarray(steps, np.int32)
 
@@ -46,11 +54,7 @@ def evaluator(
         states, _ = adapt(algorithm, key, meta_params, episode.support, num_steps=int(places[-1]), trace=True)
         states = jax.tree.map(lambda leaf: leaf[places], states)
 
-        def judge(state):
-            outputs = algorithm.predict(meta_params, state, episode.query["inputs"])
-            return objective.counts(outputs, episode.query)
-
-        return jax.lax.map(judge, states)
+        return jax.lax.map(lambda state: readout.read(algorithm, meta_params, state, episode.query), states)
 
     @jax.jit
     def all_tasks(key, meta_params, learning_rate, episodes: Episode):
@@ -67,43 +71,46 @@ def evaluator(
 
 def score_grid(
     run: Callable[..., ArrayTree],
-    objective: Objective,
+    readout: Readout,
     meta_params: MetaParams,
     learning_rate: float,
-    episodes: Episode,
+    posed: Posed,
     *,
-    shape: tuple[int, int],
     seed: int,
 ) -> Grid:
-    """Runs an `evaluator` on `L * D` episodes and scores each of them.
+    """Runs an `evaluator` on few-shot problems and scores each of them.
 
     Args:
       run: what `evaluator` returned.
-      objective: turns counts into scores.
+      readout: turns what it reads into scores.
       meta_params: what the method starts from.
       learning_rate: of the inner optimizer.
-      episodes: leaves `[L * D, ...]`, draws of one language side by side.
-      shape: `(L, D)`.
+      posed: the problems.
       seed: of the methods that draw at random while they adapt.
     """
     began = time.monotonic()
-    num_tasks = shape[0] * shape[1]
+    num_tasks = len(posed.cells)
     # Calls of one size share a compilation, however many tasks there are; the first task fills up the last call.
     places = np.arange(-(-num_tasks // _TASKS_PER_CALL) * _TASKS_PER_CALL)
     places = np.where(places < num_tasks, places, 0).reshape(-1, _TASKS_PER_CALL)
     parts = []
     for number, chosen in enumerate(places):
         key = jax.random.fold_in(jax.random.key(seed), number)
-        part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], episodes)
+        part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], posed.episodes)
         parts.append(jax.device_get(run(key, meta_params, jnp.float32(learning_rate), part)))
-    counts = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
-    return _scored(objective, counts, shape, time.monotonic() - began)
+    arrays = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
+    num_points = jax.tree.leaves(arrays)[0].shape[1]
+    counts = [
+        [readout.counts(jax.tree.map(lambda leaf, t=t, p=p: leaf[t, p], arrays), cell) for p in range(num_points)]
+        for t, cell in enumerate(posed.cells)
+    ]
+    return _scored(readout, counts, posed.shape, began)
 
 
 def classical_grid(
     classical: Classical,
     value: float,
-    objective: Objective,
+    readout: Readout,
     languages: Sequence[str],
     *,
     shots: int,
@@ -112,20 +119,18 @@ def classical_grid(
 ) -> Grid:
     """Scores a method outside JAX, with its setting at `value`, on the problems that the others have; `P` is one."""
     began = time.monotonic()
-    cells = [classical.counts(value, language, shots, draw, split) for language in languages for draw in range(draws)]
-    counts = jax.tree.map(lambda *leaves: np.stack(leaves)[:, None], *cells)
-    return _scored(objective, counts, (len(languages), draws), time.monotonic() - began)
+    counts = [[classical.counts(value, language, shots, n, split)] for language in languages for n in range(draws)]
+    return _scored(readout, counts, (len(languages), draws), began)
 
 
 def tune(
     run: Callable[..., ArrayTree],
     method: Method,
-    objective: Objective,
+    readout: Readout,
     judging: Judging,
     meta_params: MetaParams,
-    episodes: Episode,
+    posed: Posed,
     *,
-    shape: tuple[int, int],
     seed: int,
 ) -> tuple[Choice, float]:
     """Chooses the learning rate and the number of inner steps on dev languages; the test languages choose nothing.
@@ -135,14 +140,14 @@ def tune(
     """
     trials = []
     for rate in method.learning_rates:
-        grid = score_grid(run, objective, meta_params, rate, episodes, shape=shape, seed=seed)
+        grid = score_grid(run, readout, meta_params, rate, posed, seed=seed)
         by_steps = grid.scores[judging.metric].mean(axis=(0, 1))
         trials += [(Choice(rate, steps), score) for steps, score in zip(method.steps, by_steps, strict=True)]
     return _best(trials, higher_is_better=judging.higher_is_better)
 
 
 def tune_classical(
-    classical: Classical, objective: Objective, judging: Judging, dev_languages: Sequence[str]
+    classical: Classical, readout: Readout, judging: Judging, dev_languages: Sequence[str]
 ) -> tuple[float, float]:
     """Chooses the setting of a method outside JAX on dev languages, as `tune` does.
 
@@ -152,7 +157,7 @@ def tune_classical(
     trials = []
     for value in classical.values:
         grid = classical_grid(
-            classical, value, objective, dev_languages, shots=judging.shots, draws=judging.dev_draws, split="dev"
+            classical, value, readout, dev_languages, shots=judging.shots, draws=judging.dev_draws, split="dev"
         )
         trials.append((value, grid.scores[judging.metric].mean()))
     return _best(trials, higher_is_better=judging.higher_is_better)
@@ -170,18 +175,17 @@ def on_edge(method: Method, choice: Choice) -> list[str]:
     return found
 
 
-def _scored(objective: Objective, counts: ArrayTree, shape: tuple[int, int], seconds: float) -> Grid:
-    """Returns the grid of `counts`, leaves `[L * D, P, ...]`."""
-    num_tasks, num_points = jax.tree.leaves(counts)[0].shape[:2]
-    cells = [
-        [objective.scores(jax.tree.map(lambda leaf, t=t, p=p: leaf[t, p], counts)) for p in range(num_points)]
-        for t in range(num_tasks)
-    ]
+def _scored(readout: Readout, counts: Sequence[Sequence[ArrayTree]], shape: tuple[int, int], began: float) -> Grid:
+    """Returns the grid of what was counted of each of `L * D` problems after each of `P` numbers of steps."""
+    cells = [[readout.scores(of_point) for of_point in of_task] for of_task in counts]
     scores = {
-        name: np.array([[cell[name] for cell in row] for row in cells]).reshape(*shape, num_points)
+        name: np.array([[cell[name] for cell in row] for row in cells]).reshape(*shape, len(cells[0]))
         for name in cells[0][0]
     }
-    return Grid(scores, jax.tree.map(lambda leaf: leaf.sum(axis=0), counts), seconds)
+    # For each number of steps the sum over problems, then the numbers of steps side by side.
+    sums = [jax.tree.map(lambda *leaves: np.sum(leaves, axis=0), *of_point) for of_point in zip(*counts, strict=True)]
+    summed = jax.tree.map(lambda *leaves: np.stack(leaves), *sums)
+    return Grid(scores, summed, time.monotonic() - began)
 
 
 def _best(trials: Sequence[tuple[_Setting, float]], *, higher_is_better: bool) -> tuple[_Setting, float]:

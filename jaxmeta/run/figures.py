@@ -13,10 +13,11 @@ from jaxmeta.run.figure_style import LIGHT, Figure, Theme, heading, label_ends, 
 from jaxmeta.run.table import BASELINE, META, Evaluation, interval_text, kind_of, ranked, score_format
 
 _LANGUAGES_PER_ROW = 40
+_SHARES = ("accuracy", "recall_at_1", "exact_span", "token_accuracy")  # what training reports of what was right
 
 
 def learning_curves(records: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
-    """Draws loss, and accuracy where there is one, against the step: one line for each phase, the mean of its seeds.
+    """Draws the loss, and the share that was right, against the step: one line for each phase, the mean of its seeds.
 
     Args:
       records: the lines of `metrics.jsonl` that carry a `phase` (`name`, or `name/seed_n` where there are several), a
@@ -26,7 +27,7 @@ def learning_curves(records: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) 
     phases = list(dict.fromkeys(_without_seed(record["phase"]) for record in records))
     if not phases:
         return None
-    keys = ["loss"] + (["accuracy"] if any("accuracy" in record for record in records) else [])
+    keys = ["loss", *(key for key in _SHARES if any(key in record for record in records))][:2]
     figure = new_figure(theme, 4.9 * len(keys) + 0.4, max(3.5, 1.1 + 0.2 * len(phases)))
     for axes, key in zip(np.ravel(figure.subplots(1, len(keys))), keys, strict=True):
         ends = []
@@ -41,14 +42,14 @@ def learning_curves(records: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) 
                 axes.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
             axes.plot(steps, smooth, color=colour, linewidth=1.8)
             ends.append((steps[-1], smooth[-1], phase, colour))
-        if key == "accuracy":
+        if key != "loss":
             from matplotlib.ticker import PercentFormatter
 
-            # In training an accuracy is a share; one that passes 1 was written in percent already.
+            # In training it is a share; one that passes 1 was written in percent already.
             axes.yaxis.set_major_formatter(PercentFormatter(1 if axes.dataLim.y1 <= 1 else 100, decimals=0))
         label_ends(axes, ends)
         axes.set_xlabel("step", color=theme.quiet)
-        heading(axes, theme, "Loss in training" if key == "loss" else "Accuracy in training")
+        heading(axes, theme, f"{key[:1].upper()}{key[1:]} in training")
     return figure
 
 

@@ -7,15 +7,25 @@ import jax
 import numpy as np
 
 from jaxmeta.core.batches import stack_episodes
-from jaxmeta.core.types import Episode, MetaParams
-from jaxmeta.run.evaluate import Choice, Grid, classical_grid, evaluator, on_edge, score_grid, tune, tune_classical
+from jaxmeta.core.types import MetaParams
+from jaxmeta.run.evaluate import (
+    Choice,
+    Grid,
+    Posed,
+    classical_grid,
+    evaluator,
+    on_edge,
+    score_grid,
+    tune,
+    tune_classical,
+)
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.logging import ProgressDisplay
-from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, training_cost
+from jaxmeta.run.plan import BASELINE, META, Cell, Classical, Experiment, Method, chain_of, training_cost
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
 
-# Scores that are shares; they are shown in percent.
-PERCENT = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+# How the names of scores end that are shares; they are shown in percent.
+PERCENT = ("accuracy", "precision", "recall", "f1", "recall_at_1", "recall_at_10", "exact_match", "exact_span")
 
 
 class Problems(NamedTuple):
@@ -23,9 +33,9 @@ class Problems(NamedTuple):
 
     languages: list[str]  # of the test problems
     dev_languages: list[str]
-    dev: Episode  # leaves [L' * D', ...]
-    test: Episode  # leaves [L * D, ...]
-    by_shots: dict[int, Episode]  # one draw each, leaves [L, ...]
+    dev: Posed
+    test: Posed
+    by_shots: dict[int, Posed]  # one draw each
 
 
 class Judged(NamedTuple):
@@ -64,14 +74,13 @@ def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay
 def _problems(experiment: Experiment) -> Problems:
     judging = experiment.judging
 
-    def draw(split: str, languages: Sequence[str], shots: int, draws: int) -> Episode:
-        return stack_episodes(
-            [
-                experiment.tasks.episode(language, shots=shots, draw=number, split=split)
-                for language in languages
-                for number in range(draws)
-            ]
-        )
+    def draw(split: str, languages: Sequence[str], shots: int, draws: int) -> Posed:
+        cells = [Cell(language, shots, number, split) for language in languages for number in range(draws)]
+        episodes = [
+            experiment.tasks.episode(cell.language, shots=cell.shots, draw=cell.draw, split=cell.split)
+            for cell in cells
+        ]
+        return Posed(stack_episodes(episodes), cells, (len(languages), draws))
 
     languages = list(experiment.tasks.languages("test"))
     dev_languages = list(experiment.tasks.languages("dev"))
@@ -86,18 +95,14 @@ def _problems(experiment: Experiment) -> Problems:
 
 
 def _judge(experiment: Experiment, trained: Trained, problems: Problems, method: Method) -> Judged:
-    judging, objective, seeds = experiment.judging, experiment.objective, experiment.training_seeds
+    judging, readout, seeds = experiment.judging, experiment.readout, experiment.training_seeds
     scale = _scale(judging.metric)
-    run = evaluator(method, objective, method.steps, judging.tasks_at_once)
+    run = evaluator(method, readout, method.steps, judging.tasks_at_once)
     params = [method.complete(trained[seed, method.phase]) if method.phase else {} for seed in seeds]
     # Settings are chosen once, on the first training seed, as a user would.
-    choice, dev_score = tune(
-        run, method, objective, judging, params[0], problems.dev,
-        shape=(len(problems.dev_languages), judging.dev_draws), seed=experiment.seed,
-    )  # fmt: skip
-    shape = (len(problems.languages), judging.draws)
+    choice, dev_score = tune(run, method, readout, judging, params[0], problems.dev, seed=experiment.seed)
     grids = [
-        score_grid(run, objective, p, choice.learning_rate, problems.test, shape=shape, seed=experiment.seed + seed)
+        score_grid(run, readout, p, choice.learning_rate, problems.test, seed=experiment.seed + seed)
         for seed, p in zip(seeds, params, strict=True)
     ]
     place = method.steps.index(choice.steps)
@@ -135,12 +140,12 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
 
 
 def _judge_classical(experiment: Experiment, problems: Problems, classical: Classical) -> Judged:
-    judging, objective = experiment.judging, experiment.objective
+    judging, readout = experiment.judging, experiment.readout
     scale = _scale(judging.metric)
-    value, dev_score = tune_classical(classical, objective, judging, problems.dev_languages)
+    value, dev_score = tune_classical(classical, readout, judging, problems.dev_languages)
 
     def on_test(shots: int, draws: int) -> Grid:
-        return classical_grid(classical, value, objective, problems.languages, shots=shots, draws=draws, split="test")
+        return classical_grid(classical, value, readout, problems.languages, shots=shots, draws=draws, split="test")
 
     grid = on_test(judging.shots, judging.draws)
     # It has no training seed: the same scores stand beside each.
@@ -165,19 +170,16 @@ def _judge_classical(experiment: Experiment, problems: Problems, classical: Clas
 
 
 def _shot_curve(experiment: Experiment, method: Method, choice: Choice, params: MetaParams, problems: Problems):
-    run = evaluator(method, experiment.objective, (choice.steps,), experiment.judging.tasks_at_once)
+    run = evaluator(method, experiment.readout, (choice.steps,), experiment.judging.tasks_at_once)
     metric, points = experiment.judging.metric, []
-    for shots, episodes in problems.by_shots.items():
-        grid = score_grid(
-            run, experiment.objective, params, choice.learning_rate, episodes,
-            shape=(len(problems.languages), 1), seed=experiment.seed,
-        )  # fmt: skip
+    for shots, posed in problems.by_shots.items():
+        grid = score_grid(run, experiment.readout, params, choice.learning_rate, posed, seed=experiment.seed)
         points.append(_point(shots, _scale(metric) * grid.scores[metric][..., 0]))
     return points
 
 
 def _scale(score: str) -> float:
-    return 100.0 if score in PERCENT else 1.0
+    return 100.0 if score.endswith(PERCENT) else 1.0
 
 
 def _summary(experiment: Experiment, kind: str, grid: np.ndarray, languages, *, gradient_examples, seconds):
@@ -197,8 +199,9 @@ def _summary(experiment: Experiment, kind: str, grid: np.ndarray, languages, *, 
 
 def _calibration(experiment: Experiment, grids: Sequence[Grid], place: int) -> dict[str, float]:
     counts = jax.tree.map(lambda *leaves: np.sum([leaf[place] for leaf in leaves], axis=0), *[g.counts for g in grids])
-    scores = experiment.objective.scores(counts)
-    return {name: scores[name] for name in ("nll", "brier", "ece") if name in scores}
+    scores = experiment.readout.scores(counts)
+    # Others have an nll too, of tokens or of places, which says nothing of how sure a method may be.
+    return {name: scores[name] for name in ("nll", "brier", "ece")} if "ece" in scores else {}
 
 
 def _point(x: float, grid: np.ndarray) -> dict[str, Any]:

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from jaxmeta.core.types import ArrayTree, Episode, MetaAlgorithm, MetaLearner, MetaParams, Objective
+from jaxmeta.core.types import (
+    ArrayTree,
+    Batch,
+    Episode,
+    MetaAlgorithm,
+    MetaLearner,
+    MetaParams,
+    Objective,
+    TaskState,
+)
 
 META, BASELINE = "meta-learner", "baseline"
 
@@ -37,12 +46,12 @@ class Method(NamedTuple):
 
 
 class Classical(NamedTuple):
-    """A baseline outside JAX: reads the texts of a problem, answers with what the objective counts on its query."""
+    """A baseline outside JAX: reads the texts of a problem, answers with what the readout counts on its query."""
 
     name: str
     setting: str  # what it calls the one number that is chosen on the dev languages
     values: tuple[float, ...]  # of that number, tried in this order
-    counts: Callable[[float, str, int, int, str], ArrayTree]  # (value, language, shots, draw, split) -> counts
+    counts: Callable[[float, str, int, int, str], ArrayTree]  # (value, *cell) -> counts
 
 
 class Tasks(Protocol):
@@ -61,10 +70,40 @@ class Tasks(Protocol):
         ...
 
 
+class Cell(NamedTuple):
+    """Which few-shot problem it is: what `Tasks.episode` was asked for."""
+
+    language: str
+    shots: int
+    draw: int
+    split: str
+
+
+class Readout(NamedTuple):
+    """What is made of an adapted state: something is read off on the device, and counted and scored on the host.
+
+    Most kinds of tasks are judged by what their objective counts (`readout_of`). Others write text, or have to choose
+    among several windows, and texts are compared on the host.
+    """
+
+    read: Callable[[MetaAlgorithm, MetaParams, TaskState, Batch], ArrayTree]  # jitted; its last argument is the query
+    counts: Callable[[ArrayTree, Cell], ArrayTree]  # (what `read` returned, as numpy, whose it is) -> sums
+    scores: Callable[[ArrayTree], dict[str, float]]  # of such sums, or of a sum of them
+
+
+def readout_of(objective: Objective) -> Readout:
+    """Returns the judgement by what an objective counts of the query as one batch."""
+
+    def read(algorithm, meta_params, state, query):
+        return objective.counts(algorithm.predict(meta_params, state, query["inputs"]), query)
+
+    return Readout(read, lambda counts, cell: counts, objective.scores)
+
+
 class Judging(NamedTuple):
     """How methods are judged."""
 
-    metric: str  # a score of the objective
+    metric: str  # a score of the readout
     higher_is_better: bool
     shots: int
     draws: int
@@ -85,7 +124,7 @@ class Experiment(NamedTuple):
     classical: tuple[Classical, ...]
     main: str  # the method that `adapt` uses; its phase's parameters are the run's result
     tasks: Tasks
-    objective: Objective
+    readout: Readout
     judging: Judging
     log_every: int
     save_every: int

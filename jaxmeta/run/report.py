@@ -46,8 +46,8 @@ _CAPTIONS = {
     "methods": "Mean over the held-out languages. The interval resamples languages first, then seeds and "
     "draws of shots within a language, so it speaks for languages that are not in the table.",
     "gains": "Each bar is one held-out language; below zero, the baseline serves it better.",
-    "inner_steps": "How the score grows with the number of adaptation steps; zero steps is no adaptation.",
-    "shots": "How the score grows with the number of labelled examples of the new language.",
+    "inner_steps": "How the score changes with the number of adaptation steps; zero steps is no adaptation.",
+    "shots": "How the score changes with the number of examples of the new language.",
     "fits": "Tasks that were not trained on. Triangles are the only points that adaptation sees.",
     "learning_curves": "Training loss, a smoothed line over the raw one, for each phase.",
 }

@@ -1,0 +1,144 @@
+"""What an adapted model reads from a user's files and answers, for every kind of task but classification.
+
+    kind                 a line of the file for `predict`    what is printed before it
+    retrieval            text, english                       the nearest of all the english texts, its cosine
+    scored_pairs         first, second                       the score
+    question_answering   context, question                   the answer
+    translation          text                                its translation
+    summaries            text                                its summary
+    generation           the beginning of a text             how it goes on
+
+Fields are separated by TAB. The file for `adapt` has the columns of the kind under their names, without language and
+split.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmeta import data
+from jaxmeta.config.readouts import LONGEST_ANSWER
+from jaxmeta.config.schema import Config
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.types import ArrayTree, Batch
+from jaxmeta.data import LanguageSplit, PairEpisodes, Tokenizer
+from jaxmeta.data.lines import where
+from jaxmeta.data.sequences import with_length
+from jaxmeta.data.spans import Question, strided_windows
+
+Run = Callable[[ArrayTree], ArrayTree]  # inputs [N, ...] -> outputs [N, ...], as numpy
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "retrieval": ("text", "english"),
+    "scored_pairs": ("first", "second"),
+    "question_answering": ("context", "question"),
+}
+
+
+class Support(NamedTuple):
+    """What a model adapts to."""
+
+    batch: Batch
+    texts: list[str]  # those that have to fit in a row
+
+
+def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
+    """Reads the examples of a user's language.
+
+    Raises:
+      InputError: the file is malformed, or holds nothing to adapt to.
+    """
+    table = data.read_table(path, config.task.kind, require_splits=False, language="yours")
+    table = table.take(np.flatnonzero(table.split == "train"))
+    if not len(table):
+        raise InputError(f"{path} has no train rows; mark some as train, or leave the column split out.")
+    languages = table.languages()
+    if len(languages) != 1:
+        raise InputError(f"{path} has rows in {', '.join(languages)}; give each language a file of its own.")
+    (language,) = languages
+    split = LanguageSplit(train=(language,), dev=(), test=())
+    episodes = PairEpisodes(
+        table, tokenizer, split, shots=1, queries=1, target_length=config.tokenizer.target_length or None
+    )
+    columns = ("question",) if config.task.kind == "question_answering" else table.schema.texts
+    rows = episodes.rows(language, "train")
+    return Support(episodes.batch(rows), [text for column in columns for text in table.texts(column, rows)])
+
+
+def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
+    """Returns a batch that is shaped like what `read_support` reads of `count` examples."""
+    row = np.ones((count, tokenizer.length), np.int32)
+    written = np.ones((count, config.tokenizer.target_length or tokenizer.length), np.int32)
+    one = np.ones(count, np.int32)
+    sides, tokens = {"left": row, "right": row}, {"source": row, "previous": written}
+    shapes = {
+        "retrieval": {"inputs": sides, "group": one},
+        "scored_pairs": {"inputs": sides, "targets": one.astype(np.float32)},
+        "question_answering": {"inputs": {"tokens": row, "segment": row}, "targets": {"start": one, "end": one}},
+        "translation": {"inputs": tokens, "targets": written},
+        "summaries": {"inputs": tokens, "targets": written},
+        "generation": {"inputs": {"previous": written}, "targets": written, "bytes": one},
+    }
+    return {**shapes[config.task.kind], "mask": np.ones(count, bool)}
+
+
+def answers(config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str], source: str) -> list[str]:
+    """Returns what a model answers to the lines of a file.
+
+    Args:
+      config: of the run that was adapted.
+      tokenizer: of that run.
+      run: the adapted model.
+      lines: the lines of the file.
+      source: its name, for sentences on what is wrong.
+
+    Raises:
+      InputError: a line has too many fields or too few.
+    """
+    kind = config.task.kind
+    fields = [_fields(kind, source, number, line) for number, line in enumerate(lines, start=1)]
+    first, second = [field[0] for field in fields], [field[-1] for field in fields]
+    if kind == "question_answering":
+        return _spans(tokenizer, run, first, second)
+    if kind in ("translation", "summaries"):
+        return _decoded(tokenizer, run({"source": tokenizer.encode(first)}))
+    if kind == "generation":
+        return _decoded(tokenizer, run({"prompt": _prompts(config, tokenizer, first)}))
+    outputs = run({"left": tokenizer.encode(first), "right": tokenizer.encode(second)})
+    if kind == "scored_pairs":
+        return [f"{float(score):.4f}" for score in outputs.reshape(-1)]
+    cosines = outputs["left"] @ outputs["right"].T
+    best = cosines.argmax(axis=1)
+    return [f"{second[place]}\t{cosines[row, place]:.4f}" for row, place in enumerate(best)]
+
+
+def _fields(kind: str, source: str, number: int, line: str) -> list[str]:
+    names, found = _FIELDS.get(kind, ("text",)), [field.strip() for field in line.split("\t")]
+    if len(found) != len(names) or not all(found):
+        raise InputError(
+            f"{where(source)}, line {number}: {len(found)} fields where this model reads {len(names)} "
+            f"({', '.join(names)}); separate fields by one TAB, and leave none empty."
+        )
+    return found
+
+
+def _spans(tokenizer: Tokenizer, run: Run, contexts: Sequence[str], questions: Sequence[str]) -> list[str]:
+    asked = [Question(context, question) for context, question in zip(contexts, questions, strict=True)]
+    windows = strided_windows(asked, tokenizer.length)
+    logits = run({"tokens": windows.tokens, "segment": windows.segment})
+    best = data.best_answers(windows, logits[..., 0], logits[..., 1], longest=LONGEST_ANSWER)
+    return [data.span_text(windows.tokens[row], int(start), int(end)) for row, start, end in best]
+
+
+def _prompts(config: Config, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """Returns the beginnings of texts after the token that begins every text; they take half of the room at most."""
+    length = config.tokenizer.target_length or tokenizer.length
+    begun = with_length(tokenizer, max(length // 2 - 1, 1)).encode(texts)
+    first = np.full((len(begun), 1), data.specials(tokenizer).bos, np.int32)
+    return np.concatenate([first, begun], axis=1)
+
+
+def _decoded(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
+    # What is written may hold line ends and TABs, which part lines and fields here.
+    return [" ".join(text.split()) for text in data.decode_sequence(tokenizer, tokens)]

@@ -1,0 +1,223 @@
+"""What follows from the kind of a task: the model, the objective, the scores, and the methods that mean something."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jaxmeta import models, objectives
+from jaxmeta.config.schema import AUTO, Config
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.types import ArrayTree, Model, Objective
+
+CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
+# A byte n-gram that question and context share says more the longer it is; two lengths tell a word from its stem.
+_OVERLAP = (3, 5)
+_TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
+
+
+class Kind(NamedTuple):
+    """One kind of task, as a config names it."""
+
+    title: str  # in sentences
+    model: Callable[[Config, int, int], Model]  # (config, number of outputs, token numbers) -> model
+    objective: Callable[[int, int], Objective]  # (number of outputs, token numbers) -> objective
+    metrics: Mapping[str, bool]  # scores to judge by, the usual one first, and whether a higher one is better
+    methods: tuple[str, ...]  # that are trained and judged unless a config says otherwise
+    main: str
+    curve_methods: tuple[str, ...]
+    classical: tuple[str, ...] = ()  # methods outside JAX, see `jaxmeta.config.classical`
+    head: str = ""  # CLASSES or NUMBERS where an example has one vector that heads can read
+    last_layer: str = "^head/"  # the part of the parameters that ANIL adapts
+
+
+def kind_of(config: Config) -> Kind:
+    """Returns the row of a config's kind of task.
+
+    Raises:
+      InputError: there is no such task.
+    """
+    if config.task.source != "sinusoid":
+        return KINDS[config.task.kind]
+    if config.task.kind != "classification":
+        raise InputError(f'`task.kind` "{config.task.kind}" is about text; leave it out with `task.source` "sinusoid".')
+    return _WAVES
+
+
+def settled(config: Config) -> Config:
+    """Returns a config in which everything that follows from the kind of task is written out."""
+    kind, evaluate = kind_of(config), config.evaluate
+    methods = kind.methods if evaluate.methods == (AUTO,) else evaluate.methods
+    trained = [name for name in (kind.main, *reversed(methods)) if name in methods and name not in kind.classical]
+    found: dict[str, Any] = {"methods": methods}
+    if evaluate.metric == AUTO:
+        found["metric"] = next(iter(kind.metrics))
+    if evaluate.main == AUTO:
+        found["main"] = next(iter(trained), AUTO)
+    if evaluate.curve_methods == (AUTO,):
+        drawn = kind.curve_methods if evaluate.shot_curve else ()
+        found["curve_methods"] = tuple(name for name in drawn if name in methods)
+    return config.model_copy(update={"evaluate": evaluate.model_copy(update=found)})
+
+
+def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
+    """Returns the model of a config.
+
+    Args:
+      config: says the kind of task and the sizes.
+      outputs: classes or numbers that it answers with, where the kind has such.
+      vocab_size: token numbers of the tokenizer.
+
+    Raises:
+      InputError: the model does not read what the task gives.
+    """
+    settings = config.model
+    numbers = config.task.source == "sinusoid"
+    if numbers != (settings.kind == "mlp"):
+        reads, gives, right = ("text", "numbers", "mlp") if numbers else ("numbers", "text", "transformer")
+        raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
+    if not numbers and settings.width % settings.heads:
+        raise InputError(
+            f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
+        )
+    model = kind_of(config).model(config, outputs, vocab_size)
+    model = model if settings.precision == "float32" else models.cast(model, settings.precision)
+    return model if model.generate is None else writing(model)
+
+
+def writing(model: Model) -> Model:
+    """Returns a model that decodes where it is not told the tokens before each token.
+
+    So whatever algorithm is built on it, its `predict` of `{"source"}`, or of `{"prompt"}` for a language model, writes
+    with the adapted parameters; with "previous" it answers logits, as ever.
+    """
+    generate = model.generate
+    assert generate is not None
+
+    def apply(params: ArrayTree, inputs: Mapping[str, Any]) -> ArrayTree:
+        if "prompt" in inputs:
+            return generate(params, {"previous": inputs["prompt"]})
+        return (model.apply if "previous" in inputs else generate)(params, inputs)
+
+    return model._replace(apply=apply)
+
+
+def _encoder(config: Config) -> dict[str, Any]:
+    """Returns the options that all readers of text have."""
+    settings = config.model
+    return {
+        "width": settings.width,
+        "layers": settings.layers,
+        "heads": settings.heads,
+        "window": settings.window,
+        "stride": settings.stride,
+        "max_length": -(-config.tokenizer.length // settings.stride),
+    }
+
+
+def _mlp(config: Config, outputs: int, vocab_size: int) -> Model:
+    del vocab_size
+    return models.mlp((config.model.width,) * config.model.layers, outputs)
+
+
+def _text_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
+    return models.transformer(vocab_size=vocab_size, outputs=outputs, **_encoder(config))
+
+
+def _dual_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs
+    return models.dual_encoder(vocab_size=vocab_size, outputs=config.model.width, **_encoder(config))
+
+
+def _pair_regressor(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs  # one number
+    width = config.model.width
+    return models.pair_regressor(hidden=(width,), vocab_size=vocab_size, outputs=width, **_encoder(config))
+
+
+def _span_reader(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs
+    # Beside the bytes there are the tokens that begin and end a text; the latter parts a question from its context.
+    return models.span_reader(vocab_size=vocab_size + 2, overlap=_OVERLAP, **_encoder(config))
+
+
+def _writer(config: Config) -> dict[str, Any]:
+    """Returns the options that all writers of text have; they read every token by itself."""
+    settings, tokens = config.model, config.tokenizer
+    return {
+        "width": settings.width,
+        "layers": settings.layers,
+        "heads": settings.heads,
+        "max_length": max(tokens.length, tokens.target_length),
+    }
+
+
+def _seq2seq(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs
+    tokens = config.tokenizer
+    return models.seq2seq(
+        vocab_size=vocab_size + 2, max_new_tokens=tokens.target_length or tokens.length, **_writer(config)
+    )
+
+
+def _language_model(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs
+    return models.language_model(vocab_size=vocab_size + 2, **_writer(config))
+
+
+def _written(*scores: str) -> dict[str, bool]:
+    return dict.fromkeys(scores, True)
+
+
+_META = ("maml", "reptile")
+_WAVES = Kind(
+    "sine waves", _mlp, lambda outputs, tokens: objectives.regression(), {"mse": False, "mae": False},
+    methods=("zero_shot", "target_only", "joint_finetune", "linear_head", "ridge", "maml"), main="maml",
+    curve_methods=("joint_finetune", "maml", "ridge"), head=NUMBERS,
+)  # fmt: skip
+KINDS: dict[str, Kind] = {
+    "classification": Kind(
+        "classification", _text_encoder, lambda outputs, tokens: objectives.classification(outputs),
+        dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True),
+        methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "tfidf", "ridge"), main="ridge",
+        curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"), classical=("tfidf",), head=CLASSES,
+    ),
+    "retrieval": Kind(
+        "retrieval", _dual_encoder, lambda outputs, tokens: objectives.retrieval(),
+        dict.fromkeys(
+            [f"{way}{score}" for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
+             for score in ("recall_at_1", "recall_at_10", "mrr")], True
+        ),
+        methods=(*_TRAINED_BASELINES, "ngram_overlap", *_META), main="maml",
+        curve_methods=("joint_finetune", "ngram_overlap", "maml"), classical=("ngram_overlap",),
+        last_layer="^tower/head/",
+    ),
+    "scored_pairs": Kind(
+        "scored pairs", _pair_regressor, lambda outputs, tokens: objectives.scored_pair(),
+        {"pearson": True, "spearman": True, "mae": False, "rmse": False},
+        methods=(*_TRAINED_BASELINES, "linear_head", "mean_score", "ngram_regression", "ridge", *_META), main="ridge",
+        curve_methods=("joint_finetune", "ngram_regression", "ridge", "maml"),
+        classical=("mean_score", "ngram_regression"), head=NUMBERS,
+    ),
+    "question_answering": Kind(
+        "question answering", _span_reader, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
+        methods=(*_TRAINED_BASELINES, "word_overlap", *_META), main="maml",
+        curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap",),
+    ),
+    "translation": Kind(
+        "translation", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
+        _written("chrf", "chrf++", "bleu", "exact_match"),
+        methods=(*_TRAINED_BASELINES, "copied_source", *_META), main="maml",
+        curve_methods=("joint_finetune", "copied_source", "maml"), classical=("copied_source",),
+    ),
+    "summaries": Kind(
+        "summaries", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
+        _written("chrf", "chrf++", "rouge_l", "bleu", "exact_match"),
+        methods=(*_TRAINED_BASELINES, "first_words", *_META), main="maml",
+        curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",),
+    ),
+    "generation": Kind(
+        "generation", _language_model, lambda outputs, tokens: objectives.generation(tokens + 2),
+        {"bits_per_byte": False, "nll": False, "perplexity": False, "token_accuracy": True},
+        methods=(*_TRAINED_BASELINES, "token_ngrams", *_META), main="maml",
+        curve_methods=("joint_finetune", "token_ngrams", "maml"), classical=("token_ngrams",),
+    ),
+}  # fmt: skip

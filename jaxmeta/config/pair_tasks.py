@@ -1,0 +1,160 @@
+"""Tasks of pairs, questions and plain text, one for each language, from whatever source a config names."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmeta import data
+from jaxmeta.config.schema import Config
+from jaxmeta.config.tasks import data_path, make_tokenizer
+from jaxmeta.core.batches import pad_batch
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.types import Batch, Episode
+from jaxmeta.data import PairEpisodes, Table, Tokenizer, Windows
+from jaxmeta.data.sequences import with_length
+
+# Rows of the train languages that are replayed while a method adapts; they become part of what is compiled.
+_REPLAYED = 2048
+
+
+class PairTasks:
+    """Tasks of every kind but classification (implements `run.plan.Tasks`).
+
+    Rows that are trained on and say what a judged row says, in any language, are left out of training.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        if config.task.kind == "question_answering" and config.tokenizer.kind != "bytes":
+            raise InputError('Answers are places of bytes; set `tokenizer.kind` to "bytes" for question answering.')
+        table = read_pairs(config)
+        self.split = data.split_pairs(
+            table, test=config.task.test_languages, dev=config.task.dev_languages, seed=config.seed
+        )
+        self.table, self.shared = data.without_overlap(table, self.split)
+        self.overlap = data.check_overlap(self.table, self.split)
+        seen = [text for texts in self._texts_of("train").values() for text in texts]
+        self.tokenizer: Tokenizer = make_tokenizer(config, seen)
+        self.judged = self._episodes(config.seed)
+        self._windows: dict[tuple[str, str], tuple[Windows, np.ndarray]] = {}
+
+    def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
+        """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
+        del augmented  # pretended languages are for classification
+        episodes = self.judged if seed == self.config.seed else self._episodes(seed)
+        per_step = self.config.task.tasks_per_step
+        return lambda start: data.batches(episodes, split="train", tasks_per_step=per_step, start=first + start)
+
+    def languages(self, split: str) -> Sequence[str]:
+        """Returns the languages, or the pairs of languages, of `split`."""
+        return getattr(self.split, split)
+
+    def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
+        """Returns the `draw`-th few-shot problem of a language."""
+        support, query = self.rows(language, shots=shots, draw=draw, split=split)
+        episode = self.judged.episode_of(language, support, query, shots=shots)
+        if self.config.task.kind != "question_answering":
+            return episode
+        found, _ = self.windows(language, split)
+        batch = {
+            "inputs": {"tokens": found.tokens, "segment": found.segment},
+            "targets": {"start": found.start, "end": found.end},
+        }
+        return Episode(episode.support, pad_batch(batch, self._most_windows))
+
+    def windows(self, language: str, split: str) -> tuple[Windows, np.ndarray]:
+        """Returns all windows of the contexts that a language is judged on, and the rows of the questions."""
+        if (language, split) not in self._windows:
+            query = self.judged_rows(language, split)
+            self._windows[language, split] = self.judged.windows(query), query
+        return self._windows[language, split]
+
+    def judged_rows(self, language: str, split: str) -> np.ndarray:
+        """Returns the rows that a language is judged on, the same for every draw of shots."""
+        return self.rows(language, shots=1, draw=0, split=split)[1]
+
+    def references(self, language: str, split: str) -> list[str]:
+        """Returns the texts that are to be written, of translations and summaries."""
+        return self.table.texts(self.table.schema.texts[-1], self.judged_rows(language, split))
+
+    def rows(self, language: str, *, shots: int, draw: int, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows of the table that `episode` is made of: support and query, the latter for every draw."""
+        return self.judged.evaluation_rows(
+            language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
+        )
+
+    def source(self) -> Batch:
+        """Returns train rows of the train languages, for baselines that replay them."""
+        return self.judged.pool("train", _REPLAYED)
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what the report says of the data; its texts are those that the run may read."""
+        table, texts = self.table, {role: self._texts_of(role) for role in self.split._fields}
+        seen = [text for found in texts["train"].values() for text in found]
+        facts = {
+            "corpus": f"{table.name}: {len(table) + self.shared} rows, {len(table.languages())} languages",
+            "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
+            "overlap": f"{self.overlap}; {self.shared} rows that say what a judged row says left out of training",
+            "tokenizer": self.tokenizer.statistics(seen),
+            "texts": {role: sum(map(len, found.values())) for role, found in texts.items()},
+            "truncated_texts": {role: self._count_cut(found) for role, found in texts.items()},
+        }
+        if self.judged.left_out:
+            facts["answers_longer_than_a_window"] = str(self.judged.left_out)
+        return facts
+
+    @functools.cached_property
+    def _most_windows(self) -> int:
+        # One number of rows for all problems is one compilation.
+        held_out = [(code, role) for role in ("dev", "test") for code in self.languages(role)]
+        return max(len(self.windows(*of)[0].group) for of in held_out)
+
+    def _texts_of(self, role: str) -> dict[str, list[str]]:
+        """Returns the different texts of each column that are read in languages of a role."""
+        # Every language is adapted to on its train rows; those held out are judged on the rows of their role.
+        rows = [self.table.rows(code, part) for code in self.languages(role) for part in dict.fromkeys(("train", role))]
+        chosen = np.concatenate(rows)
+        return {c: list(dict.fromkeys(self.table.texts(c, chosen))) for c in self.table.schema.texts}
+
+    def _count_cut(self, texts: dict[str, list[str]]) -> int:
+        """Returns how many texts are longer than what is read of their column."""
+        of_targets, kind = self.judged.targets_tokenizer, self.config.task.kind
+        readers = dict.fromkeys(texts, self.tokenizer)
+        if kind == "question_answering":  # contexts are read in windows, of which a question may take half
+            readers = {"question": with_length(self.tokenizer, max(self.tokenizer.length // 2 - 1, 1))}
+        elif kind in ("translation", "summaries", "generation"):
+            readers[self.table.schema.texts[-1]] = of_targets
+        return sum(data.count_cut(reader, texts[column]) for column, reader in readers.items())
+
+    def _episodes(self, seed: int) -> PairEpisodes:
+        task = self.config.task
+        return PairEpisodes(
+            self.table, self.tokenizer, self.split,
+            shots=task.shots, queries=task.queries, target_length=self.config.tokenizer.target_length or None,
+            temperature=task.temperature, seed=seed,
+        )  # fmt: skip
+
+
+def read_pairs(config: Config) -> Table:
+    """Returns the rows of a config whose kind is not classification.
+
+    Raises:
+      InputError: the file is missing or malformed, or what is embedded has no such rows.
+    """
+    task = config.task
+    if task.source == "cldr":
+        if task.kind not in data.CLDR_PAIR_TASKS:
+            known = ", ".join(("classification", *data.CLDR_PAIR_TASKS))
+            raise InputError(
+                f'`task.kind` "{task.kind}" is not in the embedded data, which has {known}; set `task.source` to '
+                '"tsv" and name a file in `task.path`.'
+            )
+        return data.cldr_pairs(task.kind, seed=config.seed)
+    path = data_path(config)
+    if task.source == "tsv":
+        return data.read_table(path, task.kind, name=config.name, parallel=task.parallel)
+    table = data.read_tfds(path, schema=task.kind)
+    assert isinstance(table, Table)
+    return table
