@@ -245,7 +245,7 @@ REFUSED = [
      "`evaluate.methods`: there is no method 'ridge' for retrieval; known are zero_shot"),
     ({"task.kind": "retrieval", "evaluate.methods": ("zero_shot", "tfidf")}, "no method 'tfidf' for retrieval"),
     ({"task.kind": "generation", "evaluate.methods": ("maml", "ridge_no_cipher")}, "'ridge_no_cipher' for generation"),
-    ({"task.kind": "retrieval", "evaluate.metric": "accuracy", **SOME}, "must be one of recall_at_1, recall_at_10, mrr"),
+    ({"task.kind": "retrieval", "evaluate.metric": "accuracy", **SOME}, "must be one of recall_at_1, recall_at_10"),
     ({"task.kind": "generation", "evaluate.metric": "chrf", **SOME}, "must be one of bits_per_byte, nll"),
     ({"task.kind": "scored_pairs"}, '`task.kind` "scored_pairs" is not in the embedded data'),
     ({"task.kind": "question_answering", "tokenizer.kind": "sentencepiece", "tokenizer.vocab-size": 400},
