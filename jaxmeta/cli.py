@@ -14,6 +14,7 @@ import tyro
 
 from jaxmeta.config.commands import (
     adapt_run,
+    build_data,
     check_data,
     evaluate_run,
     list_data,
@@ -108,14 +109,18 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """List what data there is, show examples of it, or check a file."""
+    """List what data there is, show examples of it, check a file, or build a set of tensorflow-datasets out of one."""
 
-    action: tyro.conf.Positional[Literal["list", "show", "check"]]
+    action: tyro.conf.Positional[Literal["list", "show", "check", "build"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
-    """A CLDR task (month, weekday, kind, retrieval, ...) or a TSV file of any kind."""
+    """A CLDR task (month, weekday, kind, retrieval, ...) or a TSV file of any kind; to build, the name of the set."""
     rows: int = 10
     """Examples to show."""
+    source: Annotated[str, tyro.conf.arg(name="from")] = "."
+    """The folder that has NAME.tsv, or NAME/NAME.tsv, to build from; looked up in JAXMETA_DATA too."""
+    out: str = "tfds"
+    """The folder of prepared sets to build into."""
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
@@ -169,6 +174,8 @@ def _run(command) -> None:
             show_data(command.what, command.rows)
         case Data(action="check"):
             check_data(command.what)
+        case Data(action="build"):
+            build_data(command.what, command.source, command.out)
 
 
 def _parsed(arguments: list[str]):

@@ -269,6 +269,9 @@ MALFORMED = [
     Row("data: no such action", ["data", "lsit"], ("'lsit'", "'list', 'show', 'check'")),
     Row("data: nothing named", ["data", "check"], ("month, weekday, kind", "TSV file")),
     Row("data: missing", ["data", "check", "no.tsv"], ("no.tsv", "correct the path")),
+    Row("data: no set named", ["data", "build"], ("NAME.tsv", "--from FOLDER")),
+    Row("data: nothing to build", ["data", "build", "no", "--out", "new"], ("no.tsv", "correct the path")),
+    Row("data: built from nowhere", ["data", "build", "toy", "--from", "no"], ("no folder at no", "correct the path")),
     Row("data: malformed", ["data", "check", "toy.tsv"], ("toy.tsv, line 3", SAVE),
         replaced("toy.tsv", "aafff aa 0", b"\xff", 1)),
     # Runs that are judged again.

@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tomllib
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from tiny_run import (
     write_lines,
 )
 
+from jaxmeta import data
 from jaxmeta.cli import COMMANDS, main
 from jaxmeta.config import load
 from jaxmeta.run.files import PART
@@ -346,6 +348,18 @@ def test_help_is_printed_for_every_command(capsys):
         shown = capsys.readouterr()
         assert "usage: jaxmeta" in shown.out
         assert shown.err == ""
+
+
+def test_a_set_of_tfds_is_built_and_named_for_a_config(here, capsys):
+    assert jaxmeta("data", "build", "toy", "--from", str(here), "--out", "sets") == 0
+    head, _, lines = capsys.readouterr().out.partition("\n\n")
+    assert head == f"Built {pathlib.Path('sets', 'toy', '1.0.0')}. In a config:"
+    task = tomllib.loads(lines)["task"]
+    assert task == {"kind": "classification", "source": "tfds", "path": "sets/toy/1.0.0"}
+    rows = data.read_tfds(task["path"])
+    np.testing.assert_array_equal(rows.text, data.read_tsv("toy.tsv").text)
+    assert jaxmeta("data", "build", "toy", "--from", str(here), "--out", "sets") == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_data_is_listed_shown_and_checked(here, capsys, monkeypatch):

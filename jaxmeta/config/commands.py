@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
+import tomli_w
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -194,6 +195,24 @@ def check_data(what: str | None) -> None:
     for split in data.SPLITS:
         counts = [len(found.rows(language, split)) for language in found.languages()]
         print(f"  {split}: {sum(counts)} rows, {min(counts)} to {max(counts)} in a language")
+
+
+def build_data(name: str | None, source: str, out: str) -> None:
+    """Builds a set of tensorflow-datasets out of a file, and prints the lines of a config that read it.
+
+    Raises:
+      InputError: there is no such file, it is malformed, or the set is there already.
+    """
+    if name is None:
+        raise InputError("Name the set to build: NAME of NAME.tsv, such as `jaxmeta data build reviews --from FOLDER`.")
+    folder = data.build_tfds(name, find_file(source, folder=True), out)
+    kind = _kind_of(data.read_tfds(folder))
+    print(f"Built {folder}. In a config:\n")
+    print(tomli_w.dumps({"task": {"kind": kind, "source": "tfds", "path": str(folder)}}), end="")
+
+
+def _kind_of(rows: data.Corpus | data.Table) -> str:
+    return "classification" if isinstance(rows, data.Corpus) else rows.schema.name
 
 
 def read_run_config(folder: pathlib.Path) -> Config:

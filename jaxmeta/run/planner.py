@@ -4,19 +4,19 @@ import concurrent.futures
 import os
 import pathlib
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.arithmetic import operations
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
-# After so many rounds, who is slower than the best by more than this is timed no more.
-_BEHIND = {1: 1.5, 3: 1.25, 6: 1.12}
+# After so many rounds, whose best turn is slower than the best of all by more than this is timed no more.
+_BEHIND = {2: 1.5, 4: 1.25, 8: 1.12}
 # A turn is long enough for the clock and for what a core does first, and quick programs have more turns.
 _TURN_SECONDS, _ALL_SECONDS, _MOST_ROUNDS = 0.02, 3.0, 25
 
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     labels: tuple[Any, ...]
     bytes: int  # see `memory_of`
     operations: float  # see `jaxmeta.run.arithmetic`
-    seconds: float | None  # median; None where it does not fit and was not run
+    seconds: float | None  # lower quartile; None where it does not fit and was not run
 
 
 class Race:
@@ -68,15 +68,16 @@ class Race:
     def run(self, repeats: int = 5) -> list[Measured]:
         """Times those that fit, and returns what each costs, in the order in which they were added.
 
-        They take turns, so that whatever else the machine does falls on all of them alike. Those that are far behind
-        after some rounds are timed no more.
+        They take turns, so that whatever else the machine does falls on all of them alike; since that only ever adds to
+        a time, the lower quartile of its turns is what a program costs. Those that are far behind after some rounds are
+        timed no more.
 
         Args:
           repeats: rounds at least; quick programs have more.
         """
         runs = {place: self._runs[place] for place, each in enumerate(self._found) if each.bytes <= self._limit}
-        medians = _timed(runs, jax.device_put(self._arguments), repeats)
-        return [each._replace(seconds=medians.get(place)) for place, each in enumerate(self._found)]
+        seconds = _timed(runs, jax.device_put(self._arguments), repeats)
+        return [each._replace(seconds=seconds.get(place)) for place, each in enumerate(self._found)]
 
 
 def measure(candidates: Sequence[Candidate], arguments: tuple, limit: int, *, repeats: int = 5) -> list[Measured]:
@@ -161,10 +162,10 @@ def _timed(runs: dict[int, Callable[..., Any]], arguments: tuple, repeats: int) 
             turns[name].append(_seconds(runs[name], arguments, calls[name]))
         done += 1
         if done in _BEHIND:
-            medians = {name: statistics.median(turns[name]) for name in running}
-            running = [name for name in running if medians[name] <= _BEHIND[done] * min(medians.values())]
+            best = min(min(turns[name]) for name in running)
+            running = [name for name in running if min(turns[name]) <= _BEHIND[done] * best]
             rounds = max(repeats, min(_MOST_ROUNDS, round(_ALL_SECONDS / (time.perf_counter() - began))))
-    return {name: statistics.median(each) for name, each in turns.items()}
+    return {name: float(np.quantile(each, 0.25)) for name, each in turns.items()}
 
 
 def _seconds(run: Callable[..., Any], arguments: tuple, calls: int = 1) -> float:
