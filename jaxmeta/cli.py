@@ -83,7 +83,8 @@ class Adapt:
     run: tyro.conf.Positional[str]
     """The run folder."""
     shots: str
-    """A TSV file with the columns label and text, or those of the run's kind of task without language and split."""
+    """A TSV file with the columns label and text, or those of the run's kind of task without language and split; of
+    recordings an npz file with the arrays audio, offset, digit and rate."""
     out: str
     """Where to write the adapted model."""
     method: str | None = None
@@ -102,7 +103,7 @@ class Predict:
     model: tyro.conf.Positional[str]
     """The folder that `jaxmeta adapt` wrote."""
     input: str = "-"
-    """A text file, one text in a line; - for standard input."""
+    """A text file, one text in a line; - for standard input. Of recordings an npz file with audio, offset and rate."""
     all: bool = False
     """Print the probability of every label instead of the best one's."""
 

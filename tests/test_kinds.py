@@ -203,6 +203,7 @@ def test_scores_are_those_of_the_outputs(run):
             assert found[language] == pytest.approx(run.case.score(built, params, language), abs=2e-3)
 
 
+@pytest.mark.parametrize("run", [PARAMS[0], PARAMS[3]], indirect=True)
 def test_the_same_command_again_changes_nothing(run):
     before, scores = files(run.folder / "checkpoints"), evaluation(run.folder)
     with kept_programs(run.folder.parent / "programs"), contextlib.redirect_stdout(io.StringIO()):

@@ -13,8 +13,10 @@ import pydantic
 from jaxmeta import data
 from jaxmeta.config.answering import Support, blank_support, read_support
 from jaxmeta.config.build import make_setting
+from jaxmeta.config.kinds import RECORDED
 from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.schema import Config
+from jaxmeta.config.spoken import blank_spoken, read_spoken
 from jaxmeta.core.adapt import adapt as adapt_task
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.trees import leading_size
@@ -33,7 +35,7 @@ class _Task(pydantic.BaseModel):
     """What `task.json` holds."""
 
     labels: list[str] = []
-    tokenizer: dict[str, Any]
+    tokenizer: dict[str, Any] | None  # None: it reads recordings
 
 
 class _LabelledTask(_Task):
@@ -59,15 +61,15 @@ class Adapted(NamedTuple):
     """A model of a user's language."""
 
     config: Config  # of the run
-    labels: list[str]  # C of them, none but for classification
-    tokenizer: Tokenizer
+    labels: list[str]  # C of them, none but for classification and recognition
+    tokenizer: Tokenizer | None  # None: it reads recordings
     algorithm: MetaAlgorithm
     state: ArrayTree  # what adaptation started from, and what it came to
 
 
-def write_task(folder: pathlib.Path, labels: Sequence[str], tokenizer: Tokenizer) -> None:
+def write_task(folder: pathlib.Path, labels: Sequence[str], tokenizer: Tokenizer | None) -> None:
     """Writes `task.json`: what a model of this run reads and answers."""
-    write_json(folder / "task.json", {"labels": list(labels), "tokenizer": tokenizer.state()})
+    write_json(folder / "task.json", {"labels": list(labels), "tokenizer": tokenizer and tokenizer.state()})
 
 
 def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path, name: str) -> str:
@@ -80,11 +82,15 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     Raises:
       InputError: the run, the method or the file is unusable.
     """
-    labelled = config.task.kind == "classification"
-    remedy = "only a run on text can be adapted to a file of text"
-    task, tokenizer = _read(folder / "task.json", _LabelledTask if labelled else _Task, remedy)
+    labelled, spoken = config.task.kind == "classification", config.task.source in RECORDED
+    remedy = "only a run on text or recordings can be adapted to a file"
+    task, tokenizer = _read(folder / "task.json", _LabelledTask if labelled or spoken else _Task, remedy)
     labels = task.labels
-    if labelled:
+    if spoken:
+        found = read_spoken(config, labels, shots)
+    elif tokenizer is None:
+        raise InputError(f"{folder / 'task.json'} is damaged (`tokenizer`: none); train again.")
+    elif labelled:
         corpus = data.read_shots(shots, labels)
         found = Support(_batch(tokenizer.encode(corpus.text), len(labels), corpus.label), list(corpus.text))
     else:
@@ -115,7 +121,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
         {
             "config": config.model_dump(mode="json"),
             "labels": labels,
-            "tokenizer": tokenizer.state(),
+            "tokenizer": tokenizer and tokenizer.state(),
             "method": name,
             "examples": count,
             "learning_rate": chosen["learning_rate"],
@@ -127,7 +133,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     sentences = [f"Adapted {name} to {count} examples {how}."]
     if missing:
         sentences.append(f"No example is labelled {', '.join(missing)}.")
-    if note := cut_note(tokenizer, found.texts):
+    if tokenizer is not None and (note := cut_note(tokenizer, found.texts)):
         sentences.append(note)
     return " ".join(sentences)
 
@@ -147,7 +153,9 @@ def load(folder: pathlib.Path) -> Adapted:
         episode_params = method.complete(algorithm.init(key, Episode(support, support)))
         return {"meta_params": episode_params, "task_state": algorithm.begin(key, episode_params, support)}
 
-    if labels:
+    if tokenizer is None:
+        support = blank_spoken(facts.config, len(labels), facts.examples)
+    elif labels:
         support = _batch(np.ones((facts.examples, tokenizer.length), np.int32), len(labels))
     else:
         support = blank_support(facts.config, tokenizer, facts.examples)
@@ -160,6 +168,7 @@ def load(folder: pathlib.Path) -> Adapted:
 
 def predict(model: Adapted, texts: Sequence[str]) -> np.ndarray:
     """Returns the probability of each label for each text, `[N, C]`."""
+    assert model.tokenizer is not None
     return np.asarray(jax.nn.softmax(outputs(model, model.tokenizer.encode(texts))))
 
 
@@ -183,8 +192,8 @@ def cut_note(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
     return f"{cut} of {len(texts)} texts {were} longer than {tokenizer.length} tokens and {were} cut."
 
 
-def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer, name: str) -> Method:
-    setting = make_setting(config, classes=len(labels) or 1, vocab_size=tokenizer.vocab_size)
+def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer | None, name: str) -> Method:
+    setting = make_setting(config, classes=len(labels) or 1, vocab_size=tokenizer.vocab_size if tokenizer else 0)
     methods = {method.name: method for method in phases_and_methods(setting)[1]}
     if name not in methods:
         raise InputError(f"--method: this run has no method {name!r} to adapt; it has {', '.join(methods)}.")
@@ -201,10 +210,10 @@ def _batch(tokens: np.ndarray, num_classes: int, targets: np.ndarray | None = No
     }
 
 
-def _read(path: pathlib.Path, kind: type[_Facts], remedy: str) -> tuple[_Facts, Tokenizer]:
+def _read(path: pathlib.Path, kind: type[_Facts], remedy: str) -> tuple[_Facts, Tokenizer | None]:
     try:
         facts = kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        return facts, data.tokenizer_from_state(facts.tokenizer)
+        return facts, None if facts.tokenizer is None else data.tokenizer_from_state(facts.tokenizer)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"There is no {path}; {remedy}.") from None
     except pydantic.ValidationError as error:

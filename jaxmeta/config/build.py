@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from jaxmeta.config.classical import CLASSICAL
-from jaxmeta.config.kinds import CLASSES, kind_of, make_model, settled
+from jaxmeta.config.kinds import RECORDED, kind_of, make_model, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.schema import Config
+from jaxmeta.config.speech_tasks import SpeechTasks, string_count
 from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
@@ -21,7 +22,7 @@ from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Batch
 from jaxmeta.run.plan import Experiment, Judging, Phase
 
-AnyTasks = TextTasks | WaveTasks | PairTasks
+AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks
 
 
 class Built(NamedTuple):
@@ -47,7 +48,7 @@ def build(config: Config) -> Built:
     phases, methods = phases_and_methods(setting)
     if not phases:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
-    if setting.kind.head == CLASSES:
+    if setting.kind.cipher:
         check_cipher(config, phases)
     readout = readout_for(tasks, setting.objective)
     evaluate = config.evaluate
@@ -82,6 +83,10 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
     """Returns the tasks of a config, and what its methods have in common."""
     if config.task.source == "sinusoid":
         return WaveTasks(config), make_setting(config)
+    kind_of(config)  # before any file is read
+    if config.task.source in RECORDED:
+        speakers = SpeechTasks(config)
+        return speakers, make_setting(config, classes=len(speakers.recordings.labels), source=speakers.source())
     if config.task.kind == "classification":
         tasks = TextTasks(config)
         setting = make_setting(
@@ -97,14 +102,15 @@ def make_setting(config: Config, *, classes: int = 1, vocab_size: int = 0, sourc
 
     Args:
       config: the config.
-      classes: how many there are; one for kinds without classes.
+      classes: how many there are, or how many words; one for kinds without.
       vocab_size: token numbers of the tokenizer.
       source: examples of the train languages.
     """
     kind = kind_of(config)
     return Setting(
         config, make_model(config, classes, vocab_size), kind.objective(classes, vocab_size), kind, num_outputs=classes,
-        support=config.task.shots * classes, query=config.task.queries * classes, source=source,
+        support=string_count(config, config.task.shots * classes),
+        query=string_count(config, config.task.queries * classes), source=source,
     )  # fmt: skip
 
 
@@ -118,6 +124,8 @@ def check_numbers(config: Config) -> None:
         raise InputError(f"`seed` must be below 2**31, got {config.seed}.")
     for key in ("test_languages", "dev_languages"):
         held_out = getattr(config.task, key)
+        if held_out == "each":
+            raise InputError(f'`task.{key}` "each" makes several runs; name languages here, or say how many.')
         if (held_out if isinstance(held_out, int) else len(held_out)) < 1:
             raise InputError(f"`task.{key}` must set at least one aside, got {held_out!r}.")
     if round(config.train.warm_start * config.train.steps) >= config.train.steps:

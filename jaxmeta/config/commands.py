@@ -4,9 +4,10 @@ import os
 import pathlib
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tomli_w
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +20,10 @@ from jaxmeta.config.build import Built, build, check_device
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import difference, dump, validated
 from jaxmeta.config.schema import Config
+from jaxmeta.config.speech_tasks import SpeechTasks
+from jaxmeta.config.spoken import heard
 from jaxmeta.config.tasks import TextTasks, WaveTasks, find_file
+from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.cldr_pairs import pair_languages
 from jaxmeta.data.lines import read_header, read_lines
@@ -32,6 +36,7 @@ from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
 from jaxmeta.run.table import results_table
+from jaxmeta.run.turns import pooled
 
 
 def train_run(config: Config, out: str | None) -> None:
@@ -42,6 +47,7 @@ def train_run(config: Config, out: str | None) -> None:
     """
     folder = pathlib.Path(out or f"runs/{config.name}")
     config = settled(config)
+    turns = turns_of(config) if takes_turns(config) else {}
     found = (folder / "config.toml").exists()
     if found:
         _check_same(folder, config)
@@ -49,6 +55,16 @@ def train_run(config: Config, out: str | None) -> None:
         raise InputError(f"{folder} exists and is not a run; give another folder with --out.")
     console = Console(stderr=True)
     check_device(config)
+    if turns:
+        build(next(iter(turns.values())))  # whatever is wrong is said before there is a folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "config.toml", dump(config))
+        for name, turn in turns.items():
+            # A turn that is over is not judged again: a run that was cut off soon is where it was.
+            if not (folder / name / "evaluation.json").exists():
+                train_run(turn, str(folder / name))
+        _report_turns(folder, turns)
+        return
     built = build(config)
     chosen = _chosen(built, folder, console) if config.gradient.strategy == "auto" else {}
     if chosen:
@@ -58,7 +74,9 @@ def train_run(config: Config, out: str | None) -> None:
     if chosen:
         write_json(folder / planning.CHOICES, {name: how._asdict() for name, how in chosen.items()})
         console.print(planning.choices_text(chosen), highlight=False, soft_wrap=True, markup=False)
-    if not isinstance(built.tasks, WaveTasks):
+    if isinstance(built.tasks, SpeechTasks):
+        adapted.write_task(folder, built.tasks.recordings.labels, None)
+    elif not isinstance(built.tasks, WaveTasks):
         labels = built.tasks.corpus.labels if isinstance(built.tasks, TextTasks) else ()
         adapted.write_task(folder, labels, built.tasks.tokenizer)
     console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False, soft_wrap=True)
@@ -96,7 +114,14 @@ def evaluate_run(run: str) -> None:
       InputError: there is no run, or it is not finished.
     """
     folder = pathlib.Path(run)
-    built = build(read_run_config(folder))
+    config = read_run_config(folder)
+    if takes_turns(config):
+        turns = turns_of(config)
+        for name in turns:
+            evaluate_run(str(folder / name))
+        _report_turns(folder, turns)
+        return
+    built = build(config)
     _judge(built, restore(built.experiment, folder), folder)
 
 
@@ -127,6 +152,9 @@ def predict_texts(model: str, source: str, *, every_label: bool) -> None:
     """
     # First, so that nobody types texts for a model that is not there.
     loaded = adapted.load(pathlib.Path(model))
+    if loaded.tokenizer is None:
+        _predict_recordings(loaded, source, every_label=every_label)
+        return
     texts = data.read_plain(source)
     if not loaded.labels:
         if every_label:
@@ -139,11 +167,27 @@ def predict_texts(model: str, source: str, *, every_label: bool) -> None:
         Console(stderr=True).print(note, highlight=False, soft_wrap=True)
     labels, probabilities = loaded.labels, adapted.predict(loaded, texts)
     for text, row in zip(texts, probabilities, strict=True):
-        if every_label:
-            shown = " ".join(f"{label}={p:.4f}" for label, p in zip(labels, row, strict=True))
-            print(f"{shown}\t{text}")
-        else:
-            print(f"{labels[row.argmax()]}\t{row.max():.4f}\t{text}")
+        print(f"{_shown(labels, row, every_label=every_label)}\t{text}")
+
+
+def _predict_recordings(loaded: adapted.Adapted, source: str, *, every_label: bool) -> None:
+    if every_label and loaded.config.task.kind == "recognition":
+        raise InputError("`--all` prints the probabilities of labels, and this model writes words; leave it out.")
+    if source == "-":
+        raise InputError("This model reads recordings; name an npz file by --input.")
+    labels = loaded.labels
+    found = heard(
+        loaded.config, labels, lambda inputs: adapted.outputs(loaded, inputs), source,
+        lambda row: _shown(labels, row, every_label=every_label),
+    )  # fmt: skip
+    for number, answer in enumerate(found):
+        print(f"{answer}\tclip {number}")
+
+
+def _shown(labels: Sequence[str], row: np.ndarray, *, every_label: bool) -> str:
+    if every_label:
+        return " ".join(f"{label}={p:.4f}" for label, p in zip(labels, row, strict=True))
+    return f"{labels[row.argmax()]}\t{row.max():.4f}"
 
 
 def list_data() -> None:
@@ -287,6 +331,15 @@ def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
     if isinstance(built.tasks, WaveTasks):
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
     write_json(folder / "evaluation.json", evaluation)
+    _report(folder)
+
+
+def _report_turns(folder: pathlib.Path, turns: Iterable[str]) -> None:
+    write_json(folder / "evaluation.json", pooled([read_evaluation(folder / name) for name in turns]))
+    _report(folder)
+
+
+def _report(folder: pathlib.Path) -> None:
     page = write_report(folder)
     console = Console()
     console.print(results_table(read_evaluation(folder)))

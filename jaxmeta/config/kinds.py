@@ -11,6 +11,8 @@ from jaxmeta.core.types import ArrayTree, Model, Objective
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
 # A byte n-gram that question and context share says more the longer it is; two lengths tell a word from its stem.
 _OVERLAP = (3, 5)
+RECORDED = ("npz", "synthetic_digits")  # sources of recordings
+_SECONDS = {"classification": 1.0, "recognition": 3.0}
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
 
 
@@ -27,6 +29,7 @@ class Kind(NamedTuple):
     classical: tuple[str, ...] = ()  # methods outside JAX, see `jaxmeta.config.classical`
     head: str = ""  # CLASSES or NUMBERS where an example has one vector that heads can read
     last_layer: str = "^head/"  # the part of the parameters that ANIL adapts
+    cipher: bool = False  # whether there are pretended languages
 
 
 def kind_of(config: Config) -> Kind:
@@ -35,10 +38,23 @@ def kind_of(config: Config) -> Kind:
     Raises:
       InputError: there is no such task.
     """
-    if config.task.source != "sinusoid":
-        return KINDS[config.task.kind]
-    if config.task.kind != "classification":
-        raise InputError(f'`task.kind` "{config.task.kind}" is about text; leave it out with `task.source` "sinusoid".')
+    kind, source = config.task.kind, config.task.source
+    if source in RECORDED:
+        if kind not in ("classification", "recognition"):
+            raise InputError(
+                f'`task.kind` "{kind}" is about text, and `task.source` "{source}" has recordings; use it with '
+                '"classification" or "recognition".'
+            )
+        return _SPEAKERS if kind == "classification" else KINDS[kind]
+    if kind == "recognition":
+        raise InputError(
+            f'`task.kind` "recognition" is about recordings, and `task.source` "{source}" has none; set that to "npz" '
+            'or "synthetic_digits".'
+        )
+    if source != "sinusoid":
+        return KINDS[kind]
+    if kind != "classification":
+        raise InputError(f'`task.kind` "{kind}" is about text; leave it out with `task.source` "sinusoid".')
     return _WAVES
 
 
@@ -72,7 +88,8 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
     settings = config.model
     numbers = config.task.source == "sinusoid"
     if numbers != (settings.kind == "mlp"):
-        reads, gives, right = ("text", "numbers", "mlp") if numbers else ("numbers", "text", "transformer")
+        given = "recordings" if config.task.source in RECORDED else "text"
+        reads, gives, right = ("text", "numbers", "mlp") if numbers else ("numbers", given, "transformer")
         raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
     if not numbers and settings.width % settings.heads:
         raise InputError(
@@ -163,6 +180,56 @@ def _language_model(config: Config, outputs: int, vocab_size: int) -> Model:
     return models.language_model(vocab_size=vocab_size + 2, **_writer(config))
 
 
+def samples_of(config: Config) -> int:
+    """Returns the samples that are read of a recording, or of a string of them."""
+    return max(1, round((config.task.seconds or _SECONDS[config.task.kind]) * config.task.rate))
+
+
+def speech_frames(config: Config) -> models.MelSettings:
+    """Returns how recordings become frames of 25 ms, one every 10 ms.
+
+    Raises:
+      InputError: there are too few samples in a second.
+    """
+    rate = config.task.rate
+    try:
+        settings = models.MelSettings(rate=rate, window=rate // 40, hop=rate // 100)
+        models.mel_filters(settings)
+    except ValueError:
+        raise InputError(f"`task.rate` {rate} is too low for speech; give recordings of at least 8000.") from None
+    return settings
+
+
+def _speech(config: Config) -> dict[str, Any]:
+    """Returns the options that all readers of recordings have."""
+    settings, mel = config.model, speech_frames(config)
+    if settings.window % 2 == 0:
+        raise InputError(f"`model.window` must be odd for recordings, got {settings.window}.")
+    halvings = settings.stride.bit_length() - 1
+    if settings.stride != 1 << halvings:
+        raise InputError(f"`model.stride` must be a power of two for recordings, got {settings.stride}.")
+    frames = 1 + max(0, samples_of(config) - mel.window) // mel.hop
+    return {
+        "width": settings.width,
+        "layers": settings.layers,
+        "heads": settings.heads,
+        "kernel": settings.window,
+        "strides": (2,) * halvings,
+        "max_places": -(-frames // settings.stride),
+        "mel": mel,
+    }
+
+
+def _speech_classifier(config: Config, outputs: int, vocab_size: int) -> Model:
+    del vocab_size
+    return models.speech_classifier(outputs, segments=config.model.segments, **_speech(config))
+
+
+def _speech_recognizer(config: Config, outputs: int, vocab_size: int) -> Model:
+    del vocab_size
+    return models.speech_recognizer(outputs + 1, **_speech(config))  # and the blank
+
+
 def _written(*scores: str) -> dict[str, bool]:
     return dict.fromkeys(scores, True)
 
@@ -173,12 +240,20 @@ _WAVES = Kind(
     methods=("zero_shot", "target_only", "joint_finetune", "linear_head", "ridge", "maml"), main="maml",
     curve_methods=("joint_finetune", "maml", "ridge"), head=NUMBERS,
 )  # fmt: skip
+_CLASS_SCORES = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True)
+_SPEAKERS = Kind(
+    "classification of recordings", _speech_classifier, lambda outputs, tokens: objectives.classification(outputs),
+    _CLASS_SCORES,
+    methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "mean_spectra", "ridge"), main="ridge",
+    curve_methods=("joint_finetune", "mean_spectra", "ridge"), classical=("mean_spectra",), head=CLASSES,
+)  # fmt: skip
 KINDS: dict[str, Kind] = {
     "classification": Kind(
         "classification", _text_encoder, lambda outputs, tokens: objectives.classification(outputs),
-        dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True),
+        _CLASS_SCORES,
         methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "tfidf", "ridge"), main="ridge",
         curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"), classical=("tfidf",), head=CLASSES,
+        cipher=True,
     ),
     "retrieval": Kind(
         "retrieval", _dual_encoder, lambda outputs, tokens: objectives.retrieval(),
@@ -219,5 +294,11 @@ KINDS: dict[str, Kind] = {
         {"bits_per_byte": False, "nll": False, "perplexity": False, "token_accuracy": True},
         methods=(*_TRAINED_BASELINES, "token_ngrams", *_META), main="maml",
         curve_methods=("joint_finetune", "token_ngrams", "maml"), classical=("token_ngrams",),
+    ),
+    "recognition": Kind(
+        "recognition", _speech_recognizer, lambda outputs, tokens: objectives.recognition(outputs + 1),
+        {"word_error_rate": False, "exact": True, "nll": False},
+        methods=(*_TRAINED_BASELINES, "word_templates", *_META), main="maml",
+        curve_methods=("joint_finetune", "word_templates", "maml"), classical=("word_templates",),
     ),
 }  # fmt: skip

@@ -9,6 +9,7 @@ import optax
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
+from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core import gradients
@@ -111,8 +112,9 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     if setting.kind.head:
         solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify))
         found["ridge"] = solved
-    if classify:
+    if setting.kind.cipher:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
+    if classify:
         found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))
     return found
 
@@ -188,10 +190,11 @@ def baselines(setting: Setting) -> dict[str, Method]:
             lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.support),
             rates, steps, 2 * setting.support,
         )  # fmt: skip
-    if setting.kind.head == CLASSES:
+    if setting.kind.cipher:
         # Whether pretended languages help joint training too is for the dev languages to say.
         with_cipher = found["joint_finetune"]._replace(name="joint_cipher_finetune", phase=JOINT_CIPHER)
         found["joint_cipher_finetune"] = with_cipher
+    if setting.kind.head == CLASSES:
         found["prototypes"] = Method(
             "prototypes", BASELINE, JOINT,
             lambda r: algorithms.protonet(model, objective, num_classes=setting.num_outputs), rates[:1], (0,),
@@ -212,6 +215,7 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
 
     def add(name: str, learner: MetaLearner, cost: float, steps: int, augmented=False):
         start = WARM if warm_steps and name != WARM else None
+        learner = augmenting(learner, config)
         phases.append(Phase(name, learner, steps, tasks * joint_cost, tasks * cost, start, augmented))
 
     def joint(steps: int) -> MetaLearner:

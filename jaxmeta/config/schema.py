@@ -23,16 +23,24 @@ class TaskConfig(Section):
     """What is learned, and what an episode looks like."""
 
     kind: Literal[
-        "classification", "retrieval", "scored_pairs", "question_answering", "translation", "summaries", "generation"
+        "classification",
+        "retrieval",
+        "scored_pairs",
+        "question_answering",
+        "translation",
+        "summaries",
+        "generation",
+        "recognition",
     ] = "classification"
-    """What is asked of a text; the model, the objective, the scores and the methods follow from it."""
-    source: Literal["cldr", "tsv", "tfds", "sinusoid"] = "cldr"
-    """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves."""
+    """What is asked of a text or a recording; the model, the objective, the scores and the methods follow from it."""
+    source: Literal["cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits"] = "cldr"
+    """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves,
+    recordings of speakers in an npz file, or digits of synthetic voices."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
     path: str = ""
-    """A TSV file with the columns of the kind (of classification: language, split, label, text), or the folder of a
-    prepared set; a relative path is looked up in JAXMETA_DATA too."""
+    """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
+    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too."""
     parallel: bool = False
     """Whether row k of a split is the same sentence in every language of the TSV file."""
     shots: Count = 2
@@ -43,10 +51,19 @@ class TaskConfig(Section):
     """Tasks in one outer step."""
     temperature: Rate = 1.0
     """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
-    test_languages: int | tuple[str, ...] = 40
-    """Languages held out for the final judgement: how many, or which."""
+    test_languages: int | tuple[str, ...] | Literal["each"] = 40
+    """Languages, or speakers, held out for the final judgement: how many, or which; "each": every one in turn, by a
+    model that is trained anew."""
     dev_languages: int | tuple[str, ...] = 30
-    """Languages held out to choose settings on: how many, or which."""
+    """Languages, or speakers, held out to choose settings on: how many, or which."""
+    speakers: int = Field(default=0, ge=0)
+    """Synthetic voices (source synthetic_digits); 0: those held out and 16 more."""
+    rate: Count = 8000
+    """Samples in a second of a recording."""
+    seconds: float = Field(default=0, ge=0)
+    """Seconds of a recording, or of a string of them, that are read; 0: 1, and 3 of a string."""
+    repeats: Rate = 1.0
+    """In how many strings a recording is, about (recognition)."""
 
 
 class TokenizerConfig(Section):
@@ -74,9 +91,11 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens that are embedded together (by models that write nothing)."""
+    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing)."""
     stride: Count = 4
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
+    segments: Count = 4
+    """Parts of a recording that are averaged apart (classification of recordings)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic; parameters and their gradients are kept in float32."""
 
@@ -97,6 +116,10 @@ class TrainConfig(Section):
     cipher: float = Field(default=0.5, ge=0, le=1)
     """The share of a meta-learner's episodes in which letters are exchanged: pretended languages (classification of
     text as bytes)."""
+    voices: float = Field(default=0.5, ge=0, le=1)
+    """The share of episodes that somebody else seems to speak: pretended speakers (recordings)."""
+    augment: bool = False
+    """Whether noise is added to recordings and parts of their frames are masked, anew in every step, on the device."""
     clip: Rate = 1.0
     """Largest norm of the outer gradient."""
     log_every: Count = 20

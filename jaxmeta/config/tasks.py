@@ -161,9 +161,10 @@ def data_path(config: Config) -> pathlib.Path:
       InputError: it names none, or there is nothing.
     """
     task = config.task
-    what = "a TSV file" if task.source == "tsv" else "the folder of a prepared set"
+    named = {"tsv": ("a TSV file", "cldr"), "npz": ("an npz file", "synthetic_digits")}
+    what, instead = named.get(task.source, ("the folder of a prepared set", "cldr"))
     if not task.path:
-        raise InputError(f'`task.path` is empty; name {what} (or set `task.source = "cldr"`).')
+        raise InputError(f'`task.path` is empty; name {what} (or set `task.source = "{instead}"`).')
     return find_file(task.path, folder=task.source == "tfds")
 
 

@@ -20,7 +20,7 @@ from jaxmeta.data.manifests import (
     write_manifest,
 )
 from jaxmeta.data.pair_episodes import PairEpisodes
-from jaxmeta.data.read_recordings import read_recordings
+from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.scripts import ScriptFacts, script_facts
@@ -37,7 +37,7 @@ from jaxmeta.data.splits import (
     without_overlap,
 )
 from jaxmeta.data.stream_text import TextBlocks, text_batches
-from jaxmeta.data.string_episodes import StringEpisodes
+from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
 from jaxmeta.data.table import SCHEMAS, Schema, Table
 from jaxmeta.data.tfds_builders import build_tfds, read_rows, read_tfds
@@ -89,8 +89,10 @@ __all__ = [
     "decode_sequence",
     "make_manifest",
     "manifest_episode",
+    "number_of_strings",
     "overlap",
     "pad_batch",
+    "read_clips",
     "read_manifest",
     "read_plain",
     "read_recordings",

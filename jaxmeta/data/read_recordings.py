@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -61,19 +62,59 @@ def read_recordings(path: Path, *, name: str | None = None, dev: int = 5) -> Rec
     return found
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def read_clips(path: Path, labels: Sequence[str], *, labelled: bool = True) -> Recordings:
+    """Reads the recordings of one speaker from a numpy .npz file with `audio`, `offset`, `rate` and perhaps `digit`.
+
+    They are as for `read_recordings`; whatever else the file holds is not read. All clips are train recordings of a
+    speaker called "yours".
+
+    Args:
+        path: the file.
+        labels: what clips may say, in the order of the numbers that are returned.
+        labelled: whether to read `digit`; otherwise every clip has the label 0.
+
+    Raises:
+        InputError: anything in the file is not so, or a clip says what is not among `labels`.
+    """
+    arrays = _arrays(path, ("audio", "offset", *(("digit",) if labelled else ()), "rate"))
+    audio, offset = arrays["audio"], _offsets(path, arrays)
+    count, label = len(offset) - 1, np.zeros(len(offset) - 1, np.int32)
+    if labelled:
+        numbers = {name: number for number, name in enumerate(labels)}
+        for clip, digit in enumerate(_column(path, "digit", arrays["digit"], count).tolist()):
+            if str(digit) not in numbers:
+                raise InputError(
+                    f"{path}, clip {clip}: `digit` is {digit}, and this model knows {', '.join(labels)}; correct it, "
+                    "or leave the clip out."
+                )
+            label[clip] = numbers[str(digit)]
+    return Recordings(
+        name=pathlib.Path(path).stem,
+        labels=tuple(labels),
+        language=np.full(count, "yours"),
+        split=np.full(count, "train"),
+        label=label,
+        start=offset[:-1],
+        samples=np.diff(offset),
+        sentence=np.arange(count),
+        audio=audio,
+        rate=_rate(path, arrays["rate"]),
+    )
+
+
+def _arrays(path: Path, wanted: Sequence[str] = _ARRAYS) -> dict[str, np.ndarray]:
     spoilt = f"{path} is not an npz file that numpy can read; save the arrays by `numpy.savez_compressed`."
     try:
         # Opened here, because numpy leaves a damaged file open.
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise InputError(spoilt)
-            missing = [array for array in _ARRAYS if array not in file.files]
+            missing = [array for array in wanted if array not in file.files]
             if missing:
                 raise InputError(
-                    f"{path} has no array {', '.join(map(repr, missing))}; it must hold {', '.join(_ARRAYS)}."
+                    f"{path} has no array {', '.join(map(repr, missing))}; it must hold {', '.join(wanted)}."
                 )
-            return {array: file[array] for array in _ARRAYS}
+            return {array: file[array] for array in wanted}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; correct the path.") from None
     except IsADirectoryError:

@@ -13,6 +13,8 @@ from jaxmeta.data.splits import LanguageSplit
 from jaxmeta.data.streams import stream
 from jaxmeta.data.weighting import Weighting
 
+LABELS = (1, 5)  # the fewest and the most of a string
+
 
 class StringEpisodes(AudioEpisodes):
     """`AudioEpisodes` whose recordings are dealt into strings, for recognition.
@@ -32,7 +34,7 @@ class StringEpisodes(AudioEpisodes):
         *,
         shots: int,
         queries: int,
-        labels: tuple[int, int] = (1, 5),
+        labels: tuple[int, int] = LABELS,
         silence: tuple[float, float] = (0.02, 0.2),
         repeats: float = 1.0,
         length: int = 24000,
@@ -73,7 +75,7 @@ class StringEpisodes(AudioEpisodes):
 
     def count(self, recordings: int) -> int:
         """Returns how many strings are made of so many recordings."""
-        return max(1, round(self.repeats * recordings * 2 / sum(self.labels)))
+        return number_of_strings(recordings, labels=self.labels, repeats=self.repeats)
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Returns strings of recordings `[N]`, `count` of them for each speaker, without padding."""
@@ -119,6 +121,11 @@ class StringEpisodes(AudioEpisodes):
 
     def _silence(self, generator: np.random.Generator) -> int:
         return round(generator.uniform(*self.silence) * self.corpus.rate)
+
+
+def number_of_strings(recordings: int, *, labels: tuple[int, int] = LABELS, repeats: float = 1.0) -> int:
+    """Returns how many strings are made of so many recordings, for the `labels` and `repeats` of `StringEpisodes`."""
+    return max(1, round(repeats * recordings * 2 / sum(labels)))
 
 
 def _dealt(generator: np.random.Generator, rows: np.ndarray, labels: np.ndarray) -> Iterator[int]:

@@ -6,7 +6,7 @@ from jaxmeta.models.conv4 import Conv4, conv4
 from jaxmeta.models.decoding import beam_search, greedy, sampling
 from jaxmeta.models.dual_encoder import dual_encoder, paired
 from jaxmeta.models.language_model import LanguageModel, language_model
-from jaxmeta.models.log_mel import MelSettings, log_mel
+from jaxmeta.models.log_mel import MelSettings, log_mel, mel_filters
 from jaxmeta.models.mlp import MLP, mlp
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
@@ -36,6 +36,7 @@ __all__ = [
     "language_model",
     "linen",
     "log_mel",
+    "mel_filters",
     "mlp",
     "nnx",
     "pair_regressor",

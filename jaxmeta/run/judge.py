@@ -25,7 +25,10 @@ from jaxmeta.run.plan import BASELINE, META, Cell, Classical, Experiment, Method
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
 
 # How the names of scores end that are shares; they are shown in percent.
-PERCENT = ("accuracy", "precision", "recall", "f1", "recall_at_1", "recall_at_10", "exact_match", "exact_span")
+PERCENT = (
+    *("accuracy", "precision", "recall", "f1", "recall_at_1", "recall_at_10", "exact_match", "exact_span"),
+    "error_rate",
+)
 
 
 class Problems(NamedTuple):
@@ -64,7 +67,18 @@ def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay
         "inner_steps": {name: found.by_steps for name, found in judged.items() if found.by_steps},
         "shots": {name: found.by_shots for name, found in judged.items() if found.by_shots},
     }
-    return _conclusion(experiment, problems.languages, judged) | {
+    judging = experiment.judging
+    facts = {
+        "task": experiment.name,
+        "metric": judging.metric,
+        "higher_is_better": judging.higher_is_better,
+        "languages": problems.languages,
+        "training_seeds": list(experiment.training_seeds),
+        "shot_seeds": list(range(judging.draws)),
+        "shots": judging.shots,
+    }
+    scores = {name: found.scores for name, found in judged.items()}
+    return conclusion(facts, scores, {name: found.result for name, found in judged.items()}) | {
         "curves": {name: curve for name, curve in curves.items() if curve},
         "calibration": {name: found.calibration for name, found in judged.items() if found.calibration},
         "data": experiment.data_facts,
@@ -109,8 +123,8 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     grid = scale * np.concatenate([g.scores[judging.metric] for g in grids], axis=1)  # [L, R, P]
     links = chain_of(experiment.phases, method.phase)
     seconds = np.mean([sum(trained.seconds[seed, link.name] for link in links) for seed in seeds])
-    result = _summary(
-        experiment, method.kind, grid[..., place], problems.languages,
+    result = summary(
+        judging.metric, judging.higher_is_better, method.kind, grid[..., place], problems.languages,
         gradient_examples=training_cost(experiment.phases, method.phase), seconds=seconds,
     )  # fmt: skip
     result["adaptation"] = {
@@ -150,7 +164,15 @@ def _judge_classical(experiment: Experiment, problems: Problems, classical: Clas
     grid = on_test(judging.shots, judging.draws)
     # It has no training seed: the same scores stand beside each.
     scores = np.tile(scale * grid.scores[judging.metric][..., 0], (1, len(experiment.training_seeds)))
-    result = _summary(experiment, BASELINE, scores, problems.languages, gradient_examples=0.0, seconds=0.0)
+    result = summary(
+        judging.metric,
+        judging.higher_is_better,
+        BASELINE,
+        scores,
+        problems.languages,
+        gradient_examples=0.0,
+        seconds=0.0,
+    )
     result["adaptation"] = {
         classical.setting: value,
         "gradient_examples": 0.0,
@@ -182,17 +204,20 @@ def _scale(score: str) -> float:
     return 100.0 if score.endswith(PERCENT) else 1.0
 
 
-def _summary(experiment: Experiment, kind: str, grid: np.ndarray, languages, *, gradient_examples, seconds):
-    higher = experiment.judging.higher_is_better
+def summary(
+    metric: str, higher: bool, kind: str, grid: np.ndarray, languages: Sequence[str], *, gradient_examples, seconds
+) -> dict[str, Any]:
+    """Returns what `evaluation.json` says of a method whose scores are `grid` `[L, R]`."""
     interval = bootstrap_interval(grid)
     return {
-        "metric": experiment.judging.metric,
+        "metric": metric,
         "kind": kind,
         "mean": interval.mean,
         "ci95": [interval.low, interval.high],
         "worst_language": worst_language(grid, languages, higher_is_better=higher).score,
         "worst_quartile": worst_quartile(grid, higher_is_better=higher),
         "per_language": dict(zip(languages, grid.mean(axis=1).tolist(), strict=True)),
+        "repetitions": dict(zip(languages, grid.tolist(), strict=True)),
         "compute": {"gradient_examples": float(gradient_examples), "seconds": float(seconds)},
     }
 
@@ -209,11 +234,18 @@ def _point(x: float, grid: np.ndarray) -> dict[str, Any]:
     return {"x": x, "mean": interval.mean, "ci95": [interval.low, interval.high]}
 
 
-def _conclusion(experiment: Experiment, languages: list[str], judged: Mapping[str, Judged]) -> dict[str, Any]:
-    scores = {name: found.scores for name, found in judged.items()}
-    results = {name: found.result for name, found in judged.items()}
-    judging = experiment.judging
-    sign = 1.0 if judging.higher_is_better else -1.0
+def conclusion(
+    facts: Mapping[str, Any], scores: Mapping[str, np.ndarray], results: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns what `evaluation.json` holds of methods, their differences and a verdict.
+
+    Args:
+      facts: what there was to judge by: "metric", "higher_is_better" and more, which is returned too.
+      scores: `[L, R]` of each method.
+      results: what `summary` returned, with the "adaptation" that was chosen.
+    """
+    higher = facts["higher_is_better"]
+    sign = 1.0 if higher else -1.0
     # The best of each kind is picked on the dev languages, so that the winner's luck on test is not counted twice.
     best = {}
     for kind in (META, BASELINE):
@@ -224,7 +256,7 @@ def _conclusion(experiment: Experiment, languages: list[str], judged: Mapping[st
     for a in metas:
         for b in results:
             if b not in metas:
-                difference = paired_difference(scores[a], scores[b], higher_is_better=judging.higher_is_better)
+                difference = paired_difference(scores[a], scores[b], higher_is_better=higher)
                 pairs[f"{a} - {b}"] = {
                     "mean": difference.mean,
                     "ci95": [difference.low, difference.high],
@@ -232,29 +264,23 @@ def _conclusion(experiment: Experiment, languages: list[str], judged: Mapping[st
                     "losses": difference.losses,
                 }
     return {
-        "task": experiment.name,
-        "metric": judging.metric,
-        "higher_is_better": judging.higher_is_better,
-        "languages": languages,
-        "training_seeds": list(experiment.training_seeds),
-        "shot_seeds": list(range(judging.draws)),
-        "shots": judging.shots,
-        "methods": results,
+        **facts,
+        "methods": dict(results),
         "paired": pairs,
         "best_meta_learner": best[META],
         "best_baseline": best[BASELINE],
-        "verdict": _verdict(best, pairs, results, judging),
+        "verdict": _verdict(best, pairs, results, facts["metric"]),
     }
 
 
-def _verdict(best, pairs, results, judging) -> str:
+def _verdict(best, pairs, results, metric) -> str:
     meta, baseline = best[META], best[BASELINE]
     if meta is None or baseline is None:
         return "There is nothing to compare: a verdict needs a meta-learner and a baseline."
     pair = pairs[f"{meta} - {baseline}"]
     low, high = pair["ci95"]
     figures = (
-        f"by {abs(pair['mean']):.2f} {judging.metric} (95% interval {low:.2f} to {high:.2f}; better in {pair['wins']} "
+        f"by {abs(pair['mean']):.2f} {metric} (95% interval {low:.2f} to {high:.2f}; better in {pair['wins']} "
         f"languages, worse in {pair['losses']})"
     )
     if low > 0:

@@ -1,0 +1,44 @@
+"""Runs in which every speaker is held out in turn, by a model that is trained anew."""
+
+from jaxmeta.config.kinds import RECORDED
+from jaxmeta.config.read import changed
+from jaxmeta.config.schema import Config
+from jaxmeta.config.speech_tasks import recordings_of
+from jaxmeta.core.checks import InputError
+
+
+def takes_turns(config: Config) -> bool:
+    """Whether every speaker is held out in turn."""
+    return config.task.test_languages == "each"
+
+
+def turns_of(config: Config) -> dict[str, Config]:
+    """Returns the config of each turn by the speaker that is held out; the next ones are its dev speakers.
+
+    Raises:
+      InputError: there are no speakers, or too few of them.
+    """
+    task = config.task
+    if task.source not in RECORDED:
+        raise InputError('`task.test_languages` "each" is for recordings; name languages, or say how many.')
+    if task.source == "synthetic_digits" and not task.speakers:
+        raise InputError('`task.speakers` must say how many voices there are where `task.test_languages` is "each".')
+    if not isinstance(task.dev_languages, int):
+        raise InputError('`task.dev_languages` must be a number where `task.test_languages` is "each".')
+    names = recordings_of(config).languages()
+    if len(names) < task.dev_languages + 2:
+        raise InputError(
+            f"{len(names)} speakers are too few: in each turn one is for test and {task.dev_languages} for dev, "
+            "which leaves none to train on; lower `task.dev_languages`."
+        )
+    return {
+        name: changed(
+            config,
+            {
+                "task.test_languages": (name,),
+                "task.dev_languages": tuple((names * 2)[place + 1 : place + 1 + task.dev_languages]),
+            },
+            f"the turn of {name}",
+        )
+        for place, name in enumerate(names)
+    }

@@ -1,0 +1,70 @@
+"""One evaluation out of several, where every task is held out in turn and each time another model is trained."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmeta.run.judge import conclusion, summary
+from jaxmeta.run.statistics import bootstrap_interval
+
+
+def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what `evaluation.json` holds, of several such: their tasks side by side, as if of one run.
+
+    The scores are those of each turn; intervals and differences are taken anew, over all tasks. What was chosen on the
+    dev tasks of each turn is under "turns", costs and dev scores are means over them.
+
+    Args:
+      evaluations: of runs with the same methods, shots, draws and training seeds, and other test tasks.
+    """
+    first = evaluations[0]
+    keys = ("task", "metric", "higher_is_better", "training_seeds", "shot_seeds", "shots")
+    facts = {key: first[key] for key in keys} | {"languages": [name for e in evaluations for name in e["languages"]]}
+    scores, results = {}, {}
+    for name, method in first["methods"].items():
+        parts = [evaluation["methods"][name] for evaluation in evaluations]
+        grid = np.array([row for part in parts for row in part["repetitions"].values()])
+        scores[name] = grid
+        results[name] = summary(
+            facts["metric"], facts["higher_is_better"], method["kind"], grid, facts["languages"],
+            **{key: np.mean([part["compute"][key] for part in parts]) for key in method["compute"]},
+        )  # fmt: skip
+        results[name]["adaptation"] = _adaptations([part["adaptation"] for part in parts])
+        results[name]["scores"] = _means([part["scores"] for part in parts])
+    calibration = {
+        name: _means([evaluation["calibration"][name] for evaluation in evaluations]) for name in first["calibration"]
+    }
+    curves = {
+        kind: {name: _curve([e["curves"][kind][name] for e in evaluations]) for name in first["curves"][kind]}
+        for kind in first["curves"]
+    }
+    return conclusion(facts, scores, results) | {
+        "curves": curves,
+        "calibration": calibration,
+        "data": {
+            key: value if all(e["data"][key] == value for e in evaluations) else "; ".join(
+                f"{'+'.join(e['languages'])}: {e['data'][key]}" for e in evaluations
+            )
+            for key, value in first["data"].items()
+        },
+    }  # fmt: skip
+
+
+def _adaptations(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    averaged = ("gradient_examples", "seconds_per_task", "dev_score", "trials")
+    chosen = [{k: v for k, v in part.items() if k not in (*averaged, "on_edge")} for part in parts]
+    edges = dict.fromkeys(edge for part in parts for edge in part["on_edge"])
+    return {**_means([{key: part[key] for key in averaged} for part in parts]), "on_edge": [*edges], "turns": chosen}
+
+
+def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
+
+
+def _curve(curves: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    points = []
+    for same in zip(*curves, strict=True):
+        interval = bootstrap_interval([point["mean"] for point in same], resamples=2000)
+        points.append({"x": same[0]["x"], "mean": interval.mean, "ci95": [interval.low, interval.high]})
+    return points
