@@ -4,6 +4,18 @@ import numpy as np
 
 # A frame of the string may stay at a place of a template, go to the next, or jump over one.
 _JUMPS = (0, 1, 2)
+_RANGE = 5.0  # below the level of speech, in nats of power: what is fainter is noise or silence, and all the same
+
+
+def levelled(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Returns log-mel frames `[N, T, M]` above the level of each recording's louder half, with what is faint cut off.
+
+    The level must not depend on how much silence there is, for a word has less of it than a string.
+    """
+    loudness = np.where(real, frames.mean(axis=-1), np.nan)
+    middle = (np.nanmin(loudness, axis=1) + np.nanmax(loudness, axis=1))[:, None] / 2
+    level = np.nanmean(np.where(loudness >= middle, loudness, np.nan), axis=1)
+    return np.where(real[..., None], np.maximum(frames - level[:, None, None], -_RANGE), 0.0)
 
 
 def connected_words(
