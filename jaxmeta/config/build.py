@@ -83,7 +83,6 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
     """Returns the tasks of a config, and what its methods have in common."""
     if config.task.source == "sinusoid":
         return WaveTasks(config), make_setting(config)
-    kind_of(config)  # before any file is read
     if config.task.source in RECORDED:
         speakers = SpeechTasks(config)
         return speakers, make_setting(config, classes=len(speakers.recordings.labels), source=speakers.source())

@@ -4,6 +4,7 @@ Some read the shots (TF-IDF with logistic regression, a regression of scores, an
 n-grams, words around those of a question, the source itself).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from jaxmeta.objectives import classification, edit_distance, scored_pair, simil
 from jaxmeta.run import classical_pairs
 from jaxmeta.run.classical_audio import spectral_regression
 from jaxmeta.run.classical_spans import overlap_spans
-from jaxmeta.run.classical_strings import connected_words
+from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.classical_tokens import ngram_language_model
 from jaxmeta.run.plan import Classical
 
@@ -92,26 +93,32 @@ def mean_spectra(tasks: SpeechTasks) -> Classical:
 def word_templates(tasks: SpeechTasks) -> Classical:
     """Returns the shots as templates, end to end by `connected_words`; what a word costs is for the dev speakers."""
     recordings = tasks.recordings
-    frames = jax.jit(lambda inputs: log_mel(**inputs, settings=speech_frames(tasks.config)))
+    settings = dataclasses.replace(speech_frames(tasks.config), normalization="none")
+    frames = jax.jit(lambda inputs: log_mel(**inputs, settings=settings))
+
+    def read(clips: ArrayTree) -> tuple[np.ndarray, np.ndarray]:
+        found = jax.device_get(frames(clips))
+        return levelled(found["mel"], found["real"]), found["real"]
 
     def counts(price: float, speaker: str, shots: int, draw: int, split: str) -> ArrayTree:
         shown, _ = tasks.rows(speaker, shots=shots, draw=draw, split=split)
         query = tasks.episode(speaker, shots=shots, draw=draw, split=split).query
-        single = jax.device_get(frames(recordings.clips(shown, tasks.judged.length)))
-        asked = jax.device_get(frames(query["inputs"]))
-        templates = [mel[real] for mel, real in zip(single["mel"], single["real"], strict=True)]
-        found = connected_words(templates, recordings.label[shown] + 1, asked["mel"], asked["real"], price=price)
-        read = np.zeros(asked["real"].shape, np.int32)
+        single = zip(*read(recordings.clips(shown, tasks.judged.length)), strict=True)
+        asked, spoken = read(query["inputs"])
+        found = connected_words(
+            [mel[real] for mel, real in single], recordings.label[shown] + 1, asked, spoken, price=price
+        )
+        written = np.zeros(spoken.shape, np.int32)
         for place, words in enumerate(found):
-            read[place, : len(words)] = words
-        edits, real = np.where(query["mask"], edit_distance(read, query["targets"]), 0), query["mask"]
+            written[place, : len(words)] = words
+        edits, real = np.where(query["mask"], edit_distance(written, query["targets"]), 0), query["mask"]
         return {
             "n": real.sum(), "exact": (real & (edits == 0)).sum(), "edits": edits.sum(),
             "symbols": np.count_nonzero(query["targets"][real]),
             "aligned": np.int64(0), "nll": np.float64(0),  # it knows no probabilities
         }  # fmt: skip
 
-    return Classical("word_templates", "price", (0.0, 1.0, 3.0, 10.0, 30.0), counts)
+    return Classical("word_templates", "price", (0.0, 2.0, 5.0, 10.0, 20.0), counts)
 
 
 def ngram_overlap(tasks: PairTasks) -> Classical:

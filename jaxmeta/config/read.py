@@ -104,7 +104,7 @@ def known_keys() -> list[str]:
 
 def without_kind(key: str) -> str:
     """Returns a key as it is written: where several types are allowed, pydantic says last which of them it means."""
-    for kind in ("constrained-int", "int", "tuple[str, ...]", "literal['auto']"):
+    for kind in ("constrained-int", "int", "tuple[str, ...]", "literal['auto']", "literal['each']"):
         key = key.removesuffix(f".{kind}")
     return key
 

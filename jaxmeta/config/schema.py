@@ -51,7 +51,7 @@ class TaskConfig(Section):
     """Tasks in one outer step."""
     temperature: Rate = 1.0
     """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
-    test_languages: int | tuple[str, ...] | Literal["each"] = 40
+    test_languages: int | Literal["each"] | tuple[str, ...] = 40
     """Languages, or speakers, held out for the final judgement: how many, or which; "each": every one in turn, by a
     model that is trained anew."""
     dev_languages: int | tuple[str, ...] = 30

@@ -3,7 +3,19 @@
 import numpy as np
 
 # A frame of the string may stay at a place of a template, go to the next, or jump over one.
-_JUMPS = (0, 1, 2)
+_JUMPS = (1, 2)
+_RANGE = 5.0  # below the level of speech, in nats of power: what is fainter is noise or silence, and all the same
+
+
+def levelled(frames: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Returns log-mel frames `[N, T, M]` above the level of each recording's louder half, with what is faint cut off.
+
+    The level must not depend on how much silence there is, for a word has less of it than a string.
+    """
+    loudness = np.where(real, frames.mean(axis=-1), np.nan)
+    middle = (np.nanmin(loudness, axis=1) + np.nanmax(loudness, axis=1))[:, None] / 2
+    level = np.nanmean(np.where(loudness >= middle, loudness, np.nan), axis=1)
+    return np.where(real[..., None], np.maximum(frames - level[:, None, None], -_RANGE), 0.0)
 
 
 def connected_words(
@@ -43,9 +55,9 @@ def connected_words(
     for time in range(times):
         frame = frames[:, time].astype(np.float64)
         far = (np.square(frame).sum(axis=1)[:, None] + squares[None] - 2 * frame @ flat.T) / bins
-        far = np.where(outside[None], np.inf, far.reshape(count, shown, longest))
         cost, start = _stepped(cost, start, free + price, time)
-        cost = cost + far
+        cost += far.reshape(count, shown, longest)
+        cost[:, outside] = np.inf
         silent = np.square(frame - quiet).mean(axis=1)
         stays = silence <= free
         silence, before = np.where(stays, silence, free) + silent, np.where(stays, before, time)
@@ -61,17 +73,15 @@ def connected_words(
 
 def _stepped(cost: np.ndarray, start: np.ndarray, entry: np.ndarray, time: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the cheapest way to stand at each place at `time`, before the distance there is paid."""
-    ways, origins = [], []
+    best, origin = cost.copy(), start.copy()
     for jump in _JUMPS:
-        moved, origin = np.full_like(cost, np.inf), np.zeros_like(start)
-        moved[..., jump:], origin[..., jump:] = cost[..., : cost.shape[-1] - jump], start[..., : cost.shape[-1] - jump]
-        ways.append(moved)
-        origins.append(origin)
-    entered = np.full_like(cost, np.inf)
-    entered[..., 0] = entry[:, None]
-    ways, origins = np.stack([*ways, entered]), np.stack([*origins, np.full_like(start, time)])
-    best = ways.argmin(axis=0)[None]
-    return np.take_along_axis(ways, best, axis=0)[0], np.take_along_axis(origins, best, axis=0)[0]
+        better = cost[..., :-jump] < best[..., jump:]
+        np.copyto(best[..., jump:], cost[..., :-jump], where=better)
+        np.copyto(origin[..., jump:], start[..., :-jump], where=better)
+    better = entry[:, None] < best[..., 0]
+    np.copyto(best[..., 0], entry[:, None], where=better)
+    np.copyto(origin[..., 0], time, where=better)
+    return best, origin
 
 
 def _quietest(frames: np.ndarray, real: np.ndarray) -> np.ndarray:

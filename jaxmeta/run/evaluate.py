@@ -13,7 +13,7 @@ from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import ArrayTree, Episode, MetaParams
 from jaxmeta.run.plan import Cell, Classical, Judging, Method, Readout
 
-_TASKS_PER_CALL = 20
+TASKS_PER_CALL = 20
 _Setting = TypeVar("_Setting")
 
 
@@ -77,6 +77,7 @@ def score_grid(
     posed: Posed,
     *,
     seed: int,
+    tasks_per_call: int = TASKS_PER_CALL,
 ) -> Grid:
     """Runs an `evaluator` on few-shot problems and scores each of them.
 
@@ -87,12 +88,13 @@ def score_grid(
       learning_rate: of the inner optimizer.
       posed: the problems.
       seed: of the methods that draw at random while they adapt.
+      tasks_per_call: problems in one call.
     """
     began = time.monotonic()
     num_tasks = len(posed.cells)
     # Calls of one size share a compilation, however many tasks there are; the first task fills up the last call.
-    places = np.arange(-(-num_tasks // _TASKS_PER_CALL) * _TASKS_PER_CALL)
-    places = np.where(places < num_tasks, places, 0).reshape(-1, _TASKS_PER_CALL)
+    places = np.arange(-(-num_tasks // tasks_per_call) * tasks_per_call)
+    places = np.where(places < num_tasks, places, 0).reshape(-1, tasks_per_call)
     parts = []
     for number, chosen in enumerate(places):
         key = jax.random.fold_in(jax.random.key(seed), number)
@@ -132,6 +134,7 @@ def tune(
     posed: Posed,
     *,
     seed: int,
+    tasks_per_call: int = TASKS_PER_CALL,
 ) -> tuple[Choice, float]:
     """Chooses the learning rate and the number of inner steps on dev languages; the test languages choose nothing.
 
@@ -140,7 +143,7 @@ def tune(
     """
     trials = []
     for rate in method.learning_rates:
-        grid = score_grid(run, readout, meta_params, rate, posed, seed=seed)
+        grid = score_grid(run, readout, meta_params, rate, posed, seed=seed, tasks_per_call=tasks_per_call)
         by_steps = grid.scores[judging.metric].mean(axis=(0, 1))
         trials += [(Choice(rate, steps), score) for steps, score in zip(method.steps, by_steps, strict=True)]
     return _best(trials, higher_is_better=judging.higher_is_better)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.types import MetaParams
 from jaxmeta.run.evaluate import (
+    TASKS_PER_CALL,
     Choice,
     Grid,
     Posed,
@@ -39,6 +40,11 @@ class Problems(NamedTuple):
     dev: Posed
     test: Posed
     by_shots: dict[int, Posed]  # one draw each
+
+    @property
+    def per_call(self) -> int:
+        """How many are judged in one call: of few all, and dev and test share a compilation."""
+        return min(TASKS_PER_CALL, max(len(self.dev.cells), len(self.test.cells)))
 
 
 class Judged(NamedTuple):
@@ -114,9 +120,10 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     run = evaluator(method, readout, method.steps, judging.tasks_at_once)
     params = [method.complete(trained[seed, method.phase]) if method.phase else {} for seed in seeds]
     # Settings are chosen once, on the first training seed, as a user would.
-    choice, dev_score = tune(run, method, readout, judging, params[0], problems.dev, seed=experiment.seed)
+    size = {"tasks_per_call": problems.per_call}
+    choice, dev_score = tune(run, method, readout, judging, params[0], problems.dev, seed=experiment.seed, **size)
     grids = [
-        score_grid(run, readout, p, choice.learning_rate, problems.test, seed=experiment.seed + seed)
+        score_grid(run, readout, p, choice.learning_rate, problems.test, seed=experiment.seed + seed, **size)
         for seed, p in zip(seeds, params, strict=True)
     ]
     place = method.steps.index(choice.steps)
@@ -195,7 +202,10 @@ def _shot_curve(experiment: Experiment, method: Method, choice: Choice, params: 
     run = evaluator(method, experiment.readout, (choice.steps,), experiment.judging.tasks_at_once)
     metric, points = experiment.judging.metric, []
     for shots, posed in problems.by_shots.items():
-        grid = score_grid(run, experiment.readout, params, choice.learning_rate, posed, seed=experiment.seed)
+        grid = score_grid(
+            run, experiment.readout, params, choice.learning_rate, posed, seed=experiment.seed,
+            tasks_per_call=min(TASKS_PER_CALL, len(posed.cells)),
+        )  # fmt: skip
         points.append(_point(shots, _scale(metric) * grid.scores[metric][..., 0]))
     return points
 
