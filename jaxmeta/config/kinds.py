@@ -74,6 +74,8 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
     if numbers != (settings.kind == "mlp"):
         reads, gives, right = ("text", "numbers", "mlp") if numbers else ("numbers", "text", "transformer")
         raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
+    if settings.kind == "ngrams" and config.task.kind != "classification":
+        raise InputError('`model.kind` "ngrams" answers with classes; set it to "transformer", or leave it out.')
     if not numbers and settings.width % settings.heads:
         raise InputError(
             f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
@@ -119,6 +121,10 @@ def _mlp(config: Config, outputs: int, vocab_size: int) -> Model:
 
 
 def _text_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
+    if config.model.kind == "ngrams":
+        from_bytes = config.tokenizer.kind == "bytes"
+        settings = config.model
+        return models.ngrams(outputs, buckets=settings.buckets, longest=settings.window, from_bytes=from_bytes)
     return models.transformer(vocab_size=vocab_size, outputs=outputs, **_encoder(config))
 
 
@@ -178,7 +184,8 @@ KINDS: dict[str, Kind] = {
         "classification", _text_encoder, lambda outputs, tokens: objectives.classification(outputs),
         dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True),
         methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "tfidf", "ridge"), main="ridge",
-        curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"), classical=("tfidf",), head=CLASSES,
+        curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"),
+        classical=("tfidf", "tfidf_source", "tfidf_source_and_shots"), head=CLASSES,
     ),
     "retrieval": Kind(
         "retrieval", _dual_encoder, lambda outputs, tokens: objectives.retrieval(),

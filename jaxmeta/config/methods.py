@@ -111,6 +111,9 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     if setting.kind.head:
         solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify))
         found["ridge"] = solved
+        found["ridge_prior"] = closed_form(
+            lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify, prior=True)
+        )
     if classify:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
         found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))

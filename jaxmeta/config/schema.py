@@ -30,9 +30,9 @@ class TaskConfig(Section):
     """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
-    path: str = ""
+    path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), or the folder of a
-    prepared set; a relative path is looked up in JAXMETA_DATA too."""
+    prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, several files are read as one."""
     parallel: bool = False
     """Whether row k of a split is the same sentence in every language of the TSV file."""
     shots: Count = 2
@@ -65,8 +65,9 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """The model."""
 
-    kind: Literal["transformer", "mlp"] = "transformer"
-    """A Transformer of the shape that the kind of task needs for text, a multilayer perceptron for numbers."""
+    kind: Literal["transformer", "ngrams", "mlp"] = "transformer"
+    """A Transformer of the shape that the kind of task needs for text, a bag of hashed character n-grams for
+    classification of text, a multilayer perceptron for numbers."""
     width: Count = 64
     """Size of the hidden vectors."""
     layers: Count = 2
@@ -74,7 +75,10 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens that are embedded together (by models that write nothing)."""
+    """Neighbouring tokens that are embedded together (by models that write nothing), or characters of the longest
+    n-gram."""
+    buckets: Count = 2**14
+    """Places that n-grams are hashed to."""
     stride: Count = 4
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     precision: Literal["float32", "bfloat16"] = "float32"
