@@ -18,6 +18,7 @@ from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
 from jaxmeta.models import (
     MelSettings,
     mlp,
+    ngrams,
     paired,
     seq2seq,
     span_reader,
@@ -63,6 +64,10 @@ class Setting(NamedTuple):
             "max_places": 8,
         }
         return build(self.classes, mel=MEL, dtype=self.dtype, **sizes)
+
+    def counter(self):
+        """N-grams of one and two tokens in few buckets."""
+        return ngrams(self.classes, buckets=9, longest=2, from_bytes=False, dtype=self.dtype)
 
     def seq2seq(self):
         """One layer on either side."""
@@ -219,6 +224,21 @@ ROWS = [
         backprop(0),
         num_steps=0,
         idle=("shift",),  # added to every logit, it changes no probability
+    ),
+    Row(
+        "ridge, prior",
+        lambda s: algorithms.ridge(s.mlp(), s.classify(), num_outputs=s.classes, prior=True),
+        backprop(0),
+        num_steps=0,
+        idle=("shift",),
+    ),
+    Row(
+        "ridge of n-grams, prior",
+        lambda s: algorithms.ridge(s.counter(), s.classify(), num_outputs=s.classes, prior=True),
+        backprop(0),
+        num_steps=0,
+        idle=("shift",),
+        reads="text",
     ),
     Row(
         "ridge of regression",

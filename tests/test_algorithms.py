@@ -78,11 +78,14 @@ def distance(first, second):
 
 
 @pytest.mark.parametrize("size", [3, 12], ids=["fewer examples than features", "more"])
+@pytest.mark.parametrize("prior", [False, True])
 @pytest.mark.parametrize("classify", [True, False])
-def test_ridge_is_scikit_learns(size, classify, x64):
+def test_ridge_is_scikit_learns(size, classify, prior, x64):
     linear_model = pytest.importorskip("sklearn.linear_model")
     objective = OBJECTIVE if classify else regression()
-    algorithm = ridge(plain_model(), objective, num_outputs=CLASSES, classify=classify)
+    believed = np.linspace(-1, 2, DIMENSIONS * CLASSES).reshape(DIMENSIONS, CLASSES)
+    model = Model(plain_model().init, lambda params, inputs: inputs @ believed, lambda params, inputs: inputs)
+    algorithm = ridge(model, objective, num_outputs=CLASSES, classify=classify, prior=prior)
     support, query = examples(0, size, dtype=np.float64), examples(1, 5, dtype=np.float64)
     if not classify:
         support["targets"], query["targets"] = (np.sin(3 * side["inputs"][:, :CLASSES]) for side in (support, query))
@@ -90,16 +93,18 @@ def test_ridge_is_scikit_learns(size, classify, x64):
     padded["inputs"][size:], padded["targets"][size:] = 1e3, 1
     meta_params = {"params": init(algorithm, Episode(support, query))["params"]}
     meta_params |= {"log_ridge": jnp.log(0.7), "log_scale": jnp.log(4.0), "shift": jnp.asarray(0.25)}
+    meta_params |= {"log_prior": jnp.log(0.3)} if prior else {}
     state = adapted(algorithm, meta_params, padded, 0)
     # The constant feature is penalised as the others are, so it is one of them, and there is no intercept.
     design = lambda inputs: np.c_[inputs / np.sqrt(DIMENSIONS), np.ones(len(inputs))]  # noqa: E731
     answers = np.eye(CLASSES)[support["targets"]] if classify else support["targets"]
-    fitted = linear_model.Ridge(alpha=0.7, fit_intercept=False, solver="cholesky").fit(
-        design(support["inputs"]), answers
-    )
+    # Drawn to other weights than zero is drawn to zero of what these leave.
+    start = 0.3 * np.r_[believed * np.sqrt(DIMENSIONS), np.zeros((1, CLASSES))] if prior else 0.0
+    left = answers - design(support["inputs"]) @ start if prior else answers
+    fitted = linear_model.Ridge(alpha=0.7, fit_intercept=False, solver="cholesky").fit(design(support["inputs"]), left)
     np.testing.assert_allclose(state.weights, fitted.coef_.T, rtol=1e-9, atol=1e-12)
     outputs = algorithm.predict(meta_params, state, query["inputs"])
-    predicted = fitted.predict(design(query["inputs"]))
+    predicted = design(query["inputs"]) @ (fitted.coef_.T + start)
     want = 4 * predicted + 0.25 if classify else predicted
     np.testing.assert_allclose(outputs, want, rtol=1e-9)
     loss, _ = algorithm.loss(jax.random.key(0), meta_params, state, query)

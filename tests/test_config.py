@@ -11,7 +11,7 @@ from tiny_run import toy_lines, write_lines
 from jaxmeta import objectives
 from jaxmeta.config import Config, build, difference, dump, load
 from jaxmeta.config.build import make_setting
-from jaxmeta.config.classical import tfidf_counts
+from jaxmeta.config.classical_text import tfidf_counts
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS

@@ -33,6 +33,18 @@ def test_a_good_file(write):
     assert corpus.rows("b", "test").tolist() == []
 
 
+def test_several_files_are_one_corpus(write):
+    more = "language\tsplit\tlabel\ttext\nb\ttest\tmaybe\tfour\n"
+    corpus = read_tsv([write(GOOD), write(more, "more.tsv")])
+    assert (corpus.name, corpus.labels) == ("rows", ("maybe", "no", "yes"))
+    assert corpus.text == ("one", "two", "three", "four")
+    assert corpus.rows("b", "test").tolist() == [3]
+    with pytest.raises(InputError, match=r"more.tsv, line 2: the language c has no train rows"):
+        read_tsv([write(GOOD), write(more.replace("b\t", "c\t"), "more.tsv")])
+    with pytest.raises(InputError, match=r"more.tsv, line 2: the label 'maybe' is unknown"):
+        read_tsv([write(GOOD), write(more, "more.tsv")], labels=("no", "yes"))
+
+
 def test_columns_in_any_order_bom_crlf_quotes_and_odd_line_separators(write):
     header = "\ufefftext\tnote\tlabel\tlanguage\tsplit\r\n"
     content = header + '"so\u2028it\x85is\t\tyes\ta\ttrain\r\ntwo\tn\tno\ta\ttrain\r\n\r\n'

@@ -252,6 +252,8 @@ REFUSED = [
     ({"task.kind": "question_answering", "tokenizer.kind": "sentencepiece", "tokenizer.vocab-size": 400},
      'set `tokenizer.kind` to "bytes"'),
     ({"task.kind": "retrieval", "model.kind": "mlp"}, '`model.kind` "mlp" reads numbers, not text'),
+    ({"task.kind": "retrieval", "model.kind": "ngrams"}, '`model.kind` "ngrams" answers with classes'),
+    ({"task.kind": "retrieval", "task.source": "tsv", "task.path": ("rows.tsv", "more.tsv")}, "name one place"),
     ({"task.kind": "retrieval", "task.source": "sinusoid", "model.kind": "mlp"}, '"retrieval" is about text'),
     ({"task.kind": "retrieval", "task.source": "tsv"}, "`task.path` is empty; name a TSV file"),
     ({"task.kind": "retrieval", "task.source": "tfds"}, "`task.path` is empty; name the folder of a prepared set"),

@@ -57,7 +57,7 @@ def _evaluation(num_languages=45, **changes):
         "shots": 2,
         "methods": {
             "joint": _method(draw(70), "baseline"),
-            "maml": _method(draw(80), "meta-learner"),
+            "maml": _method(draw(80), "meta-learner") | {"scores": {"macro_f1": 61.234, "brier": 0.2}},
             "target <only> & co": _method(draw(40), "baseline"),
         },
         "paired": {"maml - joint": {"mean": 9.5, "ci95": [8.0, 11.0], "wins": 40, "losses": 5}},
@@ -155,6 +155,8 @@ def test_page_says_it_all_and_escapes_it(run):
         "0.412",
         "1.25M",
         "8.0 to 11.0",
+        "macro f1",
+        "61.23",
     ):
         assert piece in text
     assert all(language in text for language in evaluation["languages"])

@@ -1,4 +1,8 @@
-"""A ridge-regression head solved in closed form (R2D2, Bertinetto et al. 2019, arXiv 1805.08136)."""
+"""A ridge-regression head solved in closed form (R2D2, Bertinetto et al. 2019, arXiv 1805.08136).
+
+With a prior it is drawn to what the model answers instead of to zero (biased regularisation, Denevi et al. 2019, arXiv
+1903.10399), so that few shots correct a classifier of the source tasks.
+"""
 
 import math
 from typing import NamedTuple
@@ -14,7 +18,7 @@ from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 class RidgeHead(NamedTuple):
     """The solved head."""
 
-    weights: jax.Array  # [D + 1, C], the last row for the constant feature
+    weights: jax.Array  # [D + 1, C], the last row for the constant feature; beside the prior's, where there is one
     present: jax.Array  # [C] bool: the support holds an example (all true for regression)
 
 
@@ -24,8 +28,10 @@ def ridge(
     *,
     num_outputs: int,
     classify: bool = True,
+    prior: bool = False,
     initial_ridge: float = 0.1,
     initial_scale: float = 10.0,
+    initial_prior: float = 0.1,
 ) -> MetaAlgorithm:
     """Solves `W = argmin |X W - Y|^2 + exp(log_ridge) |W|^2` on the support's features; `num_steps=0`.
 
@@ -33,21 +39,29 @@ def ridge(
     The ridge, and an output scale and shift (classification), are meta-learned with the encoder. The system solved is
     `S x S` (`W = X^T (X X^T + ridge)^-1 Y`), because a support is smaller than a feature vector is long.
 
+    With a prior, `Y` are what is left of the classes or targets when the model's own outputs, times a meta-learned
+    factor, are taken from them, and these are added to what the head says: for a linear last layer `W0` it is
+    `argmin |X W - Y|^2 + exp(log_ridge) |W - W0|^2`.
+
     Args:
       model: its `features` are read (or its outputs where it names none).
       objective: classification or regression.
       num_outputs: C, classes or dimensions.
       classify: whether targets are classes.
+      prior: whether the head is drawn to the model's outputs, `[N, C]`.
       initial_ridge: where the ridge starts.
       initial_scale: where the output scale starts. Solutions lie between 0 and 1, so logits need to be stretched
         before a softmax can be sure of anything.
+      initial_prior: where the factor of the outputs starts for classes, which turns logits into what is near zero and
+        one. Outputs of a regression are not stretched.
 
     Raises:
-      ValueError: if `num_outputs`, `initial_ridge` or `initial_scale` is not positive.
+      ValueError: if `num_outputs`, `initial_ridge`, `initial_scale` or `initial_prior` is not positive.
     """
     check_positive("num_outputs", num_outputs)
     check_positive("initial_ridge", initial_ridge)
     check_positive("initial_scale", initial_scale)
+    check_positive("initial_prior", initial_prior)
     features = features_of(model)
 
     def embed(meta_params, inputs):
@@ -55,15 +69,24 @@ def ridge(
         scaled = raw / raw.shape[-1] ** 0.5
         return jnp.concatenate([scaled, jnp.ones((*raw.shape[:-1], 1), raw.dtype)], axis=-1)
 
+    def believed(meta_params, inputs):
+        """Returns what the head says without a shot, or nothing."""
+        if not prior:
+            return None
+        return jnp.exp(meta_params["log_prior"]) * model.apply(meta_params["params"], inputs)
+
     def init(key, episode: Episode):
         params = model.init(key, episode.support["inputs"])
         dtype = jax.tree.leaves(params)[0].dtype
-        return {
+        found = {
             "params": params,
             "log_ridge": jnp.full((), math.log(initial_ridge), dtype),
             "log_scale": jnp.full((), math.log(initial_scale), dtype),
             "shift": jnp.zeros((), dtype),
         }
+        if prior:
+            found["log_prior"] = jnp.full((), math.log(initial_prior) if classify else 0.0, dtype)
+        return found
 
     def begin(key, meta_params, support: Batch):
         del key
@@ -72,11 +95,13 @@ def ridge(
             answers = masked_one_hot(support, num_outputs, design.dtype)
         else:  # one number for each example may come without an axis of its own
             answers = jnp.reshape(support["targets"], (design.shape[0], num_outputs))
+        present = jnp.any(answers != 0, axis=0) if classify else jnp.ones((num_outputs,), bool)
+        known = believed(meta_params, support["inputs"])
+        answers = answers if known is None else answers - known
         if "mask" in support:
             # A row of zeros on both sides of the equation takes no part in the solution.
             rows = support["mask"].astype(design.dtype)[:, None]
             design, answers = design * rows, answers * rows
-        present = jnp.any(answers != 0, axis=0) if classify else jnp.ones((num_outputs,), bool)
         gram = design @ design.T
         gram = gram + jnp.exp(meta_params["log_ridge"]) * jnp.eye(gram.shape[0], dtype=gram.dtype)
         dual = jax.scipy.linalg.solve(gram, answers, assume_a="pos")
@@ -92,6 +117,8 @@ def ridge(
 
     def predict(meta_params, state: RidgeHead, inputs):
         solved = embed(meta_params, inputs) @ state.weights
+        known = believed(meta_params, inputs)
+        solved = solved if known is None else solved + known
         if not classify:
             return solved
         logits = jnp.exp(meta_params["log_scale"]) * solved + meta_params["shift"]

@@ -6,19 +6,19 @@ n-grams, words around those of a question, the source itself).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
 from jaxmeta.config.kinds import speech_frames
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts, ranks_of
 from jaxmeta.config.speech_tasks import SpeechTasks
-from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import pad_batch
-from jaxmeta.core.types import ArrayTree, Objective
+from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
 from jaxmeta.models import log_mel
 from jaxmeta.objectives import classification, edit_distance, scored_pair, similarity_counts
 from jaxmeta.run import classical_pairs
@@ -28,46 +28,6 @@ from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.classical_tokens import ngram_language_model
 from jaxmeta.run.plan import Classical
 
-# The logit of a class that no shot shows: far enough for a probability of zero, and finite.
-_UNSEEN = -1e9
-
-
-def tfidf(tasks: TextTasks) -> Classical:
-    """Returns TF-IDF with logistic regression; how little the latter is regularised is for the dev languages to say."""
-    objective = classification(len(tasks.corpus.labels))
-    return Classical("tfidf", "C", (1.0, 10.0, 100.0, 1e3, 1e4), functools.partial(tfidf_counts, tasks, objective))
-
-
-def tfidf_counts(
-    tasks: TextTasks, objective: Objective, inverse_strength: float, language: str, shots: int, draw: int, split: str
-) -> ArrayTree:
-    """Fits scikit-learn's TF-IDF of character 1- to 4-grams and logistic regression to the support of one problem.
-
-    Returns:
-      What the objective counts of its log-probabilities on the query.
-    """
-    support_texts, support_labels, query_texts, query = tasks.texts(language, shots=shots, draw=draw, split=split)
-    logits = np.full((len(query_texts), len(tasks.corpus.labels)), _UNSEEN, np.float32)
-    seen = np.unique(support_labels)
-    if len(seen) > 1:
-        logits[:, seen] = _fitted(support_texts, support_labels, query_texts, inverse_strength)
-    else:  # there is nothing to fit, and scikit-learn refuses to
-        logits[:, seen] = 0.0
-    return objective.counts(logits, query)
-
-
-def _fitted(texts: Sequence[str], labels: np.ndarray, queries: Sequence[str], inverse_strength: float) -> np.ndarray:
-    """Returns the log-probabilities of the queries, `[N, classes that occur]`, in the order of the labels."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    model = make_pipeline(
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True),
-        LogisticRegression(C=inverse_strength, max_iter=1000),
-    )
-    return model.fit(texts, labels).predict_log_proba(queries)
-
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
     """Returns logistic regression on the mean spectra of fifths of the recordings, regularised as dev speakers say."""
@@ -76,7 +36,7 @@ def mean_spectra(tasks: SpeechTasks) -> Classical:
 
     def counts(strength: float, speaker: str, shots: int, draw: int, split: str) -> ArrayTree:
         support, query = tasks.episode(speaker, shots=shots, draw=draw, split=split)
-        logits = np.full((len(query["mask"]), len(tasks.recordings.labels)), _UNSEEN, np.float32)
+        logits = np.full((len(query["mask"]), len(tasks.recordings.labels)), IMPOSSIBLE, np.float32)
         labels, there = support["targets"], support["mask"]
         seen = np.unique(labels[there])
         if len(seen) > 1:
@@ -246,6 +206,8 @@ def _without_shots(name: str, setting: str, values: tuple[float, ...], of_langua
 
 CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "tfidf": tfidf,
+    "tfidf_source": tfidf_source,
+    "tfidf_source_and_shots": tfidf_source_and_shots,
     "mean_spectra": mean_spectra,
     "word_templates": word_templates,
     "ngram_overlap": ngram_overlap,

@@ -91,6 +91,8 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
         given = "recordings" if config.task.source in RECORDED else "text"
         reads, gives, right = ("text", "numbers", "mlp") if numbers else ("numbers", given, "transformer")
         raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
+    if settings.kind == "ngrams" and config.task.kind != "classification":
+        raise InputError('`model.kind` "ngrams" answers with classes; set it to "transformer", or leave it out.')
     if not numbers and settings.width % settings.heads:
         raise InputError(
             f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
@@ -136,6 +138,10 @@ def _mlp(config: Config, outputs: int, vocab_size: int) -> Model:
 
 
 def _text_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
+    if config.model.kind == "ngrams":
+        from_bytes = config.tokenizer.kind == "bytes"
+        settings = config.model
+        return models.ngrams(outputs, buckets=settings.buckets, longest=settings.window, from_bytes=from_bytes)
     return models.transformer(vocab_size=vocab_size, outputs=outputs, **_encoder(config))
 
 
@@ -252,8 +258,8 @@ KINDS: dict[str, Kind] = {
         "classification", _text_encoder, lambda outputs, tokens: objectives.classification(outputs),
         _CLASS_SCORES,
         methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "tfidf", "ridge"), main="ridge",
-        curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"), classical=("tfidf",), head=CLASSES,
-        cipher=True,
+        curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"),
+        classical=("tfidf", "tfidf_source", "tfidf_source_and_shots"), head=CLASSES, cipher=True,
     ),
     "retrieval": Kind(
         "retrieval", _dual_encoder, lambda outputs, tokens: objectives.retrieval(),

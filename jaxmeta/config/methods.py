@@ -112,6 +112,9 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     if setting.kind.head:
         solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify))
         found["ridge"] = solved
+        found["ridge_prior"] = closed_form(
+            lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify, prior=True)
+        )
     if setting.kind.cipher:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
     if classify:

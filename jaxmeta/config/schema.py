@@ -38,9 +38,10 @@ class TaskConfig(Section):
     recordings of speakers in an npz file, or digits of synthetic voices."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
-    path: str = ""
+    path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
-    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too."""
+    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, several TSV files are
+    read as one."""
     parallel: bool = False
     """Whether row k of a split is the same sentence in every language of the TSV file."""
     shots: Count = 2
@@ -82,8 +83,9 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """The model."""
 
-    kind: Literal["transformer", "mlp"] = "transformer"
-    """A Transformer of the shape that the kind of task needs for text, a multilayer perceptron for numbers."""
+    kind: Literal["transformer", "ngrams", "mlp"] = "transformer"
+    """A Transformer of the shape that the kind of task needs for text, a bag of hashed character n-grams for
+    classification of text, a multilayer perceptron for numbers."""
     width: Count = 64
     """Size of the hidden vectors."""
     layers: Count = 2
@@ -91,7 +93,10 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing)."""
+    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing), or characters
+    of the longest n-gram."""
+    buckets: Count = 2**14
+    """Places that n-grams are hashed to."""
     stride: Count = 4
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     segments: Count = 4

@@ -62,6 +62,11 @@ class TextTasks:
         corpus = self.corpus
         return corpus.texts(support), corpus.label[support], corpus.texts(query), self.judged.batch(query)
 
+    def source_texts(self) -> tuple[Sequence[str], np.ndarray]:
+        """Returns what `source` is made of, as text: texts and labels."""
+        rows = np.concatenate([self.corpus.rows(code, "train") for code in self.split.train])
+        return self.corpus.texts(rows), self.corpus.label[rows]
+
     def source(self) -> Batch:
         """Returns the train rows of the train languages, for baselines that replay them."""
         return self.judged.pool("train")
@@ -146,10 +151,10 @@ def read_corpus(config: Config) -> Corpus:
     task = config.task
     if task.source == "cldr":
         return data.cldr(task.cldr, seed=config.seed)
-    path = data_path(config)
     if task.source == "tsv":
-        return data.read_tsv(path, name=config.name, parallel=task.parallel)
-    corpus = data.read_tfds(path, schema="classification")
+        paths = [find_file(path) for path in task.path] if isinstance(task.path, tuple) else []
+        return data.read_tsv(paths or data_path(config), name=config.name, parallel=task.parallel)
+    corpus = data.read_tfds(data_path(config), schema="classification")
     assert isinstance(corpus, Corpus)
     return corpus
 
@@ -165,6 +170,10 @@ def data_path(config: Config) -> pathlib.Path:
     what, instead = named.get(task.source, ("the folder of a prepared set", "cldr"))
     if not task.path:
         raise InputError(f'`task.path` is empty; name {what} (or set `task.source = "{instead}"`).')
+    if not isinstance(task.path, str):
+        raise InputError(
+            f"`task.path` must name one place, got {list(task.path)}; several TSV files are for classification alone."
+        )
     return find_file(task.path, folder=task.source == "tfds")
 
 

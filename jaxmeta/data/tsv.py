@@ -1,7 +1,8 @@
 """Labelled text from tab-separated files, with one clear sentence for whatever is wrong in them."""
 
+import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxmeta.data.lines import Path, Source, read_fields, read_lines, where
 
 
 class _Row(NamedTuple):
+    path: Path
     line: int
     language: str
     split: str
@@ -20,7 +22,7 @@ class _Row(NamedTuple):
 
 
 def read_tsv(
-    path: Path,
+    path: Path | Sequence[Path],
     *,
     name: str | None = None,
     labels: Sequence[str] | None = None,
@@ -32,8 +34,8 @@ def read_tsv(
     UTF-8, one row per line, fields separated by TAB and never quoted; other columns are left out.
 
     Args:
-        path: the file.
-        name: what to call the corpus; the file's name without its ending by default.
+        path: the file, or several that are read as one.
+        name: what to call the corpus; the (first) file's name without its ending by default.
         labels: the labels there may be, in order; those of the file, sorted, by default.
         require_splits: ask for a `split` column and for train rows in every language; otherwise a file
             without the column is all train.
@@ -45,11 +47,16 @@ def read_tsv(
         InputError: anything in the file is not so.
     """
     needed = ("language", *(("split",) if require_splits else ()), "label", "text")
-    rows = list(_rows(path, read_fields(path, needed, optional=() if require_splits else ("split",))))
+    optional = () if require_splits else ("split",)
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    files = [list(_rows(file, read_fields(file, needed, optional=optional))) for file in paths]
+    rows = [row for file in files for row in file]
     if require_splits:
-        check_trained(path, ((row.line, row.language, row.split) for row in rows))
-    corpus = _corpus(path, name, labels, rows)
-    return _paralleled(path, corpus, rows) if parallel else corpus
+        trained = {row.language for row in rows if row.split == "train"}
+        for file, found in zip(paths, files, strict=True):
+            check_trained(file, ((row.line, row.language, row.split) for row in found), trained)
+    corpus = _corpus(paths[0], name, labels, rows)
+    return _paralleled(corpus, rows) if parallel else corpus
 
 
 def read_shots(
@@ -99,10 +106,10 @@ def check_split(path: object, line: int, split: str) -> None:
         raise InputError(f"{path}, line {line}: the split is {split!r}; it must be one of {', '.join(SPLITS)}.")
 
 
-def check_trained(path: object, rows: Iterable[tuple[int, str, str]]) -> None:
-    """Raises `InputError` unless the language of each `(line, language, split)` has train rows."""
+def check_trained(path: object, rows: Iterable[tuple[int, str, str]], trained: Collection[str] = ()) -> None:
+    """Raises `InputError` unless the language of each `(line, language, split)` has train rows, or is in `trained`."""
     rows = list(rows)
-    trained = {language for _, language, split in rows if split == "train"}
+    trained = {*trained, *(language for _, language, split in rows if split == "train")}
     for line, language, _ in rows:
         if language not in trained:
             raise InputError(
@@ -127,7 +134,7 @@ def _rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]], *, language: s
         values = {column: field.strip() for column, field in fields.items()}
         split = values.get("split", "train")
         check_split(path, number, split)
-        yield _Row(number, values.get("language", language), split, values["label"], values["text"])
+        yield _Row(path, number, values.get("language", language), split, values["label"], values["text"])
 
 
 def _corpus(path: Path, name: str | None, labels: Sequence[str] | None, rows: list[_Row]) -> Corpus:
@@ -137,7 +144,8 @@ def _corpus(path: Path, name: str | None, labels: Sequence[str] | None, rows: li
     for row in rows:
         if row.label not in numbers:
             raise InputError(
-                f"{path}, line {row.line}: the label {row.label!r} is unknown; it must be one of {', '.join(known)}."
+                f"{row.path}, line {row.line}: the label {row.label!r} is unknown; "
+                f"it must be one of {', '.join(known)}."
             )
     if len(found) < 2:
         raise InputError(f"{path} has rows of one label only, {found[0]!r}; add rows of at least one other label.")
@@ -152,7 +160,7 @@ def _corpus(path: Path, name: str | None, labels: Sequence[str] | None, rows: li
     )
 
 
-def _paralleled(path: Path, corpus: Corpus, rows: list[_Row]) -> Corpus:
+def _paralleled(corpus: Corpus, rows: list[_Row]) -> Corpus:
     sentence = corpus.sentence.copy()
     first_number = 0
     for split in SPLITS:
@@ -164,14 +172,14 @@ def _paralleled(path: Path, corpus: Corpus, rows: list[_Row]) -> Corpus:
         for language, cell in cells:
             if len(cell) != len(expected):
                 raise InputError(
-                    f"{path} is not parallel: {language} has {len(cell)} {split} rows and {model} has "
+                    f"{rows[cell[0]].path} is not parallel: {language} has {len(cell)} {split} rows and {model} has "
                     f"{len(expected)}; give all languages the same sentences, or read it with parallel=False."
                 )
             differing = np.flatnonzero(corpus.label[cell] != corpus.label[expected])
             if len(differing):
                 here, there = rows[cell[differing[0]]], rows[expected[differing[0]]]
                 raise InputError(
-                    f"{path}, line {here.line}: not parallel, for the label is {here.label} in {language} "
+                    f"{here.path}, line {here.line}: not parallel, for the label is {here.label} in {language} "
                     f"and {there.label} in {model} (line {there.line}); put the rows of every language in "
                     "the same order, or read it with parallel=False."
                 )

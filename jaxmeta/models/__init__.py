@@ -8,6 +8,7 @@ from jaxmeta.models.dual_encoder import dual_encoder, paired
 from jaxmeta.models.language_model import LanguageModel, language_model
 from jaxmeta.models.log_mel import MelSettings, log_mel, mel_filters
 from jaxmeta.models.mlp import MLP, mlp
+from jaxmeta.models.ngrams import NgramEncoder, ngrams
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
 from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
@@ -20,6 +21,7 @@ __all__ = [
     "Conv4",
     "LanguageModel",
     "MelSettings",
+    "NgramEncoder",
     "Seq2Seq",
     "SpanReader",
     "SpeechEncoder",
@@ -38,6 +40,7 @@ __all__ = [
     "log_mel",
     "mel_filters",
     "mlp",
+    "ngrams",
     "nnx",
     "pair_regressor",
     "paired",

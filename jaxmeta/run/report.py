@@ -86,7 +86,8 @@ def _page(evaluation: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, byt
     if notice:
         parts.append(f'<p class="notice">This page has no pictures: {html.escape(notice)}</p>')
     parts += [_picture(name, *images) for name, images in pictures.items()]
-    parts += [_paired_table(evaluation), _calibration_table(evaluation), _languages_table(evaluation)]
+    parts += [_paired_table(evaluation), _scores_table(evaluation), _calibration_table(evaluation)]
+    parts.append(_languages_table(evaluation))
     parts.append(_data_section(evaluation.get("data", {})))
     body = "\n".join(part for part in parts if part)
     return _SHELL.replace("{{title}}", f"{task}: report").replace("{{body}}", body)
@@ -117,6 +118,15 @@ def _paired_table(evaluation: Mapping[str, Any]) -> str:
     ]
     note = "Above zero, the first method is better. Wins and losses count languages."
     return _section("Paired differences", note, ("pair", "mean", "95% interval", "wins", "losses"), rows)
+
+
+def _scores_table(evaluation: Mapping[str, Any]) -> str:
+    known = {name for row in evaluation.get("calibration", {}).values() for name in row}
+    scores = {name: evaluation["methods"][name].get("scores", {}) for name in table.ranked(evaluation)}
+    names = [name for name in dict.fromkeys(name for row in scores.values() for name in row) if name not in known]
+    rows = [(method, *(f"{row[name]:.2f}" if name in row else "" for name in names)) for method, row in scores.items()]
+    note = "Means over languages, draws and seeds; settings were chosen by the score of the first table."
+    return _section("Every score", note, ("method", *(name.replace("_", " ") for name in names)), rows if names else [])
 
 
 def _calibration_table(evaluation: Mapping[str, Any]) -> str:
