@@ -115,7 +115,8 @@ class Source:
     def _logged(self, texts: Sequence[str]) -> Any:
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        counted = HashingVectorizer(**_NGRAMS, n_features=_PLACES, alternate_sign=False, norm=None).transform(texts)
+        options: dict[str, Any] = {**_NGRAMS, "n_features": _PLACES, "alternate_sign": False, "norm": None}
+        counted: Any = HashingVectorizer(**options).transform(texts)
         counted.data = 1 + np.log(counted.data)
         return counted
 
