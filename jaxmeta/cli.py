@@ -114,7 +114,7 @@ class Data:
     action: tyro.conf.Positional[Literal["list", "show", "check"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
-    """A CLDR task (month, weekday, kind, retrieval, ...) or a TSV file of any kind."""
+    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings."""
     rows: int = 10
     """Examples to show."""
 
