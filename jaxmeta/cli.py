@@ -115,7 +115,8 @@ class Data:
     action: tyro.conf.Positional[Literal["list", "show", "check", "build"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
-    """A CLDR task (month, weekday, kind, retrieval, ...) or a TSV file of any kind; to build, the name of the set."""
+    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings; to build,
+    the name of the set."""
     rows: int = 10
     """Examples to show."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."

@@ -257,6 +257,14 @@ def test_what_recordings_cannot_be_is_one_sentence(changes, says, folder, tmp_pa
     assert not (tmp_path / "new").exists()
 
 
+def test_a_file_of_recordings_is_looked_at(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    assert jaxmeta("data", "check", "digits.npz") == 0
+    assert "digits: 120 rows, 3 languages, labels 0, 1" in capsys.readouterr().out
+    assert jaxmeta("data", "show", "digits.npz", "--rows", "2") == 0
+    assert f"{VOICES.samples[0] / 8000:.2f}" in capsys.readouterr().out
+
+
 def test_a_plan_says_that_turns_are_several_runs(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     words = [word for word in train("", CLASSES) if word not in ("train", "--out", "")]

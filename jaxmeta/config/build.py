@@ -109,7 +109,8 @@ def make_setting(config: Config, *, classes: int = 1, vocab_size: int = 0, sourc
     return Setting(
         config, make_model(config, classes, vocab_size), kind.objective(classes, vocab_size), kind, num_outputs=classes,
         support=string_count(config, config.task.shots * classes),
-        query=string_count(config, config.task.queries * classes), source=source,
+        query=string_count(config, config.task.queries * classes),
+        adapted=string_count(config, config.task.shots * classes, config.task.repeats), source=source,
     )  # fmt: skip
 
 

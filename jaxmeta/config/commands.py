@@ -191,7 +191,7 @@ def _shown(labels: Sequence[str], row: np.ndarray, *, every_label: bool) -> str:
 
 
 def list_data() -> None:
-    """Prints the tasks that come with the package and the TSV files under JAXMETA_DATA."""
+    """Prints the tasks that come with the package and the TSV and npz files under JAXMETA_DATA."""
     table = Table(box=None)
     for heading in ("name", "languages", "labels", "rows"):
         table.add_column(heading, justify="left" if heading == "name" else "right")
@@ -204,9 +204,9 @@ def list_data() -> None:
     console.print(table)
     folder = os.environ.get("JAXMETA_DATA")
     if not folder:
-        console.print("Set JAXMETA_DATA to a folder of TSV files to see them here.")
+        console.print("Set JAXMETA_DATA to a folder of TSV and npz files to see them here.")
         return
-    for path in sorted(pathlib.Path(folder).rglob("*.tsv")):
+    for path in sorted((*pathlib.Path(folder).rglob("*.tsv"), *pathlib.Path(folder).rglob("*.npz"))):
         console.print(str(path.relative_to(folder)), highlight=False)
 
 
@@ -234,7 +234,7 @@ def check_data(what: str | None) -> None:
       InputError: it is malformed.
     """
     found = _rows(what)
-    labels = f"labels {', '.join(found.labels)}" if isinstance(found, data.Corpus) else f"of {found.schema.name}"
+    labels = f"of {found.schema.name}" if isinstance(found, data.Table) else f"labels {', '.join(found.labels)}"
     print(f"{found.name}: {len(found)} rows, {len(found.languages())} languages, {labels}")
     for split in data.SPLITS:
         counts = [len(found.rows(language, split)) for language in found.languages()]
@@ -279,23 +279,28 @@ def read_run_config(folder: pathlib.Path) -> Config:
     return validated(values, str(path))
 
 
-def _rows(what: str | None) -> data.Corpus | data.Table:
+def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings:
     if what is None:
-        raise InputError(f"Say what to look at: {', '.join((*data.CLDR_TASKS, *data.CLDR_PAIR_TASKS))}, or a TSV file.")
+        raise InputError(f"Say what to look at: {', '.join((*data.CLDR_TASKS, *data.CLDR_PAIR_TASKS))}, or a file.")
     if what in data.CLDR_TASKS:
         return data.cldr(what)
     if what in data.CLDR_PAIR_TASKS:
         return data.cldr_pairs(what)
     path = find_file(what)
+    if path.suffix == ".npz":
+        return data.read_recordings(path)
     header = set(read_header(path, read_lines(path)[0][1]))
     known = any(set(schema.columns) - {"split"} <= header for schema in data.SCHEMAS.values())
     return data.read_rows(path) if known and "label" not in header else data.read_tsv(path, require_splits=False)
 
 
-def _columns(found: data.Corpus | data.Table) -> dict[str, Sequence]:
+def _columns(found: data.Corpus | data.Table | data.Recordings) -> dict[str, Sequence]:
     """Returns what the rows hold beside their language and split, by column."""
-    if isinstance(found, data.Corpus):
-        return {"label": [found.labels[number] for number in found.label], "text": found.text}
+    if not isinstance(found, data.Table):
+        labels = [found.labels[number] for number in found.label]
+        if isinstance(found, data.Corpus):
+            return {"label": labels, "text": found.text}
+        return {"label": labels, "seconds": [f"{count / found.rate:.2f}" for count in found.samples]}
     return {column: found.columns[column] for column in (*found.schema.texts, *found.schema.numbers)}  # pyright: ignore
 
 

@@ -47,6 +47,7 @@ class Setting(NamedTuple):
     num_outputs: int
     support: int  # S
     query: int  # Q
+    adapted: int  # examples that held-out tasks adapt to: S, or more strings of as many recordings
     source: Batch | None  # examples of the train languages, for those that replay them
     chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
 
@@ -67,6 +68,7 @@ class Recipe(NamedTuple):
     inner: bool = True  # whether it takes inner steps
     step_cost: float = 1.0  # what one inner step costs in judgement, for each support example
     augmented: bool = True  # whether it is trained on pretended languages too
+    whole: bool = True  # whether an inner step reads the whole support, and not S examples of it
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
@@ -107,6 +109,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             lambda rate: algorithms.reptile(model, objective, inner_optimizer(config, rate), batch_size=support),
             lambda a, how: estimators.displacement(a, num_steps=steps),
             steps * support,
+            whole=False,
         ),
     }
     if setting.kind.head:
@@ -171,11 +174,11 @@ def baselines(setting: Setting) -> dict[str, Method]:
     found = {
         "zero_shot": Method("zero_shot", BASELINE, JOINT, lambda r: finetuned(setting, r), rates[:1], (0,)),
         "joint_finetune": Method(
-            "joint_finetune", BASELINE, JOINT, lambda r: finetuned(setting, r), rates, steps, setting.support
+            "joint_finetune", BASELINE, JOINT, lambda r: finetuned(setting, r), rates, steps, setting.adapted
         ),
         "target_only": Method(
             "target_only", BASELINE, None,
-            lambda r: algorithms.target_only(model, objective, optax.adam(r)), rates, steps, setting.support,
+            lambda r: algorithms.target_only(model, objective, optax.adam(r)), rates, steps, setting.adapted,
         ),
     }  # fmt: skip
     if setting.kind.head:
@@ -190,8 +193,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
     if source is not None:
         found["source_and_target"] = Method(
             "source_and_target", BASELINE, JOINT,
-            lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.support),
-            rates, steps, 2 * setting.support,
+            lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.adapted),
+            rates, steps, 2 * setting.adapted,
         )  # fmt: skip
     if setting.kind.cipher:
         # Whether pretended languages help joint training too is for the dev languages to say.
@@ -247,7 +250,7 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
                     name, META, name, recipe.algorithm,
                     config.evaluate.sgd_learning_rates if recipe.inner else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
-                    recipe.step_cost * setting.support if recipe.inner else 0.0,
+                    recipe.step_cost * (setting.adapted if recipe.whole else setting.support) if recipe.inner else 0.0,
                 )
             )  # fmt: skip
     return tuple(phases), tuple(methods)

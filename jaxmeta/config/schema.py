@@ -64,7 +64,7 @@ class TaskConfig(Section):
     seconds: float = Field(default=0, ge=0)
     """Seconds of a recording, or of a string of them, that are read; 0: 1, and 3 of a string."""
     repeats: Rate = 1.0
-    """In how many strings a recording is, about (recognition)."""
+    """In how many strings a recording of a held-out speaker is, about (recognition): few shots make many strings."""
 
 
 class TokenizerConfig(Section):

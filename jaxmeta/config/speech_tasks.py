@@ -32,7 +32,7 @@ class SpeechTasks:
             seed=config.seed,
         )
         self.overlap = data.check_overlap(self.recordings, self.split)
-        self.judged = self._episodes(config.seed)
+        self.judged = self._episodes(config.seed, repeats=config.task.repeats)
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
@@ -71,14 +71,14 @@ class SpeechTasks:
             "cut_recordings": str(recordings.count_cut(self.judged.length)),
         }
 
-    def _episodes(self, seed: int, *, voices: float = 0.0) -> AudioEpisodes:
+    def _episodes(self, seed: int, *, voices: float = 0.0, repeats: float = 1.0) -> AudioEpisodes:
         task = self.config.task
         options: dict[str, Any] = {
             "shots": task.shots, "queries": task.queries, "length": samples_of(self.config), "voices": voices,
             "seed": seed,
         }  # fmt: skip
         if task.kind == "recognition":
-            return StringEpisodes(self.recordings, self.split, repeats=task.repeats, **options)
+            return StringEpisodes(self.recordings, self.split, repeats=repeats, **options)
         return AudioEpisodes(self.recordings, self.split, **options)
 
 
@@ -107,8 +107,6 @@ def recordings_of(config: Config) -> Recordings:
     return found
 
 
-def string_count(config: Config, recordings: int) -> int:
+def string_count(config: Config, recordings: int, repeats: float = 1.0) -> int:
     """Returns how many examples so many recordings are made into: strings, where those are recognised."""
-    if config.task.kind != "recognition":
-        return recordings
-    return data.number_of_strings(recordings, repeats=config.task.repeats)
+    return data.number_of_strings(recordings, repeats=repeats) if config.task.kind == "recognition" else recordings
