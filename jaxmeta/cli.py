@@ -115,8 +115,8 @@ class Data:
     action: tyro.conf.Positional[Literal["list", "show", "check", "build"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
-    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings; to build,
-    the name of the set."""
+    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings; what to
+    build is the name of a set."""
     rows: int = 10
     """Examples to show."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
