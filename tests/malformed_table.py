@@ -217,6 +217,8 @@ MALFORMED = [
     option("heads that do not fit", {"model.heads": 3}, "`model.width`", "multiple of `model.heads`", "4 and 3"),
     option("numbers for a model of text", WAVES | {"model.kind": "transformer"}, "`model.kind`", 'set it to "mlp"'),
     option("text for a model of numbers", {"model.kind": "mlp"}, "`model.kind`", 'set it to "transformer"'),
+    option("pieces are not spelled", {"model.kind": "ngrams", "model.romanize": True, "tokenizer.kind": "sentencepiece",
+                                      "tokenizer.vocab-size": 300, "train.cipher": 0}, "`model.romanize`", "bytes"),
     option("waves with names", WAVES | {"task.test-languages": ("aa",)}, "`task.test_languages`", "a number"),
     option("too few pieces", {"tokenizer.kind": "sentencepiece", "tokenizer.vocab-size": 9, "train.cipher": 0},
            "SentencePiece", "9 pieces", "room for 256 bytes"),

@@ -79,6 +79,8 @@ class ModelConfig(Section):
     n-gram."""
     buckets: Count = 2**14
     """Places that n-grams are hashed to."""
+    romanize: bool = False
+    """Whether n-grams are also those of a crude Latin spelling, which joins languages of different scripts."""
     stride: Count = 4
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     precision: Literal["float32", "bfloat16"] = "float32"
