@@ -233,8 +233,8 @@ ROWS = [
         idle=("shift",),
     ),
     Row(
-        "ridge of n-grams, prior",
-        lambda s: algorithms.ridge(s.counter(), s.classify(), num_outputs=s.classes, prior=True),
+        "ridge of n-grams, prior, whitened",
+        lambda s: algorithms.ridge(s.counter(), s.classify(), num_outputs=s.classes, prior=True, whiten=True),
         backprop(0),
         num_steps=0,
         idle=("shift",),

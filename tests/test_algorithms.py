@@ -111,6 +111,27 @@ def test_ridge_is_scikit_learns(size, classify, prior, x64):
     np.testing.assert_allclose(loss, objective.loss(want, query)[0], rtol=1e-9)
 
 
+def test_whitened_ridge_is_ridge_of_features_weighted_by_their_rarity(x64):
+    model, support, query = plain_model(), examples(0, 6, dtype=np.float64), examples(1, 5, dtype=np.float64)
+    padded = pad_batch(support, 8)
+    padded["inputs"][6:] = 1e3
+    algorithm = ridge(model, OBJECTIVE, num_outputs=CLASSES, whiten=True)
+    meta_params = init(algorithm, Episode(support, query)) | {"log_floor": jnp.log(0.3), "power": jnp.asarray(1.4)}
+    state = adapted(algorithm, meta_params, padded, 0)
+    scales = (0.3 + np.mean(support["inputs"] ** 2, axis=0)) ** -0.7
+    np.testing.assert_allclose(state.scales, scales, rtol=1e-9)
+
+    def weighted(batch):
+        scaled = batch["inputs"] * scales
+        # Those of plain ridge are divided by the root of their number.
+        return {**batch, "inputs": scaled / np.linalg.norm(scaled, axis=1, keepdims=True) * DIMENSIONS**0.5}
+
+    alike = ridge(model, OBJECTIVE, num_outputs=CLASSES)
+    plain = adapted(alike, meta_params, weighted(support), 0)
+    got = algorithm.predict(meta_params, state, query["inputs"])
+    np.testing.assert_allclose(got, alike.predict(meta_params, plain, weighted(query)["inputs"]), rtol=1e-5)
+
+
 def test_prototypes_by_hand(x64):
     network = mlp((5,), CLASSES, activation=jnp.tanh, param_dtype=jnp.float64)
     algorithm = protonet(network, OBJECTIVE, num_classes=CLASSES)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmeta import objectives
-from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
+from jaxmeta.config.classical_text import tfidf_source, tfidf_source_and_shots
 
 LABELS = ("bad", "good", "odd")
 SOURCE = (["mala vita", "mala luna", "buna vita", "buna luna", "buna", "mala"], np.array([0, 0, 1, 1, 1, 0]))
@@ -54,18 +54,19 @@ def test_the_source_is_fitted_as_scikit_learn_fits_it():
 
         found = tfidf_source(Known()).counts(strength, "new", 2, 0, "test")
         nll = -wanted[np.arange(len(kept)), ANSWERS[kept]].mean()
-        np.testing.assert_allclose(found["nll"] / found["n"], nll, rtol=1e-4)
+        np.testing.assert_allclose(float(found["nll"]) / int(found["n"]), nll, rtol=1e-4)
 
 
 def test_each_knows_what_it_has_read():
-    assert scores(tfidf_source(Toy()), 10.0)["accuracy"] < 1  # never heard of two of the words
+    alone = scores(tfidf_source(Toy()), 10.0)
+    assert alone["accuracy"] < 1  # never heard of two of the words
     both = tfidf_source_and_shots(Toy())
     found = {share: scores(both, share) for share in both.values}
     assert all(score["accuracy"] == 1 for score in found.values())
     # The more the source counts, the surer is what it knows.
     losses = [score["nll"] for score in found.values()]
     assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < scores(tfidf(Toy()), 30.0)["nll"]
+    assert losses[-1] < alone["nll"]
 
 
 def test_a_class_without_a_row_is_never_answered():

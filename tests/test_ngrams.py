@@ -9,6 +9,7 @@ from quick import quick_jit
 from jaxmeta.data import ByteTokenizer
 from jaxmeta.models import NgramEncoder, ngrams
 from jaxmeta.models.ngrams import characters, ngram_counts
+from jaxmeta.models.romanization import romanization_table, romanized
 
 TEXTS = ["Tidak enak, tidak!", "a", "電車は速い 電車", "नमस्ते दुनिया", "çà et là", "aa aa aaa", "x" * 40]
 BUCKETS, LONGEST = 2**17, 4
@@ -38,6 +39,31 @@ def test_bytes_become_characters_whatever_the_script():
             assert known.setdefault(letter, number) == number
     assert len(set(known.values())) == len(known)
     assert (known["a"], known[" "]) == (ord("a") + 1, 33)
+
+
+def test_code_points_and_letters_for_them():
+    texts = [*TEXTS, "Обама", "ओबामा", "ওবামা", "café 𝄞"]
+    for row, text in zip(np.asarray(quick_jit(characters)(tokens(texts))), texts, strict=True):
+        assert row[: len(text)].tolist() == [ord(letter) + 1 for letter in lowered(text)]
+    read = np.asarray(quick_jit(lambda given: characters(given, romanization_table()))(tokens(texts)))
+    spelled = ["".join(chr(code - 1) for code in row[row > 0]) for row in read]
+    assert spelled == ["".join(romanized(letter) for letter in text) for text in texts]
+    short = np.asarray(quick_jit(lambda given: characters(given, romanization_table(vowels=False)))(tokens(texts)))
+    for row, whole in zip(short, spelled, strict=True):
+        assert [chr(code - 1) for code in row[row > 0]] == [letter for letter in whole if letter not in "aeiouwy"]
+    assert spelled[-4:] == ["obama", "obama", "obama", "cafe 𝄞"]
+    assert [romanized(letter) for letter in "ßжلक中٣é"] == ["s", "z", "l", "k", "中", "3", "e"]
+
+
+def test_a_romanized_text_meets_another_script():
+    own, both = (ngrams(2, buckets=2**14, romanize=romanize) for romanize in (False, True))
+    read = tokens(["obama", "Обама", "ওবামা"])
+    alike = [np.asarray(model.features(model.init(jax.random.key(0), read), read)) for model in (own, both)]
+    apart, close = (features[0] @ features[1:].T / 2**14 for features in alike)
+    assert (apart < 0.01).all()
+    assert (close > 0.4).all()
+    with pytest.raises(ValueError, match="`romanize` needs characters"):
+        ngrams(2, from_bytes=False, romanize=True)
 
 
 @pytest.mark.parametrize("length", [40, 80])

@@ -20,6 +20,7 @@ class RidgeHead(NamedTuple):
 
     weights: jax.Array  # [D + 1, C], the last row for the constant feature; beside the prior's, where there is one
     present: jax.Array  # [C] bool: the support holds an example (all true for regression)
+    scales: jax.Array | None = None  # [D], what features are multiplied by where they are whitened
 
 
 def ridge(
@@ -29,6 +30,7 @@ def ridge(
     num_outputs: int,
     classify: bool = True,
     prior: bool = False,
+    whiten: bool = False,
     initial_ridge: float = 0.1,
     initial_scale: float = 10.0,
     initial_prior: float = 0.1,
@@ -43,12 +45,17 @@ def ridge(
     factor, are taken from them, and these are added to what the head says: for a linear last layer `W0` it is
     `argmin |X W - Y|^2 + exp(log_ridge) |W - W0|^2`.
 
+    Whitened features `x` are first multiplied by `(exp(log_floor) + m)^(-power / 2)`, where `m` is the mean of `x^2` in
+    the support and both numbers are meta-learned, and are then of unit length. So what is rare in a task counts for
+    more there, as an IDF has it, whatever was rare in training.
+
     Args:
       model: its `features` are read (or its outputs where it names none).
       objective: classification or regression.
       num_outputs: C, classes or dimensions.
       classify: whether targets are classes.
       prior: whether the head is drawn to the model's outputs, `[N, C]`.
+      whiten: whether features are weighted by how rare they are in the support.
       initial_ridge: where the ridge starts.
       initial_scale: where the output scale starts. Solutions lie between 0 and 1, so logits need to be stretched
         before a softmax can be sure of anything.
@@ -64,10 +71,23 @@ def ridge(
     check_positive("initial_prior", initial_prior)
     features = features_of(model)
 
-    def embed(meta_params, inputs):
-        raw = features(meta_params["params"], inputs)
-        scaled = raw / raw.shape[-1] ** 0.5
+    def embed(raw, scales):
+        if scales is None:
+            scaled = raw / raw.shape[-1] ** 0.5
+        else:
+            scaled = raw * scales[None]
+            scaled = scaled * jax.lax.rsqrt(jnp.sum(jnp.square(scaled), axis=-1, keepdims=True) + 1e-6)
         return jnp.concatenate([scaled, jnp.ones((*raw.shape[:-1], 1), raw.dtype)], axis=-1)
+
+    def scales_of(meta_params, raw, support: Batch):
+        """Returns what features are multiplied by, `[D]`, or nothing."""
+        if not whiten:
+            return None
+        rows = support["mask"] if "mask" in support else jnp.ones(raw.shape[:1], bool)
+        # Zero before the square, so that no NaN of a row of padding is in a derivative.
+        square = jnp.square(jnp.where(rows[:, None], raw, jnp.zeros_like(raw)))
+        mean = jnp.sum(square, axis=0) / jnp.maximum(jnp.sum(rows.astype(raw.dtype)), 1)
+        return jnp.exp(-meta_params["power"] / 2 * jnp.log(jnp.exp(meta_params["log_floor"]) + mean))
 
     def believed(meta_params, inputs):
         """Returns what the head says without a shot, or nothing."""
@@ -84,13 +104,17 @@ def ridge(
             "log_scale": jnp.full((), math.log(initial_scale), dtype),
             "shift": jnp.zeros((), dtype),
         }
+        if whiten:
+            found |= {"log_floor": jnp.zeros((), dtype), "power": jnp.ones((), dtype)}
         if prior:
             found["log_prior"] = jnp.full((), math.log(initial_prior) if classify else 0.0, dtype)
         return found
 
     def begin(key, meta_params, support: Batch):
         del key
-        design = embed(meta_params, support["inputs"])
+        raw = features(meta_params["params"], support["inputs"])
+        scales = scales_of(meta_params, raw, support)
+        design = embed(raw, scales)
         if classify:
             answers = masked_one_hot(support, num_outputs, design.dtype)
         else:  # one number for each example may come without an axis of its own
@@ -105,7 +129,7 @@ def ridge(
         gram = design @ design.T
         gram = gram + jnp.exp(meta_params["log_ridge"]) * jnp.eye(gram.shape[0], dtype=gram.dtype)
         dual = jax.scipy.linalg.solve(gram, answers, assume_a="pos")
-        return RidgeHead(design.T @ dual, present)
+        return RidgeHead(design.T @ dual, present, scales)
 
     def step(key, meta_params, state, support):
         del key, meta_params, support
@@ -116,7 +140,7 @@ def ridge(
         return objective.loss(predict(meta_params, state, query["inputs"]), query)
 
     def predict(meta_params, state: RidgeHead, inputs):
-        solved = embed(meta_params, inputs) @ state.weights
+        solved = embed(features(meta_params["params"], inputs), state.scales) @ state.weights
         known = believed(meta_params, inputs)
         solved = solved if known is None else solved + known
         if not classify:

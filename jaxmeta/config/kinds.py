@@ -139,9 +139,11 @@ def _mlp(config: Config, outputs: int, vocab_size: int) -> Model:
 
 def _text_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
     if config.model.kind == "ngrams":
-        from_bytes = config.tokenizer.kind == "bytes"
-        settings = config.model
-        return models.ngrams(outputs, buckets=settings.buckets, longest=settings.window, from_bytes=from_bytes)
+        settings, from_bytes = config.model, config.tokenizer.kind == "bytes"
+        if settings.romanize and not from_bytes:
+            raise InputError('`model.romanize` reads characters; set it to false, or `tokenizer.kind` to "bytes".')
+        sizes = {"buckets": settings.buckets, "longest": settings.window}
+        return models.ngrams(outputs, from_bytes=from_bytes, romanize=settings.romanize, **sizes)
     return models.transformer(vocab_size=vocab_size, outputs=outputs, **_encoder(config))
 
 

@@ -91,6 +91,11 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             strategies,
         )
 
+    def solved(**options) -> Recipe:
+        return closed_form(
+            lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify, **options)
+        )
+
     def closed_form(build: Callable[[], MetaAlgorithm]) -> Recipe:
         return Recipe(
             lambda rate: build(),
@@ -113,11 +118,12 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         ),
     }
     if setting.kind.head:
-        solved = closed_form(lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify))
-        found["ridge"] = solved
-        found["ridge_prior"] = closed_form(
-            lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify, prior=True)
-        )
+        found |= {
+            "ridge": solved(),
+            "ridge_prior": solved(prior=True),
+            "ridge_whitened": solved(whiten=True),
+            "ridge_prior_whitened": solved(prior=True, whiten=True),
+        }
     if setting.kind.cipher:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
     if classify:

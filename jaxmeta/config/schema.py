@@ -97,6 +97,8 @@ class ModelConfig(Section):
     of the longest n-gram."""
     buckets: Count = 2**14
     """Places that n-grams are hashed to."""
+    romanize: bool = False
+    """Whether n-grams are also those of a crude Latin spelling, which joins languages of different scripts."""
     stride: Count = 4
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     segments: Count = 4

@@ -7,15 +7,17 @@ al. 2009, arXiv 0902.2206).
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import PADDING, Model
 from jaxmeta.models.adapters import linen
+from jaxmeta.models.romanization import romanization_table
 
 _BASE = 0x9E3779B1  # odd and far from a power of two, so that hashes modulo 2^32 mix all their bits
 _SPACE = 32
-# The bytes that go on with a character of UTF-8, and the capitals of ASCII.
-_CONTINUED, _CAPITALS = (0x80, 0xBF), (0x41, 0x5A)
+# Bytes of UTF-8: those that go on with a character, those that begin one of two, three and four, capitals of ASCII.
+_CONTINUED, _LEADS, _CAPITALS = (0x80, 0xBF), (0xC0, 0xE0, 0xF0), (0x41, 0x5A)
 # Logits have features of this length under them: a step of a head on vectors of length one would change nothing.
 _HEAD_LENGTH = 8.0
 
@@ -33,6 +35,8 @@ class NgramEncoder(nn.Module):
       longest: characters of the longest n-gram.
       from_bytes: whether tokens are bytes of UTF-8 plus one, which are put together to characters, ASCII without
         capitals; otherwise each token is a character.
+      romanize: whether n-grams of the romanized text, with its vowels and without, are counted beside those of its own
+        characters, which joins languages of different scripts (of bytes only).
       dtype: of the parameters and the arithmetic.
     """
 
@@ -40,12 +44,15 @@ class NgramEncoder(nn.Module):
     buckets: int = 2**14
     longest: int = 4
     from_bytes: bool = True
+    romanize: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self):
         """Checks the sizes."""
         for name in ("outputs", "buckets", "longest"):
             check_positive(name, getattr(self, name))
+        if self.romanize and not self.from_bytes:
+            raise ValueError("`romanize` needs characters, which only tokens that are bytes are put together to")
         super().__post_init__()
 
     def setup(self):
@@ -59,9 +66,11 @@ class NgramEncoder(nn.Module):
 
     def features(self, tokens: jax.Array) -> jax.Array:
         """Returns the weighted counts, `[N, buckets]`; all zero for a text without characters."""
-        if self.from_bytes:
-            tokens = characters(tokens)
-        counts = ngram_counts(tokens, self.buckets, longest=self.longest, space=_SPACE + 1)
+        counts = self._counts(characters(tokens) if self.from_bytes else tokens)
+        if self.romanize:
+            counts = counts + self._counts(characters(tokens, romanization_table()))
+            # Without vowels a short word is another word, which is why its n-grams are others too.
+            counts = counts + self._counts(characters(tokens, romanization_table(vowels=False)), seed=1)
         several = jnp.maximum(counts, 1).astype(self.dtype)
         read = jnp.where(counts > 0, 1 + jnp.log(several), jnp.zeros_like(several))
         # The precision of the arithmetic is that of the parameters given; no other could count beyond 256.
@@ -69,33 +78,39 @@ class NgramEncoder(nn.Module):
         square = jnp.sum(jnp.square(weighted), axis=-1, keepdims=True)
         return weighted * jax.lax.rsqrt(jnp.where(square > 0, square, jnp.ones_like(square))) * self.buckets**0.5
 
+    def _counts(self, tokens: jax.Array, seed: int = 0) -> jax.Array:
+        return ngram_counts(tokens, self.buckets, longest=self.longest, space=_SPACE + 1, seed=seed)
 
-def characters(tokens: jax.Array) -> jax.Array:
+
+def characters(tokens: jax.Array, table: np.ndarray | None = None) -> jax.Array:
     """Puts bytes together to characters.
 
     Args:
       tokens: bytes of UTF-8 plus one `[N, L]`, 0 is padding.
+      table: the number that stands for each of the first code points, 0 for none, such as `romanization_table()`.
 
     Returns:
-      `[N, L]` uint32, a number for each character and 0 behind the last: its byte plus one for ASCII, in lower case,
-      and a hash for others.
+      `[N, L]` int32, the code points plus one and 0 behind the last, ASCII in lower case.
     """
-    tokens = tokens.astype(jnp.uint32)
-    byte = tokens - 1  # padding becomes the largest number there is
+    byte = tokens.astype(jnp.int32) - 1  # padding becomes negative
     capital = (byte >= _CAPITALS[0]) & (byte <= _CAPITALS[1])
-    tokens = jnp.where(capital, tokens + 32, tokens)
-    continues = (byte >= _CONTINUED[0]) & (byte <= _CONTINUED[1])
-    number, within = tokens, jnp.ones_like(continues)
-    for offset in (1, 2, 3):
-        within = within & _later(continues, offset)
-        number = jnp.where(within, number * jnp.uint32(_BASE) + _later(tokens, offset), number)
-    begins = (tokens != PADDING) & ~continues
-    place = jnp.where(begins, jnp.cumsum(begins, axis=1) - 1, tokens.shape[1])
+    code = jnp.where(capital, byte + 32, byte)
+    for size, lead in enumerate(_LEADS, start=2):
+        # The first byte says how many there are, and each has six bits behind it.
+        whole = byte - lead
+        for offset in range(1, size):
+            whole = whole * 64 + (_later(byte, offset) & 63)
+        code = jnp.where(byte >= lead, whole, code)
+    number = code + 1
+    if table is not None:
+        number = jnp.where(code < len(table), jnp.asarray(table)[jnp.clip(code, 0, len(table) - 1)], number)
+    kept = (tokens != PADDING) & ((byte < _CONTINUED[0]) | (byte > _CONTINUED[1])) & (number > 0)
+    place = jnp.where(kept, jnp.cumsum(kept, axis=1) - 1, tokens.shape[1])
     rows = jnp.arange(tokens.shape[0])[:, None]
-    return jnp.zeros_like(tokens).at[rows, place].set(number, mode="drop")
+    return jnp.zeros_like(number).at[rows, place].set(number, mode="drop")
 
 
-def ngram_counts(tokens: jax.Array, buckets: int, *, longest: int, space: int) -> jax.Array:
+def ngram_counts(tokens: jax.Array, buckets: int, *, longest: int, space: int, seed: int = 0) -> jax.Array:
     """Counts n-grams of one to `longest` tokens by the bucket that their hash falls into.
 
     A space stands before the first token and behind the last. No n-gram has a space but at its ends, and a space alone
@@ -106,6 +121,7 @@ def ngram_counts(tokens: jax.Array, buckets: int, *, longest: int, space: int) -
       buckets: how many there are.
       longest: tokens of the longest n-gram.
       space: the token that parts words.
+      seed: of the hash; the same n-gram falls into another bucket under another.
 
     Returns:
       `[N, buckets]` int32.
@@ -117,7 +133,7 @@ def ngram_counts(tokens: jax.Array, buckets: int, *, longest: int, space: int) -
     tokens = jnp.where(blank, jnp.uint32(space), tokens)
     rows = jnp.arange(tokens.shape[0])[:, None]
     counts = jnp.zeros((tokens.shape[0], buckets), jnp.int32)
-    hashed = jnp.zeros_like(tokens)
+    hashed = jnp.full_like(tokens, seed)
     whole = place <= ends  # whether the n-gram lies within the text, and within a word
     for offset in range(longest):
         if offset:
