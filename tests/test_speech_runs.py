@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import quick_jit
@@ -29,12 +31,12 @@ RECORDED = {
 }  # fmt: skip
 CLASSES = {
     **RECORDED, "task.test-languages": "each", "evaluate.methods": ("mean_spectra", "ridge"),
-    "train.augment": True, "evaluate.draws": 2,
+    "evaluate.draws": 2,
 }  # fmt: skip
 STRINGS = {
     **RECORDED, "task.kind": "recognition", "task.source": "synthetic_digits", "task.path": "", "task.seconds": 1.5,
     "task.test-languages": 1, "task.speakers": 3, "evaluate.methods": ("word_templates", "joint_finetune"),
-    "model.stride": 8,
+    "model.stride": 8, "train.augment": True,
 }  # fmt: skip
 VOICES = data.synthetic_digits(3, recordings=4)
 
@@ -158,6 +160,7 @@ def test_the_same_command_again_judges_no_turn_again(spoken, capsys):
     assert evaluation(folder) == scores
 
 
+@pytest.mark.slow
 def test_strings_are_judged_by_their_words(strings):
     from rapidfuzz.distance import Levenshtein
 
@@ -182,6 +185,7 @@ def test_strings_are_judged_by_their_words(strings):
     assert found["methods"]["word_templates"]["mean"] < 80  # one recording of each word tells something
 
 
+@pytest.mark.slow
 def test_a_run_adapts_to_a_voice_of_ones_own(spoken, strings, folder, tmp_path, capsys):
     clips = VOICES.take(VOICES.rows("voice001", "train")[::2])
     offsets = np.cumsum([0, *clips.samples])
@@ -205,7 +209,7 @@ def test_a_run_adapts_to_a_voice_of_ones_own(spoken, strings, folder, tmp_path, 
     assert capsys.readouterr().out.count("9=") == 10
 
 
-def test_files_that_no_run_can_adapt_to_are_one_sentence(spoken, strings, tmp_path, capsys):
+def test_files_that_no_run_can_adapt_to_are_one_sentence(spoken, tmp_path, capsys):
     run = str(spoken[0] / "voice000")
     for changes, says in (
         ({"digit": VOICES.label + 3}, "`digit` is 10, and this model knows 0, 1"),
@@ -294,7 +298,7 @@ def test_what_follows_from_recordings_is_written_out():
 
 
 def test_disturbance_follows_from_the_step_and_is_off_by_default():
-    learner = MetaLearner(lambda *_: None, lambda state, episodes: (state, episodes))
+    learner: Any = MetaLearner(lambda *_: None, lambda state, episodes: (state, episodes))  # pyright: ignore
     assert augmenting(learner, load(changes={"task.source": "npz"})) is learner
     disturbed = quick_jit(augmenting(learner, load(changes={"task.source": "npz", "train.augment": True})).update)
     batch = {"inputs": VOICES.clips(np.arange(4), 3000), "mask": np.ones((2, 2), bool)}
@@ -302,7 +306,7 @@ def test_disturbance_follows_from_the_step_and_is_off_by_default():
     key = jax.random.key_data(jax.random.key(0))
 
     def frames(step):
-        _, episodes = disturbed(LearnerState(np.int32(step), key, {}, (), ()), Episode(batch, batch))
+        _, episodes = disturbed(LearnerState(jnp.int32(step), key, {}, (), ()), Episode(batch, batch))
         return [side["inputs"]["mel"] for side in episodes]
 
     support, query = frames(3)
@@ -313,6 +317,6 @@ def test_disturbance_follows_from_the_step_and_is_off_by_default():
 
 
 def test_disturbance_is_refused_where_there_is_no_recording():
-    learner = MetaLearner(lambda *_: None, lambda *_: None)
+    learner: Any = None
     with pytest.raises(InputError, match="about recordings"):
         augmenting(learner, load(changes={"train.augment": True}))

@@ -186,7 +186,7 @@ def _predict_recordings(loaded: adapted.Adapted, source: str, *, every_label: bo
 def _shown(labels: Sequence[str], row: np.ndarray, *, every_label: bool) -> str:
     if every_label:
         return " ".join(f"{label}={p:.4f}" for label, p in zip(labels, row, strict=True))
-    return f"{labels[row.argmax()]}\t{row.max():.4f}"
+    return f"{labels[int(row.argmax())]}\t{row.max():.4f}"
 
 
 def list_data() -> None:

@@ -240,7 +240,7 @@ _WAVES = Kind(
     methods=("zero_shot", "target_only", "joint_finetune", "linear_head", "ridge", "maml"), main="maml",
     curve_methods=("joint_finetune", "maml", "ridge"), head=NUMBERS,
 )  # fmt: skip
-_CLASS_SCORES = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True)
+_CLASS_SCORES: dict[str, bool] = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True)
 _SPEAKERS = Kind(
     "classification of recordings", _speech_classifier, lambda outputs, tokens: objectives.classification(outputs),
     _CLASS_SCORES,

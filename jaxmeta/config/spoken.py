@@ -66,7 +66,7 @@ def heard(config: Config, labels: Sequence[str], run: Run, path: str, show: Call
     if config.task.kind != "recognition":
         return [show(row) for row in np.asarray(jax.nn.softmax(found))]
     words = np.asarray(best_path(found["logits"], found["real"]))
-    return [" ".join(labels[word - 1] for word in row if word) for row in words]
+    return [" ".join(str(labels[int(word) - 1]) for word in row if word) for row in words]
 
 
 def _checked(config: Config, recordings: Recordings, path: str) -> Recordings:
