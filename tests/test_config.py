@@ -117,7 +117,7 @@ def test_difference_names_every_key_and_both_values():
         ("train = 3", ["`train`", "a table", "got 3"]),
         (
             "[task]\nsource = 'web'",
-            ["`task.source`", "'cldr', 'tsv', 'tfds', 'sinusoid', 'npz' or 'synthetic_digits'", "'web'"],
+            ["`task.source`", "'cldr', 'tsv', 'tfds', 'sinusoid', 'npz' or 'syn", "'web'"],
         ),
         ("[task]\ntest_languages = 'fr'", ["`task.test_languages`", "a list", "'fr'"]),
         ("[task]\ntest_languages = 2.5", ["`task.test_languages`", "2.5"]),
