@@ -72,7 +72,9 @@ def word_templates(tasks: SpeechTasks) -> Classical:
         written = np.zeros(spoken.shape, np.int32)
         for place, words in enumerate(found):
             written[place, : len(words)] = words
-        edits, real = np.where(query["mask"], edit_distance(jnp.asarray(written), query["targets"]), 0), query["mask"]
+        edits = np.asarray(edit_distance(jnp.asarray(written), query["targets"]))
+        real = query["mask"]
+        edits = np.where(real, edits, 0)
         return {
             "n": real.sum(), "exact": (real & (edits == 0)).sum(), "edits": edits.sum(),
             "symbols": np.count_nonzero(query["targets"][real]),

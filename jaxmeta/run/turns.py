@@ -20,9 +20,8 @@ def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     first = evaluations[0]
     keys = ("task", "metric", "higher_is_better", "training_seeds", "shot_seeds", "shots")
-    facts: dict[str, Any] = {key: first[key] for key in keys} | {
-        "languages": [name for e in evaluations for name in e["languages"]]
-    }
+    facts: dict[str, Any] = {key: first[key] for key in keys}
+    facts["languages"] = [name for evaluation in evaluations for name in evaluation["languages"]]
     scores, results = {}, {}
     for name, method in first["methods"].items():
         parts = [evaluation["methods"][name] for evaluation in evaluations]
