@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING
 
 from jaxmeta.algorithms import (
     LearnedRates,
+    cavia,
+    imaml,
     linear_head,
     maml,
+    meta_curvature,
+    per_step,
     protonet,
     reptile,
     ridge,
@@ -27,7 +31,7 @@ from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.learner import build_learner
-from jaxmeta.core.select import everything, matching
+from jaxmeta.core.select import everything, excluding, matching
 from jaxmeta.core.types import (
     Episode,
     GradientEstimator,
@@ -38,7 +42,16 @@ from jaxmeta.core.types import (
     Objective,
     TaskDistribution,
 )
-from jaxmeta.estimators import backprop, displacement, pooled
+from jaxmeta.estimators import (
+    backprop,
+    conjugate_gradient,
+    displacement,
+    implicit,
+    in_turn,
+    multistep,
+    neumann,
+    pooled,
+)
 
 if TYPE_CHECKING:
     from jaxmeta import models, objectives
@@ -59,17 +72,27 @@ __all__ = [
     "adapt",
     "backprop",
     "build_learner",
+    "cavia",
+    "conjugate_gradient",
     "displacement",
     "everything",
+    "excluding",
     "first_order",
     "forward_over_reverse",
+    "imaml",
+    "implicit",
+    "in_turn",
     "linear_head",
     "linearized",
     "maml",
     "matching",
+    "meta_curvature",
     "models",
+    "multistep",
+    "neumann",
     "objectives",
     "pad_batch",
+    "per_step",
     "pooled",
     "protonet",
     "reptile",

@@ -103,7 +103,8 @@ def outcome_of(row: Row, algorithm: MetaAlgorithm):
         tasks = jax.vmap(one_task, (0, None, 0))(keys, meta_params, batch)
         if row.estimator is None:
             return Outcome(tasks, (), ())
-        gradient, _, metrics = row.estimator(algorithm).estimate(key, meta_params, (), batch)
+        estimator = row.estimator(algorithm)
+        gradient, _, metrics = estimator.estimate(key, meta_params, estimator.init(key, meta_params, batch), batch)
         return Outcome(tasks, gradient, metrics)
 
     return outcome

@@ -66,6 +66,13 @@ class Objective(NamedTuple):
     scores: Callable[[ArrayTree], dict[str, float]]
 
 
+class Stationary(NamedTuple):
+    """What adaptation minimises, for estimators that differentiate the minimum and not the way to it."""
+
+    field: str  # the part of the task state, a named tuple, that is the minimum
+    objective: Callable[[MetaParams, ArrayTree, Batch], jax.Array]  # (meta_params, that part, support) -> scalar
+
+
 class MetaAlgorithm(NamedTuple):
     """A meta-learner as five pure functions of one task.
 
@@ -80,6 +87,8 @@ class MetaAlgorithm(NamedTuple):
     # Optional: an exact smaller form of one task, `(meta_params, episode) -> (own, episode)`. Where `own` is not None
     # it stands for that part of the meta-parameters in this task (the rows of a table that the episode reads).
     compact: Callable[[MetaParams, Episode], tuple[ArrayTree, Episode]] | None = None
+    # Optional: where adaptation goes down to a minimum that the meta-parameters place.
+    stationary: Stationary | None = None
 
 
 class GradientEstimator(NamedTuple):
