@@ -4,6 +4,7 @@ import pathlib
 import tomllib
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from tiny_run import toy_lines, write_lines
@@ -13,12 +14,13 @@ from jaxmeta.config import Config, build, difference, dump, load
 from jaxmeta.config.build import make_setting
 from jaxmeta.config.classical_text import tfidf_counts
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
-from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
+from jaxmeta.config.methods import Setting, baselines, how_of, learner_of, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
 from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.types import Episode
 from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"))
@@ -189,12 +191,60 @@ def test_the_methods_of_every_config_are_known(config):
 def test_an_inner_step_is_charged_for_what_it_computes():
     setting = with_all_methods(load())
     cost = {method.name: method.gradients_per_step for method in phases_and_methods(setting)[1]}
-    for name in ("maml", "meta_sgd", "fomaml", "reptile", "joint_finetune", "target_only"):
+    for name in (
+        "maml",
+        "boil",
+        "maml_plus_plus",
+        "imaml",
+        "meta_sgd",
+        "fomaml",
+        "reptile",
+        "joint_finetune",
+        "target_only",
+    ):
         assert cost[name] == setting.support
     assert cost["source_and_target"] == 2 * setting.support
     # Through an adapted head alone there is a forward pass of the encoder, a third of a gradient, and no way back.
-    assert cost["anil"] == pytest.approx(setting.support / 3)
+    assert cost["anil"] == cost["fo_anil"] == pytest.approx(setting.support / 3)
+    # A context's gradient needs none of the weights.
+    assert cost["cavia"] == pytest.approx(2 * setting.support / 3)
     assert cost["ridge"] == cost["protonet"] == cost["linear_head"] == 0
+
+
+def test_maml_plus_plus_costs_what_its_three_stretches_cost():
+    setting = with_all_methods(load())
+    steps, support, query = setting.config.inner.steps, setting.support, setting.query
+    first, second = steps * support + query, 3 * steps * support + query
+    want = 0.1 * (first + (steps - 1) * query) + (1 / 3 - 0.1) * first + 2 / 3 * second
+    assert recipes(setting)["maml_plus_plus"].cost == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(
+            (name, "mlp")
+            for name in ("boil", "cavia", "imaml", "maml_plus_plus", "meta_curvature", "fo_meta_curvature")
+        ),
+        *((name, "transformer") for name in ("cavia", "maml_plus_plus")),
+    ],
+)
+def test_every_gradient_based_meta_learner_takes_an_outer_step(name, kind, standard_promotion):
+    small = {"model.width": 8, "inner.steps": 2, "gradient.task_axis": "vmap"}
+    waves = {"task.source": "sinusoid", "model.kind": "mlp"} if kind == "mlp" else {}
+    setting = setting_of(changed(Config(), small | waves, "here"))
+    rng, sizes = np.random.default_rng(0), (2, setting.support)
+    if kind == "mlp":
+        side = {"inputs": np.ones((*sizes, 1), np.float32), "targets": np.ones((*sizes, 1), np.float32)}
+    else:
+        tokens = rng.integers(1, 257, (*sizes, 64), dtype=np.int32)
+        side = {"inputs": tokens, "targets": np.zeros(sizes, np.int32)}
+    recipe = recipes(setting)[name]
+    learner = learner_of(setting, recipe, how_of(setting, name, recipe), 100)
+    before = jax.eval_shape(learner.init, jax.random.key(0), Episode(side, side))
+    after, metrics = jax.eval_shape(learner.update, before, Episode(side, side))
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, before)
+    assert "loss" in metrics
 
 
 def test_a_new_head_tries_rates_of_its_own():

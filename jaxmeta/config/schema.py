@@ -144,6 +144,10 @@ class InnerConfig(Section):
     """Of the inner optimizer."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The inner optimizer."""
+    proximal: Rate = 1.0
+    """How strongly iMAML holds what adapts to its start."""
+    solver_steps: Count = 5
+    """Iterations of conjugate gradients in the outer gradient of iMAML."""
 
 
 class GradientConfig(Section):
