@@ -239,9 +239,9 @@ def test_multistep_is_the_weighted_sum_of_what_backprop_gives():
     weights = [0.2, 0.2, 0.6]  # of 0.6 left to anneal, a third each
     want = jax.tree.map(lambda *g: sum(w * leaf for w, leaf in zip(weights, g, strict=True)), *[g for g, _, _ in each])
     assert done == 5
-    assert_close(gradient, want, rtol=1e-6)  # weights are float32
+    assert_close(gradient, want)
     loss = sum(w * m["loss"] for w, (_, _, m) in zip(weights, each, strict=True))
-    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-9)
     assert metrics["accuracy"] == each[-1][2]["accuracy"]
 
 

@@ -62,7 +62,7 @@ def multistep(
             losses, metrics = jax.lax.map(
                 lambda state: algorithm.loss(loss_key, meta_params, state, episode.query), after
             )
-            loss = losses @ step_weights(done, num_steps, anneal_over).astype(losses.dtype)
+            loss = losses @ step_weights(done, num_steps, anneal_over, losses.dtype)
             return loss, {**jax.tree.map(lambda leaf: leaf[-1], metrics), "loss": loss}
 
         gradient, metrics = mean_gradient(algorithm, task_loss, task_axis, key, meta_params, episodes)
@@ -71,9 +71,9 @@ def multistep(
     return GradientEstimator(init, estimate)
 
 
-def step_weights(done: jax.Array, num_steps: int, anneal_over: int) -> jax.Array:
+def step_weights(done: jax.Array, num_steps: int, anneal_over: int, dtype=jnp.float32) -> jax.Array:
     """Returns the weights `[K]` of the query losses when `done` of `anneal_over` outer steps are over."""
-    left = jnp.maximum(1 - done.astype(jnp.float32) / anneal_over, 0.0)
+    left = jnp.maximum(1 - done.astype(dtype) / anneal_over, 0.0)
     return jnp.full((num_steps,), left / num_steps).at[-1].add(1 - left)
 
 
