@@ -245,6 +245,9 @@ def test_every_gradient_based_meta_learner_takes_an_outer_step(name, kind, stand
     after, metrics = jax.eval_shape(learner.update, before, Episode(side, side))
     assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, before)
     assert "loss" in metrics
+    # What is measured to choose how the gradient is computed is the estimator of most steps.
+    typical = learner_of(setting, recipe, how_of(setting, name, recipe), 100, typical=True)
+    assert jax.eval_shape(typical.init, jax.random.key(0), Episode(side, side)).estimator_state == ()
 
 
 def test_a_new_head_tries_rates_of_its_own():

@@ -69,7 +69,8 @@ class Recipe(NamedTuple):
     """
 
     algorithm: Callable[..., MetaAlgorithm]  # (inner learning rate, **how inner gradients are taken)
-    estimator: Callable[[MetaAlgorithm, How, int], GradientEstimator]  # the number is that of outer steps
+    # The number is that of outer steps; 0 asks for what most of them are taken by.
+    estimator: Callable[[MetaAlgorithm, How, int], GradientEstimator]
     cost: float
     strategies: tuple[str, ...] = ()  # how its inner steps may be differentiated, the default first; none: they are not
     inner: bool = True  # whether it takes inner steps
@@ -169,6 +170,8 @@ def maml_plus_plus(setting: Setting) -> Recipe:
             config.inner.learning_rate, gradient=gradients.first_order, microbatches=config.gradient.microbatches
         )
         options = {"num_steps": steps, **how.along_tasks()}
+        if not outer:
+            return estimators.backprop(second, **options)
         several, before = max(1, round(_SEVERAL * outer)), max(1, round((_FIRST_ORDER - _SEVERAL) * outer))
         return estimators.in_turn(
             (estimators.multistep(first, anneal_over=several, **options), several),
@@ -209,13 +212,15 @@ def how_of(setting: Setting, name: str, recipe: Recipe) -> How:
     return How(strategy, wanted.memory, wanted.task_axis, wanted.unroll)
 
 
-def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int) -> MetaLearner:
-    """Returns what meta-trains a recipe for a number of outer steps."""
+def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int, *, typical: bool = False) -> MetaLearner:
+    """Returns what meta-trains a recipe for a number of outer steps, or takes a typical one of them again and again."""
     config, options = setting.config, {}
     if recipe.strategies:
         options = {"gradient": STRATEGIES[how.strategy], "microbatches": config.gradient.microbatches}
     algorithm = recipe.algorithm(config.inner.learning_rate, **options)
-    return build_learner(algorithm, recipe.estimator(algorithm, how, steps), outer_optimizer(config, steps))
+    return build_learner(
+        algorithm, recipe.estimator(algorithm, how, 0 if typical else steps), outer_optimizer(config, steps)
+    )
 
 
 def inner_optimizer(config: Config, learning_rate: Any) -> optax.GradientTransformation:
