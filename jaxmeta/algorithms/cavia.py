@@ -10,7 +10,7 @@ from jaxmeta.algorithms.descent import in_parts
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.gradients import Strategy, forward_over_reverse
 from jaxmeta.core.select import Predicate, matching, merge, partition
-from jaxmeta.core.trees import strip_weak_types
+from jaxmeta.core.trees import strip_weak_types, zeros_of
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective, Stationary
 
 BIASES = matching(r"(^|/)bias$")
@@ -87,7 +87,8 @@ def cavia(
 
     def begin(key, meta_params, support):
         del key, support
-        context = jnp.zeros((size,), jax.tree.leaves(meta_params["maps"])[0].dtype)
+        first = jax.tree.leaves(meta_params["maps"])[0].reshape(size, -1)[:, 0]
+        context = zeros_of(jax.typeof(first), first.dtype)
         return Context(context, strip_weak_types(inner_optimizer.init(context)))
 
     def step(key, meta_params, state: Context, support):

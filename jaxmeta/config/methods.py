@@ -99,6 +99,11 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     def maml(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER, **options) -> Recipe:
         return through_steps(algorithms.maml, cost, strategies, rows=rows, **options)
 
+    def cavia(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER) -> Recipe:
+        # A step needs no gradient of the weights: 2F of 3F.
+        recipe = through_steps(algorithms.cavia, cost, strategies, select=matching(_CONTEXT))
+        return recipe._replace(step_cost=2 / 3)
+
     def solved(**options) -> Recipe:
         return closed_form(
             lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify, **options)
@@ -119,13 +124,13 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         "anil": maml(4 / 3, select=matching(head))._replace(step_cost=1 / 3),
         "boil": maml(3, select=excluding(head)),
         "meta_curvature": through_steps(algorithms.meta_curvature, 3),
-        # A step needs no gradient of the weights: 2F of 3F.
-        "cavia": through_steps(algorithms.cavia, 8 / 3, select=matching(_CONTEXT))._replace(step_cost=2 / 3),
+        "cavia": cavia(8 / 3),
         "maml_plus_plus": maml_plus_plus(setting),
         "imaml": imaml(setting),
         "fomaml": maml(1, ("first_order",)),
         "fo_anil": maml(1 / 3, ("first_order",), select=matching(head))._replace(step_cost=1 / 3),
         "fo_boil": maml(1, ("first_order",), select=excluding(head)),
+        "fo_cavia": cavia(2 / 3, ("first_order",)),
         "fo_meta_sgd": maml(1, ("first_order",), rates=LearnedRates("element")),
         "fo_meta_curvature": through_steps(algorithms.meta_curvature, 1, ("first_order",)),
         "reptile": Recipe(
