@@ -41,6 +41,7 @@ def build(config: Config) -> Built:
     """
     config = settled(config)
     check_numbers(config)
+    check_source(config)
     check_gradient(config)
     tasks, setting = tasks_and_setting(config)
     check_methods(config, setting)
@@ -134,6 +135,24 @@ def check_numbers(config: Config) -> None:
         )
     if min(config.evaluate.shot_curve, default=1) < 1:
         raise InputError(f"`evaluate.shot_curve` must be positive numbers, got {list(config.evaluate.shot_curve)}.")
+
+
+def check_source(config: Config) -> None:
+    """Refuses settings of data that their source has not.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    task = config.task
+    for key in ("columns", "language"):
+        if getattr(task, key) and task.source not in ("tsv", "tfds"):
+            raise InputError(
+                f'`task.{key}` is about a file or a prepared set; leave it out with `task.source` "{task.source}", or '
+                'set that to "tsv" or "tfds".'
+            )
+    if task.source == "sinusoid" and (task.train_languages or task.sampling != "temperature"):
+        key = "train_languages" if task.train_languages else "sampling"
+        raise InputError(f"`task.{key}` is about languages, and waves have none; leave it out.")
 
 
 def check_gradient(config: Config) -> None:

@@ -118,6 +118,17 @@ def read_fields(
         yield number, {column: values[column] for column in read}
 
 
+def fixed_codes(columns: Sequence[str], language: str | None) -> dict[str, str]:
+    """Returns the columns of languages that are the same in all rows, by what is said of all: "eng", "eng-deu", "eng-".
+
+    Args:
+        columns: the column of the language, or the two columns of a pair of languages.
+        language: the language; of a pair SOURCE-TARGET, either of which may be left out.
+    """
+    codes = (language or "",) if len(columns) == 1 else (language or "").partition("-")[::2]
+    return {column: code for column, code in zip(columns, codes, strict=True) if code}
+
+
 def _bytes(path: Source) -> bytes:
     if isinstance(path, io.TextIOBase):
         return path.read().encode("utf-8", "surrogateescape")
