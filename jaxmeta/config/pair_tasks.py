@@ -12,7 +12,7 @@ from jaxmeta.config.tasks import data_path, make_tokenizer, named_columns, scrip
 from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
-from jaxmeta.data import PairEpisodes, Table, Tokenizer, Windows
+from jaxmeta.data import LanguageSplit, PairEpisodes, Table, Tokenizer, Windows
 from jaxmeta.data.sequences import with_length
 
 # Rows of the train languages that are replayed while a method adapts; they become part of what is compiled.
@@ -30,14 +30,7 @@ class PairTasks:
         self.config = config
         if config.task.kind == "question_answering" and config.tokenizer.kind != "bytes":
             raise InputError('Answers are places of bytes; set `tokenizer.kind` to "bytes" for question answering.')
-        table = read_pairs(config)
-        self.split = data.split_pairs(
-            table,
-            test=config.task.test_languages,
-            dev=config.task.dev_languages,
-            train=config.task.train_languages,
-            seed=config.seed,
-        )
+        table, self.split = self._divided()
         self.table, self.shared = data.without_overlap(table, self.split)
         self.overlap = data.check_overlap(self.table, self.split)
         seen = [text for texts in self._texts_of("train").values() for text in texts]
@@ -110,6 +103,13 @@ class PairTasks:
         if self.judged.left_out:
             facts["answers_longer_than_a_window"] = str(self.judged.left_out)
         return facts
+
+    def _divided(self) -> tuple[Table, LanguageSplit]:
+        """Returns the rows, and the roles of the languages, or the pairs of languages, that they are in."""
+        table, task = read_pairs(self.config), self.config.task
+        return table, data.split_pairs(
+            table, test=task.test_languages, dev=task.dev_languages, train=task.train_languages, seed=self.config.seed
+        )
 
     @functools.cached_property
     def _most_windows(self) -> int:

@@ -40,8 +40,11 @@ class TaskConfig(Section):
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
-    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, several TSV files are
-    read as one."""
+    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, and where `stream` is
+    set, several TSV files are read as one."""
+    stream: bool = False
+    """Whether rows of train languages stay in the TSV file and are read as they are drawn, for text larger than memory
+    (generation)."""
     columns: dict[str, str] = {}
     """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
     = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation."""

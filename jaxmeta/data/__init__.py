@@ -36,6 +36,7 @@ from jaxmeta.data.splits import (
     split_pairs,
     without_overlap,
 )
+from jaxmeta.data.stream_rows import StreamedRows, StreamEpisodes
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
@@ -72,6 +73,8 @@ __all__ = [
     "SentencePieceTokenizer",
     "Sinusoid",
     "Specials",
+    "StreamEpisodes",
+    "StreamedRows",
     "StringEpisodes",
     "Table",
     "TextBlocks",

@@ -105,17 +105,26 @@ def read_fields(
         raise InputError(f"{where(path)} has a header and no rows; add rows under it.")
     read = [column for column in (*needed, *optional) if column in header]
     for number, line in lines[1:]:
-        fields = line.split("\t")
-        if len(fields) != len(header):
-            raise InputError(
-                f"{where(path)}, line {number}: {len(fields)} fields where the header has {len(header)}; separate "
-                "fields by one TAB each, and replace TABs and line breaks inside a text by spaces."
-            )
-        values = dict(zip(header, fields, strict=True))
-        for column in read:
-            if not values[column].strip():
-                raise InputError(f"{where(path)}, line {number}: the {column} is empty; fill it in or remove the line.")
-        yield number, {column: values[column] for column in read}
+        yield number, split_fields(path, number, line, header, read)
+
+
+def split_fields(path: object, number: int, line: str, header: Sequence[str], read: Sequence[str]) -> dict[str, str]:
+    """Returns the fields of one line under the columns of `header` that are read; none is empty.
+
+    Raises:
+        InputError: there are too few or too many, or one is empty.
+    """
+    fields = line.split("\t")
+    if len(fields) != len(header):
+        raise InputError(
+            f"{where(path)}, line {number}: {len(fields)} fields where the header has {len(header)}; separate "
+            "fields by one TAB each, and replace TABs and line breaks inside a text by spaces."
+        )
+    values = dict(zip(header, fields, strict=True))
+    for column in read:
+        if not values[column].strip():
+            raise InputError(f"{where(path)}, line {number}: the {column} is empty; fill it in or remove the line.")
+    return {column: values[column] for column in read}
 
 
 def fixed_codes(columns: Sequence[str], language: str | None) -> dict[str, str]:
