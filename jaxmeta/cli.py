@@ -29,7 +29,8 @@ class Train:
     unfinished run of the same config is continued.
 
     A config may ask for several runs that share its settings, with a table [jobs.NAME] of what differs for each. They
-    run one after another in folders of the run folder, whose report shows them all; options here change every one.
+    run one after another in folders of the run folder, whose report shows them all. Options here change every one; the
+    defaults below are those of the first.
     """
 
     config_file: tyro.conf.Positional[str | None] = None

@@ -223,6 +223,12 @@ def test_a_name_of_the_command_line_is_that_of_all(here, monkeypatch, capsys):
     assert (jobs.name, [c.name for c in jobs.configs.values()]) == ("mine", ["mine.labels", "mine.pairs"])
 
 
+def test_gradients_are_planned_for_every_job(here, monkeypatch, capsys):
+    monkeypatch.setattr("jaxmeta.config.jobs.plan_gradient", lambda config, method, memory: print(config.name, method))
+    assert jaxmeta("plan", "my.toml", "--method", "maml") == 0
+    assert capsys.readouterr().out == "# labels\nboth.labels maml\n# pairs\nboth.pairs maml\n"
+
+
 def test_the_page_of_one_language_says_what_its_intervals_speak_for(here):
     found = json.loads((here / "run" / "labels" / "evaluation.json").read_text("utf-8"))
     folder = here / "one"

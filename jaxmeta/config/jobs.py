@@ -61,7 +61,9 @@ def plan_jobs(jobs: Jobs, method: str | None, memory: str | None) -> None:
     Raises:
       InputError: a config cannot be carried out, or nothing fits.
     """
-    for config in jobs.configs.values():
+    for job, config in jobs.configs.items():
+        if jobs.several:
+            print(f"# {job}")
         plan_gradient(config, method, memory)
 
 
