@@ -9,7 +9,7 @@ import pytest
 from tiny_run import toy_lines, write_lines
 
 from jaxmeta import objectives
-from jaxmeta.config import Config, build, difference, dump, load
+from jaxmeta.config import Config, build, difference, dump, load, load_jobs
 from jaxmeta.config.build import make_setting
 from jaxmeta.config.classical_text import tfidf_counts
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
@@ -29,15 +29,20 @@ def presets_of(path):
     return PRESETS if path is None else tomllib.loads(path.read_text("utf-8")).get("presets", {})
 
 
-# Every config there is: a file or the embedded job, with none or one of its presets.
-JOBS = [(path, preset) for path in (None, *CONFIGS) for preset in (None, *presets_of(path))]
-NAMES = [f"{path.stem if path else 'default'}{f'-{preset}' if preset else ''}" for path, preset in JOBS]
+# Every config there is: a file or the embedded job, with none or one of its presets, and each job of a file.
+JOBS = [
+    (path, preset, job)
+    for path in (None, *CONFIGS)
+    for preset in (None, *presets_of(path))
+    for job in load_jobs(path).configs
+]
+NAMES = ["-".join(filter(None, (path.stem if path else "default", preset, job))) for path, preset, job in JOBS]
 
 
 @pytest.fixture(params=JOBS, ids=NAMES)
 def config(request) -> Config:
-    path, preset = request.param
-    return load(path, preset=preset)
+    path, preset, job = request.param
+    return load_jobs(path, preset=preset).configs[job]
 
 
 def setting_of(config: Config, classes: int = 4) -> Setting:

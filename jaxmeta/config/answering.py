@@ -49,7 +49,8 @@ def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
     Raises:
       InputError: the file is malformed, or holds nothing to adapt to.
     """
-    table = data.read_table(path, config.task.kind, require_splits=False, language="yours")
+    language = "yours" if len(data.SCHEMAS[config.task.kind].language) == 1 else "theirs-yours"
+    table = data.read_table(path, config.task.kind, require_splits=False, language=language)
     table = table.take(np.flatnonzero(table.split == "train"))
     if not len(table):
         raise InputError(f"{path} has no train rows; mark some as train, or leave the column split out.")

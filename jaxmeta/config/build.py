@@ -15,6 +15,7 @@ from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.schema import Config
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
+from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
@@ -41,6 +42,7 @@ def build(config: Config) -> Built:
     """
     config = settled(config)
     check_numbers(config)
+    check_source(config)
     check_gradient(config)
     tasks, setting = tasks_and_setting(config)
     check_methods(config, setting)
@@ -92,7 +94,7 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
             config, classes=len(tasks.corpus.labels), vocab_size=tasks.tokenizer.vocab_size, source=tasks.source()
         )
         return tasks, setting
-    pairs = PairTasks(config)
+    pairs = (StreamTasks if config.task.stream else PairTasks)(config)
     return pairs, make_setting(config, vocab_size=pairs.tokenizer.vocab_size, source=pairs.source())
 
 
@@ -134,6 +136,31 @@ def check_numbers(config: Config) -> None:
         )
     if min(config.evaluate.shot_curve, default=1) < 1:
         raise InputError(f"`evaluate.shot_curve` must be positive numbers, got {list(config.evaluate.shot_curve)}.")
+
+
+def check_source(config: Config) -> None:
+    """Refuses settings of data that their source has not.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    task = config.task
+    for key in ("columns", "language"):
+        if getattr(task, key) and task.source not in ("tsv", "tfds"):
+            raise InputError(
+                f'`task.{key}` is about a file or a prepared set; leave it out with `task.source` "{task.source}", or '
+                'set that to "tsv" or "tfds".'
+            )
+    if task.stream and (task.kind, task.source) != ("generation", "tsv"):
+        raise InputError(
+            f'`task.stream` is for generation from TSV files, not for {task.kind} with `task.source` "{task.source}"; '
+            "leave it out."
+        )
+    if task.stream and task.parallel:
+        raise InputError("`task.parallel` compares all rows, and `task.stream` never holds them; leave one out.")
+    if task.source == "sinusoid" and (task.train_languages or task.sampling != "temperature"):
+        key = "train_languages" if task.train_languages else "sampling"
+        raise InputError(f"`task.{key}` is about languages, and waves have none; leave it out.")
 
 
 def check_gradient(config: Config) -> None:

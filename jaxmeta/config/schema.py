@@ -40,8 +40,17 @@ class TaskConfig(Section):
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
-    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, several TSV files are
-    read as one."""
+    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, and where `stream` is
+    set, several TSV files are read as one."""
+    stream: bool = False
+    """Whether rows of train languages stay in the TSV file and are read as they are drawn, for text larger than memory
+    (generation)."""
+    columns: dict[str, str] = {}
+    """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
+    = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation."""
+    language: str = ""
+    """The language of all rows, where no column says it; of a pair of languages, "SOURCE-TARGET" ("eng-" where a column
+    says the target)."""
     parallel: bool = False
     """Whether row k of a split is the same sentence in every language of the TSV file."""
     shots: Count = 2
@@ -50,11 +59,19 @@ class TaskConfig(Section):
     """Query examples: for each class, or in all where there are no classes."""
     tasks_per_step: Count = 8
     """Tasks in one outer step."""
+    sampling: Literal["temperature", "unimax"] = "temperature"
+    """How often each language, or speaker, is drawn: by its size, see `temperature`, or every one alike as far as its
+    rows last (UniMax), see `epochs`."""
     temperature: Rate = 1.0
-    """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
+    """A language of n rows is drawn in proportion to n ** (1 / temperature): 1 for every row alike, inf for every
+    language alike (sampling temperature)."""
+    epochs: Rate = 4.0
+    """How often a row is drawn at most, on average, in the training of one method (sampling unimax)."""
     test_languages: int | Literal["each"] | tuple[str, ...] = 40
     """Languages, or speakers, held out for the final judgement: how many, or which; "each": every one in turn, by a
     model that is trained anew."""
+    train_languages: tuple[str, ...] = ()
+    """Languages, or speakers, to train on; all that are not held out by default."""
     dev_languages: int | tuple[str, ...] = 30
     """Languages, or speakers, held out to choose settings on: how many, or which."""
     speakers: int = Field(default=0, ge=0)

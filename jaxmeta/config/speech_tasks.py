@@ -8,7 +8,7 @@ import numpy as np
 from jaxmeta import data
 from jaxmeta.config.kinds import samples_of
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import data_path
+from jaxmeta.config.tasks import data_path, weighting_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import AudioEpisodes, Recordings, StringEpisodes
@@ -29,6 +29,7 @@ class SpeechTasks:
             self.recordings.languages(),
             test=test,
             dev=config.task.dev_languages,
+            train=config.task.train_languages,
             seed=config.seed,
         )
         self.overlap = data.check_overlap(self.recordings, self.split)
@@ -75,7 +76,7 @@ class SpeechTasks:
         task = self.config.task
         options: dict[str, Any] = {
             "shots": task.shots, "queries": task.queries, "length": samples_of(self.config), "voices": voices,
-            "seed": seed,
+            "weighting": weighting_of(self.config, len(self.recordings.labels)), "seed": seed,
         }  # fmt: skip
         if task.kind == "recognition":
             return StringEpisodes(self.recordings, self.split, repeats=repeats, **options)

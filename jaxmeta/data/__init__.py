@@ -23,7 +23,7 @@ from jaxmeta.data.pair_episodes import PairEpisodes
 from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
-from jaxmeta.data.scripts import ScriptFacts, script_facts
+from jaxmeta.data.scripts import ScriptFacts, script_facts, texts_by_language
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
 from jaxmeta.data.spans import Windows, best_answers, span_text
@@ -36,6 +36,7 @@ from jaxmeta.data.splits import (
     split_pairs,
     without_overlap,
 )
+from jaxmeta.data.stream_rows import StreamedRows, StreamEpisodes
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
@@ -48,12 +49,13 @@ from jaxmeta.data.tokenize import (
     count_cut,
     tokenizer_from_state,
 )
-from jaxmeta.data.tsv import read_plain, read_shots, read_tsv
+from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
 __all__ = [
     "CLDR_PAIR_TASKS",
     "CLDR_TASKS",
+    "COLUMNS",
     "SCHEMAS",
     "SPLITS",
     "AudioEpisodes",
@@ -71,6 +73,8 @@ __all__ = [
     "SentencePieceTokenizer",
     "Sinusoid",
     "Specials",
+    "StreamEpisodes",
+    "StreamedRows",
     "StringEpisodes",
     "Table",
     "TextBlocks",
@@ -110,6 +114,7 @@ __all__ = [
     "synthetic_digits",
     "tempered",
     "text_batches",
+    "texts_by_language",
     "tokenizer_from_state",
     "unimax",
     "without_overlap",

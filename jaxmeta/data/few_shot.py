@@ -16,6 +16,14 @@ from jaxmeta.data.weighting import Weighting
 _Rows = TypeVar("_Rows", bound=Rows)
 
 
+def support_share(count: int, shots: int, queries: int) -> int:
+    """Returns how many of `count` rows go to the support: a fair share where both sides cannot be full."""
+    if count >= shots + queries:
+        return shots
+    share = round(count * shots / (shots + queries))
+    return min(max(share, 1), max(count - 1, 1), shots)
+
+
 class FewShot(abc.ABC, Generic[_Rows]):
     """A `TaskDistribution` whose episodes are of one language each, pure in `(seed, split, index)`.
 
@@ -116,7 +124,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
         for number, train_rows in enumerate(self._cells[language, "train"]):
             train_rows = generator.permutation(train_rows)
             if split == "train":
-                shots = self._share(len(train_rows))
+                shots = support_share(len(train_rows), self.shots, self.queries)
                 support.append(train_rows[:shots])
                 query.append(train_rows[shots : shots + self.queries])
             else:
@@ -197,13 +205,6 @@ class FewShot(abc.ABC, Generic[_Rows]):
         if not languages:
             raise InputError(f"No language is set aside for {split}; name one in the language split.")
         return languages
-
-    def _share(self, count: int) -> int:
-        """How many of a class's `count` rows go to the support: a fair share where both cannot be full."""
-        if count >= self.shots + self.queries:
-            return self.shots
-        share = round(count * self.shots / (self.shots + self.queries))
-        return min(max(share, 1), max(count - 1, 1), self.shots)
 
     def placed(self, language: str, rows: list[np.ndarray], places: int) -> Batch:
         """Returns the rows of each class `[<= places]` as a batch: laid out as `[places, C]`, flattened, masked."""

@@ -54,6 +54,21 @@ class _Fit(pydantic.BaseModel):
     predictions: dict[str, list[float]]
 
 
+class _Script(pydantic.BaseModel):
+    script: str
+    languages: list[str]
+    texts: int
+    bytes_per_character: float
+    tokens_per_character: float
+    tokens_per_word: float | None
+    unknown_rate: float
+    truncation_rate: float
+
+
+class _Data(pydantic.BaseModel):
+    scripts: list[_Script] = []
+
+
 class _Evaluation(pydantic.BaseModel):
     """What `evaluation.json` must hold; keys beyond these are left alone."""
 
@@ -72,7 +87,7 @@ class _Evaluation(pydantic.BaseModel):
     curves: dict[str, dict[str, list[_Point]]] = {}
     fits: list[_Fit] = []
     calibration: dict[str, dict[str, float]] = {}
-    data: dict[str, Any] = {}
+    data: _Data = _Data()
 
 
 def read_evaluation(folder: str | os.PathLike) -> dict[str, Any]:

@@ -42,6 +42,28 @@ def write_report(folder: str | os.PathLike) -> pathlib.Path:
     return path
 
 
+def write_overview(folder: str | os.PathLike, title: str, parts: Sequence[str]) -> pathlib.Path:
+    """Writes `<folder>/report.html` for runs that are folders in it: the table of each, and a link to its report.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      InputError: the `evaluation.json` of one of them is missing or malformed.
+    """
+    folder = pathlib.Path(folder)
+    body = [f"<h1>{html.escape(title)}</h1>"]
+    for part in parts:
+        evaluation = read_evaluation(folder / part)
+        body += [
+            f'<h2><a href="{html.escape(part)}/report.html">{html.escape(part)}</a></h2>',
+            *_summary(evaluation),
+        ]
+    path = folder / "report.html"
+    write_whole(path, _SHELL.replace("{{title}}", f"{html.escape(title)}: report").replace("{{body}}", "\n".join(body)))
+    return path
+
+
 _CAPTIONS = {
     "methods": "Mean over the held-out languages. The interval resamples languages first, then seeds and "
     "draws of shots within a language, so it speaks for languages that are not in the table.",
@@ -77,20 +99,29 @@ def _page(evaluation: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, byt
     task = html.escape(evaluation["task"])
     parts = [
         f"<h1>{task}</h1>",
-        f'<p class="quiet">{html.escape(table.title(evaluation))}</p>',
-        f'<p class="verdict">{html.escape(evaluation["verdict"])}</p>',
-        _methods_table(evaluation),
+        *_summary(evaluation),
     ]
-    if note := table.edge_note(evaluation):
-        parts.append(f'<p class="quiet">{html.escape(note)}</p>')
     if notice:
         parts.append(f'<p class="notice">This page has no pictures: {html.escape(notice)}</p>')
     parts += [_picture(name, *images) for name, images in pictures.items()]
     parts += [_paired_table(evaluation), _scores_table(evaluation), _calibration_table(evaluation)]
     parts.append(_languages_table(evaluation))
-    parts.append(_data_section(evaluation.get("data", {})))
+    facts = dict(evaluation.get("data", {}))
+    scripts = facts.pop("scripts", [])
+    parts += [_data_section(facts), _scripts_table(scripts)]
     body = "\n".join(part for part in parts if part)
     return _SHELL.replace("{{title}}", f"{task}: report").replace("{{body}}", body)
+
+
+def _summary(evaluation: Mapping[str, Any]) -> list[str]:
+    """Returns what was measured, what came of it, the table of methods and what to know of it."""
+    notes = (table.edge_note(evaluation), table.unit_note(evaluation))
+    return [
+        f'<p class="quiet">{html.escape(table.title(evaluation))}</p>',
+        f'<p class="verdict">{html.escape(evaluation["verdict"])}</p>',
+        _methods_table(evaluation),
+        *(f'<p class="quiet">{html.escape(note)}</p>' for note in notes if note),
+    ]
 
 
 def _picture(name: str, light: bytes, dark: bytes) -> str:
@@ -157,6 +188,11 @@ def _data_section(data: Mapping[str, Any]) -> str:
             text = ", ".join(f"{key}: {entry}" for key, entry in value.items())
         items.append(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>")
     return f"<h2>Data</h2><dl>{''.join(items)}</dl>"
+
+
+def _scripts_table(scripts: Sequence[Mapping[str, Any]]) -> str:
+    note = "What the tokenizer makes of the texts of each script; words are counted where spaces part them."
+    return _section("Scripts", note, table.SCRIPT_HEADERS, [table.script_cells(row) for row in scripts])
 
 
 def _section(heading: str, note: str, headers: Sequence[str], rows: Sequence[Sequence]) -> str:
