@@ -15,15 +15,15 @@ from jaxmeta.data.manifests import (
     Manifest,
     check_manifest,
     make_manifest,
-    manifest_episode,
     read_manifest,
+    with_problems,
     write_manifest,
 )
 from jaxmeta.data.pair_episodes import PairEpisodes
 from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
-from jaxmeta.data.scripts import ScriptFacts, script_facts
+from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
 from jaxmeta.data.spans import Windows, best_answers, span_text
@@ -35,6 +35,7 @@ from jaxmeta.data.splits import (
     split_languages,
     split_pairs,
     without_overlap,
+    without_sources,
 )
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
@@ -88,7 +89,6 @@ __all__ = [
     "count_cut",
     "decode_sequence",
     "make_manifest",
-    "manifest_episode",
     "number_of_strings",
     "overlap",
     "pad_batch",
@@ -102,6 +102,7 @@ __all__ = [
     "read_tfds",
     "read_tsv",
     "script_facts",
+    "script_of",
     "span_text",
     "specials",
     "split_languages",
@@ -112,6 +113,8 @@ __all__ = [
     "text_batches",
     "tokenizer_from_state",
     "unimax",
+    "with_problems",
     "without_overlap",
+    "without_sources",
     "write_manifest",
 ]
