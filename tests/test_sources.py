@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pytest
 from planted import SOURCES, WORDS, command
-from tiny_run import WAVES, evaluation, files, jaxmeta, kept_programs, train
+from tiny_run import evaluation, files, jaxmeta, kept_programs
 
 from jaxmeta.config import build, commands, load
-from jaxmeta.config.comparing import text_measures
+from jaxmeta.config.comparing import similarity_of, text_measures
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.read import changed
 from jaxmeta.config.sources import sources_to_leave_out
@@ -149,19 +149,18 @@ def test_problems_on_disk_are_judged_instead_of_drawn_ones(planted, again, tmp_p
             )
             jax.tree.map(np.testing.assert_array_equal, found, expected)
             assert not np.array_equal(else_.support["inputs"], expected.support["inputs"])
-    # Two draws that change places in the file do so in the scores, and no other score changes.
+    # Two draws that change places in the file do so in what is counted.
     manifest = json.loads(path.read_text("utf-8"))
     first, second = (problem for problem in manifest["problems"] if problem["language"] == "tb")
     first["support"], second["support"] = second["support"], first["support"]
     path.write_text(json.dumps(manifest))
-    before = evaluation(again)["methods"]
-    with quiet(planted[0]):
-        assert jaxmeta("evaluate", str(again), "--manifest", str(path)) == 0
-    for name in ("target_only", "joint_finetune", "tfidf"):
-        expected, found = (methods[name]["repetitions"] for methods in (before, evaluation(again)["methods"]))
-        assert found["ta"] == expected["ta"]
-        if name == "tfidf":  # which draws nothing itself
-            assert found["tb"] == expected["tb"][::-1]
+    swapped = build(changed(config, {"evaluate.manifest": str(path)}, "here"))
+    nll = [
+        [float(built.experiment.classical[0].counts(1.0, "tb", 3, draw, "test")["nll"]) for draw in range(2)]
+        for built in (fixed, swapped)
+    ]
+    assert nll[0] == nll[1][::-1]
+    assert nll[0] != nll[1]
 
 
 @pytest.mark.parametrize(("damage", "says"), [
@@ -213,22 +212,26 @@ def test_the_nearest_and_each_are_found(planted):
         sources(**{"evaluate.temperature_methods": ("maml",)})
 
 
-def test_waves_have_no_sources_but_gradients(tmp_path, capsys):
-    changes = {**WAVES, "evaluate.methods": ("joint_finetune",), "evaluate.similarity": True, "train.steps": 2}
-    with quiet(tmp_path):
-        assert jaxmeta(*train(str(tmp_path / "waves"), changes)) == 0
-    found = similarity(tmp_path / "waves")
-    assert found["roles"] == ["test"] * 2
+def test_waves_have_no_sources_but_gradients(tmp_path):
+    config = load(changes={
+        "task": {"source": "sinusoid", "test_languages": 3, "dev_languages": 1}, "model": {"kind": "mlp", "width": 4},
+        "evaluate": {"methods": ("joint_finetune",), "steps": (0, 2), "similarity": True, "shot_curve": ()},
+    })  # fmt: skip
+    built = build(config)
+    episodes = next(built.tasks.batches(0, 0, augmented=False)(0))
+    params = built.experiment.phases[-1].learner.init(jax.random.key(0), episodes).meta_params
+    chosen = {"methods": {"joint_finetune": {"adaptation": {"learning_rate": 0.01, "steps": 2}}}}
+    with jax.numpy_dtype_promotion("standard"):
+        found = similarity_of(built, {(0, "joint"): params}, chosen)
+    assert found is not None
+    assert (found["roles"], found["scripts"]) == (["test"] * 3, [])
     assert list(found["measures"]) == ["gradients", "displacements"]
-    assert "transfer" not in evaluation(tmp_path / "waves")
-    for key, value, says in (
-        ("leave-out", "nearest", "Waves have no sources"), ("manifest", "shots.json", "Waves have no rows"),
-    ):  # fmt: skip
-        (tmp_path / "shots.json").write_text("{}")
-        value = str(tmp_path / value) if key == "manifest" else value
-        assert jaxmeta(*train(str(tmp_path / "other"), changes | {f"evaluate.{key}": value})) == 2
-        assert says in capsys.readouterr().err
-    assert not (tmp_path / "other").exists()
+    assert np.shape(found["measures"]["gradients"]["matrix"]) == (3, 3)
+    (tmp_path / "shots.json").write_text("{}")
+    with pytest.raises(InputError, match="Waves have no rows"):
+        build(changed(config, {"evaluate.manifest": str(tmp_path / "shots.json")}, "here"))
+    with pytest.raises(InputError, match="Waves have no sources"):
+        sources_to_leave_out(build(changed(config, {"evaluate.leave_out": ("each",)}, "here")))
 
 
 @pytest.mark.parametrize("kind", ["translation", "retrieval"])
