@@ -18,6 +18,8 @@ def similarity(found: Mapping[str, Any], name: str, theme: Theme = LIGHT) -> Fig
     Judged languages are marked. Of more languages than can be read, the judged ones are drawn with the sources nearest
     to them.
     """
+    from matplotlib.ticker import MaxNLocator
+
     measure = found["measures"].get(name)
     if measure is None or len(found["languages"]) < 2:
         return None
@@ -58,6 +60,7 @@ def similarity(found: Mapping[str, Any], name: str, theme: Theme = LIGHT) -> Fig
     less = f" ({len(kept)} of {len(found['languages'])} languages)" if len(kept) < len(found["languages"]) else ""
     bar = figure.colorbar(image, ax=right, location="bottom", shrink=0.6, aspect=30, pad=0.02)
     bar.outline.set_visible(False)
+    bar.locator = MaxNLocator(4)
     bar.ax.set_xlabel("cosine; bold: judged languages", color=theme.quiet)
     lines = textwrap.fill(measure["says"].rstrip(".") + less, int(11 * width))
     figure.suptitle(lines, x=0.01, ha="left", color=theme.ink, fontsize=10.5, fontweight="bold")
@@ -139,7 +142,8 @@ def _heat_map(axes: Any, matrix: np.ndarray, theme: Theme) -> Any:
     for row, values in enumerate(matrix if len(matrix) <= _FEW_LANGUAGES else ()):
         for column, value in enumerate(values):
             if row != column:
-                strong = value > (lowest + 2 * largest) / 3 or value < 0.6 * min(lowest, 0)
+                pale = max(lowest, 0.0)
+                strong = value > pale + 0.6 * (largest - pale) or value < -0.6 * largest
                 text = f"{value:.2f}".replace("0.", ".")
                 ink = theme.paper if strong else theme.ink
                 axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=ink)
