@@ -87,10 +87,12 @@ class TextTasks:
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""
         texts = {role: self._texts_of(role) for role in self.split._fields}
+        known, shots = data.translated_shots(self.corpus, self.split)
         return {
             "corpus": f"{self.corpus.name}: {len(self.corpus)} rows, {len(self.corpus.languages())} languages",
             "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
             "overlap": str(self.overlap),
+            "shots": f"{known} of {shots} rows to adapt to say what a row that is trained on says",
             "tokenizer": self.tokenizer.statistics(texts["train"]),
             "texts": {role: len(found) for role, found in texts.items()},
             "truncated_texts": {role: data.count_cut(self.tokenizer, found) for role, found in texts.items()},

@@ -34,6 +34,7 @@ from jaxmeta.data.splits import (
     overlap,
     split_languages,
     split_pairs,
+    translated_shots,
     without_overlap,
     without_sources,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "tempered",
     "text_batches",
     "tokenizer_from_state",
+    "translated_shots",
     "unimax",
     "with_problems",
     "without_overlap",

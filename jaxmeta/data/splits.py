@@ -177,6 +177,17 @@ def check_overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
     return report
 
 
+def translated_shots(corpus: Rows, split: LanguageSplit) -> tuple[int, int]:
+    """Returns how many rows that test languages adapt to say what a meta-training row says, and how many there are.
+
+    That is as it should be in a parallel corpus, where only judged sentences are kept apart. But a method knows such
+    shots better than what it is judged on: whatever is fitted to its answers to them is too sure.
+    """
+    seen = set(corpus.sentence[_seen(corpus, split)].tolist())
+    shots = [int(row) for language in split.test for row in corpus.rows(language, "train")]
+    return sum(number in seen for number in corpus.sentence[shots].tolist()), len(shots)
+
+
 def without_overlap(corpus: _AnyRows, split: LanguageSplit) -> tuple[_AnyRows, int]:
     """Returns `corpus` without the meta-training rows that say what a judged row says, and how many they were.
 

@@ -5,7 +5,9 @@ folds inside the support: the method adapts to all shots but those of a fold, at
 these, and one temperature makes the answers of all folds together most likely. It then divides the logits of the model
 that adapted to every shot. No test example is read. Two things to know: a model of fewer shots is right less often, so
 that the temperature errs on the side of doubt, most where there are two shots; and a few dozen answers tell it roughly,
-which is why it is drawn to one.
+which is why it is drawn to one. And where shots are translations of sentences that meta-training has read in other
+languages, as in a parallel corpus, they are answered better than what is judged, so that the temperature errs on the
+side of certainty.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -178,6 +180,7 @@ def summarized(methods: Mapping[str, dict[str, Any]], shots: int) -> dict[str, A
     folds = number_of_folds(shots)
     says = (
         "Before and after the logits of each task are divided by a temperature, on the first draw of shots and the "
-        f"first training seed. It is fitted on {folds} folds of the support, each answered by what saw only the others."
+        f"first training seed. It is fitted on {folds} folds of the support, each answered by what saw the others "
+        "alone. Shots that are translations of what was trained on make it too low."
     )
     return {"says": says, "folds": folds, "methods": dict(methods)}
