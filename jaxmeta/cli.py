@@ -13,7 +13,7 @@ import pydantic
 import tyro
 
 from jaxmeta.config.commands import adapt_run, predict_texts
-from jaxmeta.config.data_commands import build_data, check_data, list_data, show_data, show_scripts
+from jaxmeta.config.data_commands import build_data, check_data, list_data, show_data, show_scripts, write_problems
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
 from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
@@ -66,10 +66,19 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Judge a finished run again, and write its report again."""
+    """Judge a finished run again, and write its report again.
+
+    The options are added to what the config of the run asks for, in this judgement alone.
+    """
 
     run: tyro.conf.Positional[str]
     """The run folder."""
+    similarity: bool = False
+    """Compare languages by task gradients and by what adaptation changes too, as `--evaluate.similarity True`."""
+    leave_out: tuple[str, ...] = ()
+    """Train the main method without these source languages, one at a time, as `--evaluate.leave-out`."""
+    manifest: str = ""
+    """Judge on the problems of this file, as `--evaluate.manifest`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,22 +115,26 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """List what data there is, show examples of it, check a file, say what a tokenizer makes of each script in it, or
-    build a set of tensorflow-datasets out of one."""
+    """List what data there is, show examples of it, check a file, say what a tokenizer makes of each script in it,
+    build a set of tensorflow-datasets out of one, or write the problems that a config is judged on (manifest), for
+    `--evaluate.manifest` to read."""
 
-    action: tyro.conf.Positional[Literal["list", "show", "check", "scripts", "build"]]
+    action: tyro.conf.Positional[Literal["list", "show", "check", "scripts", "build", "manifest"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
     """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings; what to
-    build is the name of a set; scripts are those of a CLDR task, a TSV file or a run."""
+    build is the name of a set; scripts are those of a CLDR task, a TSV file or a run; of a manifest, a config or a run
+    folder, or nothing for the embedded job."""
     rows: int = 10
     """Examples to show."""
     length: int = 64
     """Bytes of a text that are read, to say how many texts of a script would be cut."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
     """The folder that has NAME.tsv, or NAME/NAME.tsv, to build from; looked up in JAXMETA_DATA too."""
-    out: str = "tfds"
-    """The folder of prepared sets to build into."""
+    out: str | None = None
+    """The folder of prepared sets to build into, tfds by default; the file of a manifest, manifest.json by default."""
+    preset: str | None = None
+    """A named set of changes from the config of a manifest."""
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
@@ -164,7 +177,7 @@ def _run(command, jobs: Jobs) -> None:
         case Plan():
             plan_jobs(jobs, command.method, command.memory)
         case Evaluate():
-            evaluate_jobs(command.run)
+            evaluate_jobs(command.run, _asked(command))
         case Adapt():
             adapt_run(command.run, command.shots, command.out, command.method)
         case Predict():
@@ -178,7 +191,15 @@ def _run(command, jobs: Jobs) -> None:
         case Data(action="scripts"):
             show_scripts(command.what, command.length)
         case Data(action="build"):
-            build_data(command.what, command.source, command.out)
+            build_data(command.what, command.source, command.out or "tfds")
+        case Data(action="manifest"):
+            write_problems(command.what, command.preset, command.out or "manifest.json")
+
+
+def _asked(command: Evaluate) -> dict[str, object]:
+    """Returns the changes of `[evaluate]` that a judgement is asked for, by dotted key."""
+    asked = {"similarity": command.similarity, "leave_out": command.leave_out, "manifest": command.manifest}
+    return {f"evaluate.{key}": value for key, value in asked.items() if value}
 
 
 def _parsed(arguments: list[str]) -> tuple[Any, Jobs]:

@@ -1,9 +1,11 @@
 """What the commands of the command line do."""
 
+import json
 import os
 import pathlib
 import tempfile
 import tomllib
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +16,11 @@ from jaxmeta import data
 from jaxmeta.config import adapted, planning
 from jaxmeta.config.answering import answers
 from jaxmeta.config.build import Built, build, check_device
+from jaxmeta.config.comparing import similarity_of
 from jaxmeta.config.kinds import settled
-from jaxmeta.config.read import Jobs, difference, dump, load_jobs
+from jaxmeta.config.read import Jobs, changed, difference, dump, load_jobs
 from jaxmeta.config.schema import Config
+from jaxmeta.config.sources import sources_to_leave_out, without_source
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.spoken import heard
 from jaxmeta.config.tasks import TextTasks, WaveTasks
@@ -26,11 +30,14 @@ from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.files import PART, write_json, write_whole
 from jaxmeta.run.fits import fits
 from jaxmeta.run.judge import evaluate
+from jaxmeta.run.leave_out import leave_one_out
 from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
+from jaxmeta.run.similarity import SIMILARITY, nearest_sources
 from jaxmeta.run.table import results_table
+from jaxmeta.run.transfer import transfer
 from jaxmeta.run.turns import pooled
 
 
@@ -53,6 +60,7 @@ def train_run(config: Config, folder: pathlib.Path) -> None:
         _report_turns(folder, turns)
         return
     built = build(config)
+    sources = sources_to_leave_out(built)
     chosen = _chosen(built, folder, console) if config.gradient.strategy == "auto" else {}
     if chosen:
         built = planning.with_choices(built, chosen)
@@ -72,6 +80,13 @@ def train_run(config: Config, folder: pathlib.Path) -> None:
     with MetricsLog(folder) as log, progress() as display:
         trained = train(built.experiment, folder, log, display)
     _judge(built, trained, folder)
+    for source in sources:
+        part, reduced = _folder_without(folder, source), without_source(config, source)
+        if (part / "evaluation.json").exists():
+            is_begun(part, Jobs(reduced.name, {"": settled(reduced)}))
+        else:
+            train_run(reduced, part)
+    _report_sources(built, folder, sources)
 
 
 def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
@@ -80,13 +95,13 @@ def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
     One that is over is not judged again, so that what was cut off soon is where it was.
     """
     for name, config in parts.items():
-        if not (folder / name / "evaluation.json").exists():
+        if not _is_over(folder / name, config):
             train_run(config, folder / name)
 
 
 def check_built(config: Config) -> None:
     """Makes every object of a run, or of the first of several: whatever is wrong is said before there is a folder."""
-    build(next(iter(turns_of(config).values())) if takes_turns(config) else config)
+    sources_to_leave_out(build(next(iter(turns_of(config).values())) if takes_turns(config) else config))
 
 
 def plan_gradient(config: Config, method: str | None, memory: str | None) -> None:
@@ -109,21 +124,33 @@ def plan_gradient(config: Config, method: str | None, memory: str | None) -> Non
     print(planning.as_toml(planning.How(*best.labels)), end="")
 
 
-def evaluate_run(folder: pathlib.Path) -> None:
+def evaluate_run(folder: pathlib.Path, changes: Mapping[str, Any] = types.MappingProxyType({})) -> None:
     """Judges a finished run again.
+
+    Args:
+      folder: of the run.
+      changes: of its config, by dotted key, for this judgement.
 
     Raises:
       InputError: there is no run, or it is not finished.
     """
-    config = read_run_config(folder)
+    config = changed(settled(read_run_config(folder)), changes, "the command line")
     if takes_turns(config):
         turns = turns_of(config)
         for name in turns:
-            evaluate_run(folder / name)
+            evaluate_run(folder / name, changes)
         _report_turns(folder, turns)
         return
     built = build(config)
+    sources = sources_to_leave_out(built)
     _judge(built, restore(built.experiment, folder), folder)
+    for source in sources:
+        part = _folder_without(folder, source)
+        if (part / "evaluation.json").exists():
+            evaluate_run(part, {"evaluate.manifest": config.evaluate.manifest})
+        else:
+            train_run(without_source(config, source), part)
+    _report_sources(built, folder, sources)
 
 
 def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
@@ -267,12 +294,50 @@ def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
     if isinstance(built.tasks, WaveTasks):
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
+    similarity = similarity_of(built, trained, evaluation)
+    if similarity is None:
+        (folder / SIMILARITY).unlink(missing_ok=True)
+    else:
+        # Without indentation: matrices have one number for every two languages.
+        write_whole(folder / SIMILARITY, json.dumps(similarity, ensure_ascii=False) + "\n")
+    nearest = {} if similarity is None else nearest_sources(similarity)
+    _write_evaluation(folder, evaluation, nearest)
+    _report(folder)
+
+
+def _write_evaluation(folder: pathlib.Path, evaluation: dict[str, Any], nearest: Mapping[str, Any]) -> None:
+    found = transfer(evaluation, nearest)
+    if nearest:
+        evaluation["nearest_sources"] = nearest
+    if found is not None:
+        evaluation["transfer"] = found
+    write_json(folder / "evaluation.json", evaluation)
+
+
+def _is_over(folder: pathlib.Path, config: Config) -> bool:
+    if not (folder / "evaluation.json").exists():
+        return False
+    return not config.evaluate.leave_out or "leave_one_out" in read_evaluation(folder)
+
+
+def _folder_without(folder: pathlib.Path, source: str) -> pathlib.Path:
+    return folder / f"without_{source}"
+
+
+def _report_sources(built: Built, folder: pathlib.Path, sources: Sequence[str]) -> None:
+    """Adds to what a run has judged what each of some sources is worth, from the runs without them."""
+    if not sources:
+        return
+    evaluation = read_evaluation(folder)
+    without = {source: read_evaluation(_folder_without(folder, source)) for source in sources}
+    nearest = evaluation.get("nearest_sources", {})
+    evaluation["leave_one_out"] = leave_one_out(evaluation, without, built.experiment.main, nearest)
     write_json(folder / "evaluation.json", evaluation)
     _report(folder)
 
 
 def _report_turns(folder: pathlib.Path, turns: Iterable[str]) -> None:
-    write_json(folder / "evaluation.json", pooled([read_evaluation(folder / name) for name in turns]))
+    _write_evaluation(folder, pooled([read_evaluation(folder / name) for name in turns]), {})
     _report(folder)
 
 

@@ -1,4 +1,4 @@
-"""What `jaxmeta data` does: looks at data, and builds prepared sets of them."""
+"""What `jaxmeta data` does: looks at data, builds sets of tensorflow-datasets, writes problems for others to repeat."""
 
 import os
 import pathlib
@@ -11,7 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxmeta import data
+from jaxmeta.config.build import build
+from jaxmeta.config.commands import read_run_config
+from jaxmeta.config.kinds import settled
+from jaxmeta.config.problems import joined, manifest_of
+from jaxmeta.config.read import load
 from jaxmeta.config.tasks import find_file, scripts_read
+from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.cldr_pairs import pair_languages
 from jaxmeta.data.lines import read_header, read_lines
@@ -111,6 +117,35 @@ def build_data(name: str | None, source: str, out: str) -> None:
 
 def _kind_of(rows: data.Corpus | data.Table) -> str:
     return "classification" if isinstance(rows, data.Corpus) else rows.schema.name
+
+
+def write_problems(what: str | None, preset: str | None, out: str) -> None:
+    """Writes the problems that a run of a config is judged on; `[evaluate] manifest` reads the file.
+
+    Args:
+      what: a config, a run folder, or None for the embedded job.
+      preset: of the config.
+      out: the file to write.
+
+    Raises:
+      InputError: the config cannot be carried out, or the file exists.
+    """
+    target = pathlib.Path(out)
+    if target.exists():
+        raise InputError(f"{target} exists; give another file with --out, or remove it.")
+    if what is not None and pathlib.Path(what).is_dir():
+        if preset is not None:
+            raise InputError(f"{what} is a run, whose preset is settled; leave out --preset.")
+        config = settled(read_run_config(pathlib.Path(what)))
+    else:
+        config = settled(load(what, preset=preset))
+    turns = turns_of(config).values() if takes_turns(config) else [config]
+    manifest = joined([manifest_of(build(turn).tasks, turn) for turn in turns])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data.write_manifest(target, manifest)
+    languages = len({problem.language for problem in manifest.problems})
+    print(f"Wrote {len(manifest.problems)} problems in {languages} languages to {target}. In a config:\n")
+    print(tomli_w.dumps({"evaluate": {"manifest": str(target)}}), end="")
 
 
 def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings:

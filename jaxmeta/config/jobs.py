@@ -1,6 +1,8 @@
 """Several runs of one config file, in folders of one folder, with one page that shows them side by side."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 
@@ -39,8 +41,8 @@ def train_jobs(jobs: Jobs, out: str | None) -> None:
     _report(folder, jobs)
 
 
-def evaluate_jobs(run: str) -> None:
-    """Judges a finished run, or finished runs, again.
+def evaluate_jobs(run: str, changes: Mapping[str, Any]) -> None:
+    """Judges a finished run, or finished runs, again, with some changes of the config by dotted key.
 
     Raises:
       InputError: there is no run, or it is not finished.
@@ -48,10 +50,10 @@ def evaluate_jobs(run: str) -> None:
     folder = pathlib.Path(run)
     jobs = read_run_jobs(folder)
     if not jobs.several:
-        evaluate_run(folder)
+        evaluate_run(folder, changes)
         return
     for job in jobs.configs:
-        evaluate_run(folder / job)
+        evaluate_run(folder / job, changes)
     _report(folder, jobs)
 
 

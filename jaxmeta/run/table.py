@@ -74,7 +74,7 @@ def results_table(evaluation: Evaluation) -> Table:
         caption.append(f"{_MARKS[META]} {META}   {_MARKS[BASELINE]} {BASELINE}\n", style="dim")
     for note in filter(None, (edge_note(evaluation), unit_note(evaluation))):
         caption.append(f"{note}\n", style="dim")
-    caption.append(evaluation["verdict"], style="bold")
+    caption.append("\n".join((evaluation["verdict"], *further_sentences(evaluation))), style="bold")
     table = Table(
         title=Text(title(evaluation), style="bold"),
         title_justify="left",
@@ -165,6 +165,11 @@ def unit_note(evaluation: Evaluation) -> str:
     if len(evaluation["languages"]) > 1:
         return ""
     return "One held-out language: intervals are over its draws and training seeds, and say nothing of other languages."
+
+
+def further_sentences(evaluation: Evaluation) -> list[str]:
+    """Returns what there is to say beside the verdict: whether transfer helps, and what sources are worth."""
+    return [evaluation[key]["says"] for key in ("transfer", "leave_one_out") if key in evaluation]
 
 
 def kind_of(evaluation: Evaluation, name: str) -> str:
