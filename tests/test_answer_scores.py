@@ -6,8 +6,9 @@ import unicodedata
 import numpy as np
 import pytest
 
+from jaxmeta.core.words import words
 from jaxmeta.run.answer_scores import answer_counts, answer_scores, normalized_words
-from jaxmeta.run.classical_spans import overlap_spans, words
+from jaxmeta.run.classical_spans import overlap_spans
 
 ENGLISH = {"a", "an", "the"}
 WORDS = [

@@ -7,10 +7,9 @@ from jaxmeta import models, objectives
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Model, Objective
+from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
-# A byte n-gram that question and context share says more the longer it is; two lengths tell a word from its stem.
-_OVERLAP = (3, 5)
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
@@ -158,10 +157,10 @@ def _pair_regressor(config: Config, outputs: int, vocab_size: int) -> Model:
     return models.pair_regressor(hidden=(width,), vocab_size=vocab_size, outputs=width, **_encoder(config))
 
 
-def _span_reader(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs
-    # Beside the bytes there are the tokens that begin and end a text; the latter parts a question from its context.
-    return models.span_reader(vocab_size=vocab_size + 2, overlap=_OVERLAP, **_encoder(config))
+def _span_scorer(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs, vocab_size
+    settings = config.model
+    return models.span_scorer(width=settings.width, layers=settings.layers, longest=settings.window, buckets=BUCKETS)
 
 
 def _writer(config: Config) -> dict[str, Any]:
@@ -281,7 +280,7 @@ KINDS: dict[str, Kind] = {
         classical=("mean_score", "ngram_regression"), head=NUMBERS,
     ),
     "question_answering": Kind(
-        "question answering", _span_reader, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
+        "question answering", _span_scorer, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
         methods=(*_TRAINED_BASELINES, "word_overlap", *_META), main="maml",
         curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap",),
     ),

@@ -13,7 +13,6 @@ from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import PairEpisodes, Table, Tokenizer, Windows
-from jaxmeta.data.sequences import with_length
 
 # Rows of the train languages that are replayed while a method adapts; they become part of what is compiled.
 _REPLAYED = 2048
@@ -28,7 +27,7 @@ class PairTasks:
     def __init__(self, config: Config):
         self.config = config
         if config.task.kind == "question_answering" and config.tokenizer.kind != "bytes":
-            raise InputError('Answers are places of bytes; set `tokenizer.kind` to "bytes" for question answering.')
+            raise InputError('Questions are read by words; leave `tokenizer.kind` at "bytes" for question answering.')
         table = read_pairs(config)
         self.split = data.split_pairs(
             table, test=config.task.test_languages, dev=config.task.dev_languages, seed=config.seed
@@ -58,10 +57,7 @@ class PairTasks:
         if self.config.task.kind != "question_answering":
             return episode
         found, _ = self.windows(language, split)
-        batch = {
-            "inputs": {"tokens": found.tokens, "segment": found.segment},
-            "targets": {"start": found.start, "end": found.end},
-        }
+        batch = {"inputs": found.inputs, "targets": {"start": found.start, "end": found.end}}
         return Episode(episode.support, pad_batch(batch, self._most_windows))
 
     def windows(self, language: str, split: str) -> tuple[Windows, np.ndarray]:
@@ -122,9 +118,9 @@ class PairTasks:
         """Returns how many texts are longer than what is read of their column."""
         of_targets, kind = self.judged.targets_tokenizer, self.config.task.kind
         readers = dict.fromkeys(texts, self.tokenizer)
-        if kind == "question_answering":  # contexts are read in windows, of which a question may take half
-            readers = {"question": with_length(self.tokenizer, max(self.tokenizer.length // 2 - 1, 1))}
-        elif kind in ("translation", "summaries", "generation"):
+        if kind == "question_answering":  # contexts are read in windows, and questions whole
+            return 0
+        if kind in ("translation", "summaries", "generation"):
             readers[self.table.schema.texts[-1]] = of_targets
         return sum(data.count_cut(reader, texts[column]) for column, reader in readers.items())
 
