@@ -272,9 +272,9 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       size: N.
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
-        "passages", words in two sentences that end in padding, with an answer of two words; "translations", the target shifted;
-        "sounds" `[N, 96]`, of which some are longer than others; or "strings", sounds with one or two symbols, of which
-        0 is none.
+        "passages", words in two sentences that end in padding, with an answer of two words; "translations", the target
+        shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings", sounds with one or two symbols,
+        of which 0 is none.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """

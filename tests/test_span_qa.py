@@ -56,7 +56,7 @@ def test_the_best_span_is_the_first_of_the_likeliest():
     random = np.random.default_rng(0)
     for whole in (True, False):
         logits = random.integers(-2, 3, (50, 6, 3)) if whole else random.normal(size=(50, 6, 3))
-        found = best_spans(logits.astype(np.float32))
+        found = best_spans(jnp.asarray(logits, jnp.float32))
         assert found.start.dtype == found.end.dtype == jnp.int32
         for row, start, end, score in zip(logits, *map(np.asarray, found), strict=True):
             spans = [(-row[s, k], s, min(s + k, 5)) for s in range(6) for k in range(3)]

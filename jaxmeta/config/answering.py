@@ -15,6 +15,7 @@ split.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmeta import data, objectives
@@ -128,7 +129,8 @@ def _fields(kind: str, source: str, number: int, line: str) -> list[str]:
 def _spans(tokenizer: Tokenizer, run: Run, contexts: Sequence[str], questions: Sequence[str]) -> list[str]:
     asked = [Question(context, question) for context, question in zip(contexts, questions, strict=True)]
     windows = strided_windows(asked, tokenizer.length)
-    return data.best_answers(windows, contexts, objectives.best_spans(run(windows.inputs)))
+    found = jax.device_get(objectives.best_spans(run(windows.inputs)))
+    return data.best_answers(windows, contexts, found)
 
 
 def _prompts(config: Config, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:

@@ -151,7 +151,7 @@ def word_overlap(tasks: PairTasks) -> Classical:
         found = [context[start:end] for context, (start, end) in zip(contexts, places, strict=True)]
         return answers_judged(tasks, found, language, split)
 
-    return _without_shots("word_overlap", "price", (0.25, 0.5, 1.0), of_language)
+    return _without_shots("word_overlap", "price", (0.25, 0.15, 0.1, 0.5), of_language)
 
 
 def copied_source(tasks: PairTasks) -> Classical:

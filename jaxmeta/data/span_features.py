@@ -1,8 +1,8 @@
 """What the words of a context have to do with a question, in numbers that mean the same in every language.
 
-No word of a context is known here. What is told of each is how much it, its neighbours and its sentence have in common with the
-question, by character n-grams and by common substrings; how rare it is in its context; whether it has digits or
-capitals or another script than the rest; what punctuation stands on either side; and where it stands. A scorer of
+No word of a context is known here. What is told of each is how much it, its neighbours and its sentence have in common
+with the question, by character n-grams and by common substrings; how rare it is in its context; whether it has digits
+or capitals or another script than the rest; what punctuation stands on either side; and where it stands. A scorer of
 answers that reads nothing else reads a language that it has never seen (compare the features of the logistic regression
 of Rajpurkar et al. 2016, arXiv 1606.05250, and of the reader of Chen et al. 2017, arXiv 1704.00051).
 """
