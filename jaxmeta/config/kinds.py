@@ -281,8 +281,8 @@ KINDS: dict[str, Kind] = {
     ),
     "question_answering": Kind(
         "question answering", _span_scorer, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
-        methods=(*_TRAINED_BASELINES, "word_overlap", *_META), main="maml",
-        curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap",),
+        methods=(*_TRAINED_BASELINES, "word_overlap", "span_regression", *_META), main="maml",
+        curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap", "span_regression"),
     ),
     "translation": Kind(
         "translation", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
