@@ -132,7 +132,7 @@ CASES = [
          ("zero_shot", "mean_score", "ngram_regression", "linear_head", "ridge"),
          ["first\tsecond\tscore", "a\tb\t0.5", "c\td\t-1"], ["a\tb", "e\tf", "g\th"], PAIRS),
     Case("question_answering", "f1", True, answered, ("zero_shot", "word_overlap", "span_regression", "reptile"),
-         ASKED, ["am Montag im Mai\tWhich day is it?"], changes=(("tokenizer.length", 8),)),
+         ASKED, ["am Montag im Mai\tWhich day is it?"], changes=(("tokenizer.length", 12),)),
     Case("translation", "chrf", True, decoded, ("zero_shot", "copied_source", "reptile"),
          ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"]),
     Case("summaries", "chrf", True, decoded, ("zero_shot", "first_words", "reptile"),

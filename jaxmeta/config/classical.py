@@ -32,6 +32,8 @@ from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.classical_tokens import ngram_language_model
 from jaxmeta.run.plan import Classical
 
+_FITTED = 4096  # questions of the train languages, at most
+
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
     """Returns logistic regression on the mean spectra of fifths of the recordings, regularised as dev speakers say."""
@@ -166,8 +168,7 @@ def span_regression(tasks: PairTasks) -> Classical:
 
     @functools.cache
     def fitted(strength: float) -> np.ndarray:
-        rows = np.concatenate([tasks.judged.rows(language, "train") for language in tasks.languages("train")])
-        batch = tasks.judged.batch(rows)
+        batch = tasks.judged.pool("train", _FITTED)
         places = batch["targets"]["start"], batch["targets"]["end"]
         return span_regression_weights(batch["inputs"], *places, strength=strength, longest=longest)
 

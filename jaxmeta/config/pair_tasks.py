@@ -16,6 +16,7 @@ from jaxmeta.data import PairEpisodes, Table, Tokenizer, Windows
 
 # Rows of the train languages that are replayed while a method adapts; they become part of what is compiled.
 _REPLAYED = 2048
+_REPLAYED_QUESTIONS = 512  # whose contexts are described by many numbers
 
 
 class PairTasks:
@@ -83,7 +84,8 @@ class PairTasks:
 
     def source(self) -> Batch:
         """Returns train rows of the train languages, for baselines that replay them."""
-        return self.judged.pool("train", _REPLAYED)
+        asks = self.config.task.kind == "question_answering"
+        return self.judged.pool("train", _REPLAYED_QUESTIONS if asks else _REPLAYED)
 
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""
