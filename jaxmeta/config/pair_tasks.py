@@ -17,6 +17,7 @@ from jaxmeta.data.sequences import with_length
 
 # Rows of the train languages that are replayed while a method adapts; they become part of what is compiled.
 _REPLAYED = 2048
+_REPLAYED_QUESTIONS = 512  # whose contexts are described by many numbers
 _WHOLE = 2**31 - 1  # tokens, where nothing is cut
 
 
@@ -29,7 +30,7 @@ class PairTasks:
     def __init__(self, config: Config):
         self.config = config
         if config.task.kind == "question_answering" and config.tokenizer.kind != "bytes":
-            raise InputError('Answers are places of bytes; set `tokenizer.kind` to "bytes" for question answering.')
+            raise InputError('Questions are read by words; leave `tokenizer.kind` at "bytes" for question answering.')
         table, split = self._divided()
         # Rows keep their numbers whichever sources are left out.
         self.table, self.shared = data.without_overlap(table, split)
@@ -58,10 +59,7 @@ class PairTasks:
         if self.config.task.kind != "question_answering":
             return episode
         found, _ = self.windows(language, split)
-        batch = {
-            "inputs": {"tokens": found.tokens, "segment": found.segment},
-            "targets": {"start": found.start, "end": found.end},
-        }
+        batch = {"inputs": found.inputs, "targets": {"start": found.start, "end": found.end}}
         return Episode(episode.support, pad_batch(batch, self._most_windows))
 
     def windows(self, language: str, split: str) -> tuple[Windows, np.ndarray]:
@@ -87,7 +85,8 @@ class PairTasks:
 
     def source(self) -> Batch:
         """Returns train rows of the train languages, for baselines that replay them."""
-        return self.judged.pool("train", _REPLAYED)
+        asks = self.config.task.kind == "question_answering"
+        return self.judged.pool("train", _REPLAYED_QUESTIONS if asks else _REPLAYED)
 
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""
@@ -132,9 +131,8 @@ class PairTasks:
     def _readers(self) -> dict[str, Tokenizer]:
         """Returns what reads each column of text, as much of it as there is room for."""
         kind, columns = self.config.task.kind, self.table.schema.texts
-        if kind == "question_answering":  # contexts are read in windows, of which a question may take half
-            half = max(self.tokenizer.length // 2 - 1, 1)
-            return {"context": with_length(self.tokenizer, _WHOLE), "question": with_length(self.tokenizer, half)}
+        if kind == "question_answering":  # contexts are read in windows, and questions whole
+            return dict.fromkeys(("context", "question"), with_length(self.tokenizer, _WHOLE))
         readers = dict.fromkeys(columns, self.tokenizer)
         if kind in ("translation", "summaries", "generation"):
             readers[columns[-1]] = self.judged.targets_tokenizer

@@ -92,7 +92,7 @@ class TokenizerConfig(Section):
     kind: Literal["bytes", "sentencepiece"] = "bytes"
     """Raw UTF-8 bytes, or a SentencePiece model trained on the train languages alone."""
     length: Count = 64
-    """Tokens of a text; what is beyond is cut (a context is read in windows of so many)."""
+    """Tokens of a text; what is beyond is cut (a context of a question is read in windows of so many words)."""
     target_length: int = Field(default=0, ge=0)
     """Tokens of what is written (translation, summaries, generation); 0: as many as `length`."""
     vocab_size: Count = 2000
@@ -112,8 +112,8 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing), or characters
-    of the longest n-gram."""
+    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing), characters of
+    the longest n-gram, or words of the longest answer (question answering)."""
     buckets: Count = 2**14
     """Places that n-grams are hashed to."""
     romanize: bool = False

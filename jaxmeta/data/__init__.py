@@ -26,7 +26,7 @@ from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of, texts_by_language
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
-from jaxmeta.data.spans import Windows, best_answers, span_text
+from jaxmeta.data.spans import Windows, best_answers
 from jaxmeta.data.splits import (
     LanguageSplit,
     OverlapReport,
@@ -108,7 +108,6 @@ __all__ = [
     "read_tsv",
     "script_facts",
     "script_of",
-    "span_text",
     "specials",
     "split_languages",
     "split_pairs",
