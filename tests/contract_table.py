@@ -21,7 +21,7 @@ from jaxmeta.models import (
     ngrams,
     paired,
     seq2seq,
-    span_reader,
+    span_scorer,
     speech_classifier,
     speech_recognizer,
     transformer,
@@ -47,10 +47,9 @@ class Setting(NamedTuple):
         sizes = {"width": 8, "embedding_width": 4, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
         return transformer(vocab_size=VOCABULARY, outputs=self.classes, window=4, stride=2, dtype=self.dtype, **sizes)
 
-    def reader(self):
-        """One layer that reads as `transformer` does, and says where an answer is."""
-        sizes = {"width": 4, "embedding_width": 3, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
-        return span_reader(vocab_size=VOCABULARY, window=3, stride=2, overlap=(2,), dtype=self.dtype, **sizes)
+    def scorer(self):
+        """Two layers over answers of at most three words."""
+        return span_scorer(width=4, layers=2, longest=3, buckets=VOCABULARY, embedding_width=3, dtype=self.dtype)
 
     def listener(self, build=speech_classifier, layers=0):
         """One convolution, which halves the places in time, over three filters; layers have more kinks to meet."""
@@ -90,7 +89,7 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors", "text", "pairs" (of vectors, with groups), "passages" (text with a question and an answer),
+      reads: "vectors", "text", "pairs" (of vectors, with groups), "passages" (described words with an answer),
         "translations" (of text), "sounds" or "strings" (sounds with a transcript).
       regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation.
@@ -189,7 +188,7 @@ ROWS = [
     ),
     Row(
         "maml of spans",
-        lambda s: algorithms.maml(s.reader(), span_qa(max_length=3), optax.sgd(0.1)),
+        lambda s: algorithms.maml(s.scorer(), span_qa(), optax.sgd(0.1)),
         backprop(1),
         num_steps=1,
         reads="passages",
@@ -323,9 +322,9 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       size: N.
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
-        "passages", texts that begin with a question, with an answer after it; "translations", the target shifted;
-        "sounds" `[N, 96]`, of which some are longer than others; or "strings", sounds with one or two symbols, of which
-        0 is none.
+        "passages", words in two sentences that end in padding, with an answer of two words; "translations", the target
+        shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings", sounds with one or two symbols,
+        of which 0 is none.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -355,9 +354,14 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
     tokens, lengths = text(rng, size, 2 if reads == "text" else LENGTH - 2)
     if reads == "text":
         return {"inputs": tokens, "targets": answers}
-    question = LENGTH // 2 - rng.integers(0, 2, size=size, dtype=np.int32)
-    segment = (np.arange(LENGTH)[None] >= question[:, None]).astype(np.int32)
-    return {"inputs": {"tokens": tokens, "segment": segment}, "targets": {"start": question, "end": lengths - 1}}
+    sentence = np.where(tokens > 0, 1 + (np.arange(LENGTH, dtype=np.int32) >= 3)[None], 0).astype(np.int32)
+    described = {name: rng.normal(size=shape).astype(dtype) for name, shape in
+                 {"words": (size, LENGTH, DIMENSIONS), "question": (size, 2)}.items()}  # fmt: skip
+    asked = rng.integers(0, VOCABULARY, size=(size, 3), dtype=np.int32)
+    return {
+        "inputs": {**described, "sentence": sentence, "asked": asked},
+        "targets": {"start": lengths - 2, "end": lengths - 1},
+    }
 
 
 def text(rng: np.random.Generator, size: int, shortest: int) -> tuple[np.ndarray, np.ndarray]:

@@ -167,19 +167,15 @@ def test_wrong_arguments_are_named():
 
 def test_encoders_refuse_wrong_sizes_and_texts_that_are_too_long():
     sizes, tokens = {**SIZES, "window": 2}, np.ones((2, LENGTH), np.int32)
-    readings = {models.transformer: tokens, models.span_reader: {"tokens": tokens, "segment": tokens}}
-    for build, inputs in readings.items():
-        options = {**sizes, "outputs": 3} if build is models.transformer else sizes
-        for name in ("window", "stride", "embedding_width", "layers"):
-            with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
-                build(**{**options, name: 0})
-        with pytest.raises(ValueError, match=r"`heads` must divide `width` \(8\), got 3"):
-            build(**{**options, "heads": 3})
-        # One place for all would otherwise do: shapes agree.
-        with pytest.raises(ValueError, match=r"`max_length` must be at least the 3 places of a sequence, got 1"):
-            build(**options, stride=2, max_length=1).init(jax.random.key(0), inputs)
-    with pytest.raises(ValueError, match="`overlap` must be positive, got 0"):
-        models.span_reader(**sizes, overlap=(2, 0))
+    options = {**sizes, "outputs": 3}
+    for name in ("window", "stride", "embedding_width", "layers"):
+        with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
+            models.transformer(**{**options, name: 0})
+    with pytest.raises(ValueError, match=r"`heads` must divide `width` \(8\), got 3"):
+        models.transformer(**{**options, "heads": 3})
+    # One place for all would otherwise do: shapes agree.
+    with pytest.raises(ValueError, match=r"`max_length` must be at least the 3 places of a sequence, got 1"):
+        models.transformer(**options, stride=2, max_length=1).init(jax.random.key(0), tokens)
 
 
 @pytest.mark.parametrize("kind", KINDS)

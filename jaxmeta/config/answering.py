@@ -15,17 +15,17 @@ split.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from jaxmeta import data
-from jaxmeta.config.readouts import LONGEST_ANSWER
+from jaxmeta import data, objectives
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Batch
 from jaxmeta.data import LanguageSplit, PairEpisodes, Tokenizer
 from jaxmeta.data.lines import where
 from jaxmeta.data.sequences import with_length
-from jaxmeta.data.spans import Question, strided_windows
+from jaxmeta.data.spans import Question, encode_windows, strided_windows
 
 Run = Callable[[ArrayTree], ArrayTree]  # inputs [N, ...] -> outputs [N, ...], as numpy
 
@@ -49,7 +49,8 @@ def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
     Raises:
       InputError: the file is malformed, or holds nothing to adapt to.
     """
-    table = data.read_table(path, config.task.kind, require_splits=False, language="yours")
+    language = "yours" if len(data.SCHEMAS[config.task.kind].language) == 1 else "theirs-yours"
+    table = data.read_table(path, config.task.kind, require_splits=False, language=language)
     table = table.take(np.flatnonzero(table.split == "train"))
     if not len(table):
         raise InputError(f"{path} has no train rows; mark some as train, or leave the column split out.")
@@ -61,13 +62,17 @@ def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
     episodes = PairEpisodes(
         table, tokenizer, split, shots=1, queries=1, target_length=config.tokenizer.target_length or None
     )
-    columns = ("question",) if config.task.kind == "question_answering" else table.schema.texts
+    columns = () if config.task.kind == "question_answering" else table.schema.texts  # those are read whole
     rows = episodes.rows(language, "train")
     return Support(episodes.batch(rows), [text for column in columns for text in table.texts(column, rows)])
 
 
 def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
     """Returns a batch that is shaped like what `read_support` reads of `count` examples."""
+    if config.task.kind == "question_answering":
+        found = encode_windows([Question("", "")] * count, np.zeros(count, np.int64), tokenizer.length)
+        targets = {"start": found.start, "end": found.end}
+        return {"inputs": found.inputs, "targets": targets, "mask": np.ones(count, bool)}
     row = np.ones((count, tokenizer.length), np.int32)
     written = np.ones((count, config.tokenizer.target_length or tokenizer.length), np.int32)
     one = np.ones(count, np.int32)
@@ -75,7 +80,6 @@ def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
     shapes = {
         "retrieval": {"inputs": sides, "group": one},
         "scored_pairs": {"inputs": sides, "targets": one.astype(np.float32)},
-        "question_answering": {"inputs": {"tokens": row, "segment": row}, "targets": {"start": one, "end": one}},
         "translation": {"inputs": tokens, "targets": written},
         "summaries": {"inputs": tokens, "targets": written},
         "generation": {"inputs": {"previous": written}, "targets": written, "bytes": one},
@@ -126,9 +130,8 @@ def _fields(kind: str, source: str, number: int, line: str) -> list[str]:
 def _spans(tokenizer: Tokenizer, run: Run, contexts: Sequence[str], questions: Sequence[str]) -> list[str]:
     asked = [Question(context, question) for context, question in zip(contexts, questions, strict=True)]
     windows = strided_windows(asked, tokenizer.length)
-    logits = run({"tokens": windows.tokens, "segment": windows.segment})
-    best = data.best_answers(windows, logits[..., 0], logits[..., 1], longest=LONGEST_ANSWER)
-    return [data.span_text(windows.tokens[row], int(start), int(end)) for row, start, end in best]
+    found = jax.device_get(objectives.best_spans(run(windows.inputs)))
+    return data.best_answers(windows, contexts, found)
 
 
 def _prompts(config: Config, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:

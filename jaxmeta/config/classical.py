@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
@@ -20,14 +21,19 @@ from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts,
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
+from jaxmeta.data import best_answers
 from jaxmeta.models import log_mel
-from jaxmeta.objectives import classification, edit_distance, scored_pair, similarity_counts
+from jaxmeta.objectives import best_spans, classification, edit_distance, scored_pair, similarity_counts
 from jaxmeta.run import classical_pairs
 from jaxmeta.run.classical_audio import spectral_regression
+from jaxmeta.run.classical_span_regression import span_regression as span_regression_weights
+from jaxmeta.run.classical_span_regression import span_scores
 from jaxmeta.run.classical_spans import overlap_spans
 from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.classical_tokens import ngram_language_model
 from jaxmeta.run.plan import Classical
+
+_FITTED = 4096  # questions of the train languages, at most
 
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
@@ -151,7 +157,29 @@ def word_overlap(tasks: PairTasks) -> Classical:
         found = [context[start:end] for context, (start, end) in zip(contexts, places, strict=True)]
         return answers_judged(tasks, found, language, split)
 
-    return _without_shots("word_overlap", "price", (0.25, 0.5, 1.0), of_language)
+    return _without_shots("word_overlap", "price", (0.25, 0.15, 0.1, 0.5), of_language)
+
+
+def span_regression(tasks: PairTasks) -> Classical:
+    """Returns logistic regression on what is told of spans, fitted to the train languages; its C is for the dev ones.
+
+    It reads what the span scorer reads, but for the words of questions, and the same number of words in an answer.
+    """
+    longest = tasks.config.model.window
+
+    @functools.cache
+    def fitted(strength: float) -> np.ndarray:
+        batch = tasks.judged.pool("train", _FITTED)
+        places = batch["targets"]["start"], batch["targets"]["end"]
+        return span_regression_weights(batch["inputs"], *places, strength=strength, longest=longest)
+
+    @functools.cache
+    def of_language(strength: float, language: str, split: str) -> ArrayTree:
+        windows, query = tasks.windows(language, split)
+        best = jax.device_get(best_spans(jnp.asarray(span_scores(fitted(strength), windows.inputs), jnp.float32)))
+        return answers_judged(tasks, best_answers(windows, tasks.table.texts("context", query), best), language, split)
+
+    return _without_shots("span_regression", "C", (0.1, 0.01, 1.0), of_language)
 
 
 def copied_source(tasks: PairTasks) -> Classical:
@@ -218,6 +246,7 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "mean_score": mean_score,
     "ngram_regression": ngram_regression,
     "word_overlap": word_overlap,
+    "span_regression": span_regression,
     "copied_source": copied_source,
     "first_words": first_words,
     "token_ngrams": token_ngrams,

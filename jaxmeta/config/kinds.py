@@ -7,11 +7,12 @@ from jaxmeta import models, objectives
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Model, Objective
+from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
-# A byte n-gram that question and context share says more the longer it is; two lengths tell a word from its stem.
-_OVERLAP = (3, 5)
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
+UNSCALED = ("tfidf_source", "mean_spectra")  # classical methods of classes that show no logits
+_SCALED = ("joint_finetune", "tfidf")  # whose calibration is shown with temperatures, beside the main method's
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
 
@@ -71,6 +72,9 @@ def settled(config: Config) -> Config:
     if evaluate.curve_methods == (AUTO,):
         drawn = kind.curve_methods if evaluate.shot_curve else ()
         found["curve_methods"] = tuple(name for name in drawn if name in methods)
+    if evaluate.temperature_methods == (AUTO,):
+        shown = dict.fromkeys((*_SCALED, found.get("main", evaluate.main))) if kind.head == CLASSES else ()
+        found["temperature_methods"] = tuple(name for name in shown if name in methods)
     return config.model_copy(update={"evaluate": evaluate.model_copy(update=found)})
 
 
@@ -158,10 +162,10 @@ def _pair_regressor(config: Config, outputs: int, vocab_size: int) -> Model:
     return models.pair_regressor(hidden=(width,), vocab_size=vocab_size, outputs=width, **_encoder(config))
 
 
-def _span_reader(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs
-    # Beside the bytes there are the tokens that begin and end a text; the latter parts a question from its context.
-    return models.span_reader(vocab_size=vocab_size + 2, overlap=_OVERLAP, **_encoder(config))
+def _span_scorer(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs, vocab_size
+    settings = config.model
+    return models.span_scorer(width=settings.width, layers=settings.layers, longest=settings.window, buckets=BUCKETS)
 
 
 def _writer(config: Config) -> dict[str, Any]:
@@ -281,9 +285,9 @@ KINDS: dict[str, Kind] = {
         classical=("mean_score", "ngram_regression"), head=NUMBERS,
     ),
     "question_answering": Kind(
-        "question answering", _span_reader, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
-        methods=(*_TRAINED_BASELINES, "word_overlap", *_META), main="maml",
-        curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap",),
+        "question answering", _span_scorer, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
+        methods=(*_TRAINED_BASELINES, "word_overlap", "span_regression", *_META), main="maml",
+        curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap", "span_regression"),
     ),
     "translation": Kind(
         "translation", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),

@@ -40,8 +40,17 @@ class TaskConfig(Section):
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
-    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, several TSV files are
-    read as one."""
+    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, and where `stream` is
+    set, several TSV files are read as one."""
+    stream: bool = False
+    """Whether rows of train languages stay in the TSV file and are read as they are drawn, for text larger than memory
+    (generation)."""
+    columns: dict[str, str] = {}
+    """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
+    = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation."""
+    language: str = ""
+    """The language of all rows, where no column says it; of a pair of languages, "SOURCE-TARGET" ("eng-" where a column
+    says the target)."""
     parallel: bool = False
     """Whether row k of a split is the same sentence in every language of the TSV file."""
     shots: Count = 2
@@ -50,13 +59,23 @@ class TaskConfig(Section):
     """Query examples: for each class, or in all where there are no classes."""
     tasks_per_step: Count = 8
     """Tasks in one outer step."""
+    sampling: Literal["temperature", "unimax"] = "temperature"
+    """How often each language, or speaker, is drawn: by its size, see `temperature`, or every one alike as far as its
+    rows last (UniMax), see `epochs`."""
     temperature: Rate = 1.0
-    """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
+    """A language of n rows is drawn in proportion to n ** (1 / temperature): 1 for every row alike, inf for every
+    language alike (sampling temperature)."""
+    epochs: Rate = 4.0
+    """How often a row is drawn at most, on average, in the training of one method (sampling unimax)."""
     test_languages: int | Literal["each"] | tuple[str, ...] = 40
     """Languages, or speakers, held out for the final judgement: how many, or which; "each": every one in turn, by a
     model that is trained anew."""
+    train_languages: tuple[str, ...] = ()
+    """Languages, or speakers, to train on; all that are not held out by default."""
     dev_languages: int | tuple[str, ...] = 30
     """Languages, or speakers, held out to choose settings on: how many, or which."""
+    left_out_languages: tuple[str, ...] = ()
+    """Languages, or speakers, that would be trained on and are not: what are they worth to the others?"""
     speakers: int = Field(default=0, ge=0)
     """Synthetic voices (source synthetic_digits); 0: those held out and 16 more."""
     rate: Count = 8000
@@ -73,7 +92,7 @@ class TokenizerConfig(Section):
     kind: Literal["bytes", "sentencepiece"] = "bytes"
     """Raw UTF-8 bytes, or a SentencePiece model trained on the train languages alone."""
     length: Count = 64
-    """Tokens of a text; what is beyond is cut (a context is read in windows of so many)."""
+    """Tokens of a text; what is beyond is cut (a context of a question is read in windows of so many words)."""
     target_length: int = Field(default=0, ge=0)
     """Tokens of what is written (translation, summaries, generation); 0: as many as `length`."""
     vocab_size: Count = 2000
@@ -93,8 +112,8 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing), or characters
-    of the longest n-gram."""
+    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing), characters of
+    the longest n-gram, or words of the longest answer (question answering)."""
     buckets: Count = 2**14
     """Places that n-grams are hashed to."""
     romanize: bool = False
@@ -195,6 +214,16 @@ class EvaluateConfig(Section):
     """Shots of the score-against-shots figure; empty for no such figure."""
     curve_methods: tuple[str, ...] = (AUTO,)
     """The methods in that figure; auto: a few that suit the kind of task."""
+    temperature_methods: tuple[str, ...] = (AUTO,)
+    """The methods whose calibration is shown before and after a temperature that is fitted inside the support divides
+    their logits (classification); auto: joint_finetune, tfidf and the main one; empty for none."""
+    similarity: bool = False
+    """Whether languages are compared by task gradients and by what adaptation changes too; texts always are."""
+    leave_out: tuple[str, ...] = ()
+    """Source languages to train the main method without, one at a time: names, "nearest" for the one nearest to each
+    judged language by its text, or "each"."""
+    manifest: str = ""
+    """A file of problems, as `jaxmeta data manifest` writes it, to judge on; empty: those that follow from the seed."""
     max_queries: Count = 96
     """Most test rows of a language."""
     tasks_at_once: Count = 4

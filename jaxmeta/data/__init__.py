@@ -15,18 +15,18 @@ from jaxmeta.data.manifests import (
     Manifest,
     check_manifest,
     make_manifest,
-    manifest_episode,
     read_manifest,
+    with_problems,
     write_manifest,
 )
 from jaxmeta.data.pair_episodes import PairEpisodes
 from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
-from jaxmeta.data.scripts import ScriptFacts, script_facts
+from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of, texts_by_language
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
-from jaxmeta.data.spans import Windows, best_answers, span_text
+from jaxmeta.data.spans import Windows, best_answers
 from jaxmeta.data.splits import (
     LanguageSplit,
     OverlapReport,
@@ -34,8 +34,11 @@ from jaxmeta.data.splits import (
     overlap,
     split_languages,
     split_pairs,
+    translated_shots,
     without_overlap,
+    without_sources,
 )
+from jaxmeta.data.stream_rows import StreamedRows, StreamEpisodes
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
@@ -48,12 +51,13 @@ from jaxmeta.data.tokenize import (
     count_cut,
     tokenizer_from_state,
 )
-from jaxmeta.data.tsv import read_plain, read_shots, read_tsv
+from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
 __all__ = [
     "CLDR_PAIR_TASKS",
     "CLDR_TASKS",
+    "COLUMNS",
     "SCHEMAS",
     "SPLITS",
     "AudioEpisodes",
@@ -71,6 +75,8 @@ __all__ = [
     "SentencePieceTokenizer",
     "Sinusoid",
     "Specials",
+    "StreamEpisodes",
+    "StreamedRows",
     "StringEpisodes",
     "Table",
     "TextBlocks",
@@ -88,7 +94,6 @@ __all__ = [
     "count_cut",
     "decode_sequence",
     "make_manifest",
-    "manifest_episode",
     "number_of_strings",
     "overlap",
     "pad_batch",
@@ -102,7 +107,7 @@ __all__ = [
     "read_tfds",
     "read_tsv",
     "script_facts",
-    "span_text",
+    "script_of",
     "specials",
     "split_languages",
     "split_pairs",
@@ -110,8 +115,12 @@ __all__ = [
     "synthetic_digits",
     "tempered",
     "text_batches",
+    "texts_by_language",
     "tokenizer_from_state",
+    "translated_shots",
     "unimax",
+    "with_problems",
     "without_overlap",
+    "without_sources",
     "write_manifest",
 ]

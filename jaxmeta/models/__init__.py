@@ -12,7 +12,7 @@ from jaxmeta.models.ngrams import NgramEncoder, ngrams
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
 from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
-from jaxmeta.models.span_reader import SpanReader, span_reader
+from jaxmeta.models.span_scorer import SpanScorer, span_scorer
 from jaxmeta.models.speech import SpeechEncoder, speech_classifier, speech_recognizer
 from jaxmeta.models.transformer import TextEncoder, transformer
 
@@ -23,7 +23,7 @@ __all__ = [
     "MelSettings",
     "NgramEncoder",
     "Seq2Seq",
-    "SpanReader",
+    "SpanScorer",
     "SpeechEncoder",
     "TextEncoder",
     "augment_audio",
@@ -47,7 +47,7 @@ __all__ = [
     "plain",
     "sampling",
     "seq2seq",
-    "span_reader",
+    "span_scorer",
     "spec_augment",
     "speech_classifier",
     "speech_recognizer",
