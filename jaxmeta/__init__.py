@@ -19,6 +19,7 @@ from jaxmeta.algorithms import (
     protonet,
     reptile,
     ridge,
+    ridge_alignment,
     source_replay,
     target_only,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "reptile",
     "reverse",
     "ridge",
+    "ridge_alignment",
     "source_replay",
     "stack_episodes",
     "target_only",

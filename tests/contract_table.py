@@ -18,6 +18,7 @@ from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
 from jaxmeta.models import (
     MelSettings,
     mlp,
+    ngram_dual_encoder,
     ngrams,
     paired,
     seq2seq,
@@ -89,8 +90,8 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors", "text", "pairs" (of vectors, with groups), "passages" (described words with an answer),
-        "translations" (of text), "sounds" or "strings" (sounds with a transcript).
+      reads: "vectors", "text", "pairs" (of vectors, with groups), "texts" (pairs of them), "passages" (described words
+        with an answer), "translations" (of text), "sounds" or "strings" (sounds with a transcript).
       regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
@@ -166,6 +167,24 @@ ROWS = [
         lambda s: algorithms.maml(paired(s.mlp()), retrieval(), optax.sgd(0.1)),
         backprop(2),
         reads="pairs",
+        fewer_classes=False,
+    ),
+    Row(
+        "ridge alignment",
+        lambda s: algorithms.ridge_alignment(paired(s.mlp()), retrieval()),
+        backprop(0),
+        num_steps=0,
+        reads="pairs",
+        fewer_classes=False,
+    ),
+    Row(
+        "ridge alignment of n-grams",
+        lambda s: algorithms.ridge_alignment(
+            ngram_dual_encoder(s.classes, buckets=9, longest=2, from_bytes=False, dtype=s.dtype), retrieval()
+        ),
+        backprop(0),
+        num_steps=0,
+        reads="texts",
         fewer_classes=False,
     ),
     Row(
@@ -272,9 +291,9 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       size: N.
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
-        "passages", words in two sentences that end in padding, with an answer of two words; "translations", the target
-        shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings", sounds with one or two symbols,
-        of which 0 is none.
+        "texts", pairs of such; "passages", words in two sentences that end in padding, with an answer of two words;
+        "translations", the target shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings",
+        sounds with one or two symbols, of which 0 is none.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -293,6 +312,8 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
     if reads == "pairs":
         sides = {side: rng.normal(size=(size, DIMENSIONS)).astype(dtype) for side in ("left", "right")}
         return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
+    if reads == "texts":
+        return {"inputs": {side: text(rng, size, 2)[0] for side in ("left", "right")}}
     if reads in ("sounds", "strings"):
         samples = rng.integers(SAMPLES // 2, SAMPLES + 1, size=size, dtype=np.int32)
         waves = np.sin(rng.uniform(0.1, 2.5, (size, 1)) * np.arange(SAMPLES)[None]) + rng.normal(

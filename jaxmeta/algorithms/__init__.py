@@ -5,6 +5,7 @@ from jaxmeta.algorithms.maml import LearnedRates, maml
 from jaxmeta.algorithms.protonet import protonet
 from jaxmeta.algorithms.reptile import reptile
 from jaxmeta.algorithms.ridge import ridge
+from jaxmeta.algorithms.ridge_alignment import ridge_alignment
 from jaxmeta.algorithms.source_replay import source_replay
 from jaxmeta.algorithms.target_only import target_only
 
@@ -15,6 +16,7 @@ __all__ = [
     "protonet",
     "reptile",
     "ridge",
+    "ridge_alignment",
     "source_replay",
     "target_only",
 ]

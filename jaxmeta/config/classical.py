@@ -6,11 +6,10 @@ n-grams, words around those of a question, the source itself).
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +22,7 @@ from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
 from jaxmeta.data import best_answers
 from jaxmeta.models import log_mel
+from jaxmeta.models.romanization import respelled
 from jaxmeta.objectives import best_spans, classification, edit_distance, scored_pair, similarity_counts
 from jaxmeta.run import classical_pairs
 from jaxmeta.run.classical_audio import spectral_regression
@@ -34,6 +34,8 @@ from jaxmeta.run.classical_tokens import ngram_language_model
 from jaxmeta.run.plan import Classical
 
 _FITTED = 4096  # questions of the train languages, at most
+# As they are, and as `jaxmeta.models.ngrams` reads them romanized.
+_SPELLINGS = (str, respelled, functools.partial(respelled, vowels=False))
 
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
@@ -96,19 +98,62 @@ def ngram_overlap(tasks: PairTasks) -> Classical:
 
     It needs no shots, and is the same for every draw of them.
     """
-    counted = jax.jit(similarity_counts)
+    return _overlap(tasks, "ngram_overlap", (str,))
+
+
+def romanized_overlap(tasks: PairTasks) -> Classical:
+    """Returns the same by all spellings that a bag of n-grams reads: sounds are shared where scripts are not."""
+    return _overlap(tasks, "romanized_overlap", _SPELLINGS)
+
+
+def _overlap(tasks: PairTasks, name: str, spellings: Sequence[Callable[[str], str]]) -> Classical:
+    judge = _similarity_judge(tasks)
 
     @functools.cache
     def of_language(longest: float, language: str, split: str) -> ArrayTree:
         query = tasks.judged_rows(language, split)
-        sides = (tasks.table.texts(column, query) for column in tasks.table.schema.texts)
-        size = tasks.config.evaluate.max_queries  # one size, one compilation
-        similarities = np.zeros((size, size), np.float32)
-        similarities[: len(query), : len(query)] = classical_pairs.ngram_similarities(*sides, ngrams=(1, int(longest)))
-        batch = pad_batch({"group": tasks.judged.batch(query)["group"]}, size)
-        return jax.device_get(counted(similarities, batch))
+        sides = _sides(tasks, query)
+        cosines = [
+            classical_pairs.ngram_similarities(
+                *([spell(text) for text in side] for side in sides), ngrams=(1, int(longest))
+            )
+            for spell in spellings
+        ]
+        return judge(np.mean(cosines, axis=0), query)
 
-    return _without_shots("ngram_overlap", "longest_ngram", (2.0, 3.0, 4.0, 6.0), of_language)
+    return _without_shots(name, "longest_ngram", (2.0, 3.0, 4.0, 6.0), of_language)
+
+
+def cl_esa(tasks: PairTasks) -> Classical:
+    """Returns retrieval by closeness to pairs of the source and to the shots; how sharp is for the dev languages."""
+    judge = _similarity_judge(tasks)
+
+    @functools.cache
+    def space() -> classical_pairs.SemanticSpace:
+        return classical_pairs.SemanticSpace(*_sides(tasks, tasks.source_rows()), _SPELLINGS)
+
+    def counts(power: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+        support, query = tasks.rows(language, shots=shots, draw=draw, split=split)
+        return judge(space().similarities(*_sides(tasks, query), *_sides(tasks, support), power=power), query)
+
+    return Classical("cl_esa", "power", (1.0, 2.0, 3.0, 4.0), counts)
+
+
+def _sides(tasks: PairTasks, rows: np.ndarray) -> tuple[list[str], list[str]]:
+    left, right = (tasks.table.texts(column, rows) for column in tasks.table.schema.texts)
+    return left, right
+
+
+def _similarity_judge(tasks: PairTasks) -> Callable[[np.ndarray, np.ndarray], ArrayTree]:
+    """Returns what counts similarities `[Q, Q]` of the rows that they are of."""
+    counted, size = jax.jit(similarity_counts), tasks.config.evaluate.max_queries  # one size, one compilation
+
+    def judge(similarities: np.ndarray, rows: np.ndarray) -> ArrayTree:
+        padded = np.zeros((size, size), np.float32)
+        padded[: len(rows), : len(rows)] = similarities
+        return jax.device_get(counted(padded, pad_batch({"group": tasks.judged.batch(rows)["group"]}, size)))
+
+    return judge
 
 
 def mean_score(tasks: PairTasks) -> Classical:
@@ -128,6 +173,21 @@ def ngram_regression(tasks: PairTasks) -> Classical:
         return classical_pairs.ngram_regression(left, right, scores, one, other, ridge=value)
 
     return _regression(tasks, "ngram_regression", "ridge", (0.1, 1.0, 10.0, 100.0), predicted)
+
+
+def ngram_regression_source(tasks: PairTasks) -> Classical:
+    """Returns a ridge regression on n-grams that is fitted to the source's pairs, and to no shot."""
+
+    @functools.cache
+    def source() -> classical_pairs.SourceRegression:
+        rows = tasks.source_rows()
+        return classical_pairs.SourceRegression(*_sides(tasks, rows), tasks.table.numbers("score")[rows])
+
+    def predicted(left, right, scores, one, other, value) -> np.ndarray:
+        del left, right, scores
+        return source().predict(one, other, ridge=value)
+
+    return _regression(tasks, "ngram_regression_source", "ridge", (3.0, 10.0, 30.0, 100.0), predicted)
 
 
 def _regression(tasks: PairTasks, name: str, setting: str, values: tuple[float, ...], predict: Callable) -> Classical:
@@ -243,8 +303,11 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "mean_spectra": mean_spectra,
     "word_templates": word_templates,
     "ngram_overlap": ngram_overlap,
+    "romanized_overlap": romanized_overlap,
+    "cl_esa": cl_esa,
     "mean_score": mean_score,
     "ngram_regression": ngram_regression,
+    "ngram_regression_source": ngram_regression_source,
     "word_overlap": word_overlap,
     "span_regression": span_regression,
     "copied_source": copied_source,

@@ -14,6 +14,7 @@ RECORDED = ("npz", "synthetic_digits")  # sources of recordings
 UNSCALED = ("tfidf_source", "mean_spectra")  # classical methods of classes that show no logits
 _SCALED = ("joint_finetune", "tfidf")  # whose calibration is shown with temperatures, beside the main method's
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
+_COUNTED = ("classification", "retrieval", "scored_pairs")  # kinds that bags of n-grams serve
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
 
 
@@ -31,6 +32,7 @@ class Kind(NamedTuple):
     head: str = ""  # CLASSES or NUMBERS where an example has one vector that heads can read
     last_layer: str = "^head/"  # the part of the parameters that ANIL adapts
     cipher: bool = False  # whether there are pretended languages
+    pairs: bool = False  # whether there are vectors of two sides, which a map can bring together
 
 
 def kind_of(config: Config) -> Kind:
@@ -95,8 +97,11 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
         given = "recordings" if config.task.source in RECORDED else "text"
         reads, gives, right = ("text", "numbers", "mlp") if numbers else ("numbers", given, "transformer")
         raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
-    if settings.kind == "ngrams" and config.task.kind != "classification":
-        raise InputError('`model.kind` "ngrams" answers with classes; set it to "transformer", or leave it out.')
+    if settings.kind == "ngrams" and config.task.kind not in _COUNTED:
+        raise InputError(
+            f'`model.kind` "ngrams" reads texts as wholes, for {", ".join(_COUNTED)}; set it to "transformer", or '
+            "leave it out."
+        )
     if not numbers and settings.width % settings.heads:
         raise InputError(
             f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
@@ -141,24 +146,37 @@ def _mlp(config: Config, outputs: int, vocab_size: int) -> Model:
     return models.mlp((config.model.width,) * config.model.layers, outputs)
 
 
+def _counter(config: Config) -> dict[str, Any]:
+    """Returns the options that all bags of n-grams have."""
+    settings, from_bytes = config.model, config.tokenizer.kind == "bytes"
+    if settings.romanize and not from_bytes:
+        raise InputError('`model.romanize` reads characters; set it to false, or `tokenizer.kind` to "bytes".')
+    return {
+        "buckets": settings.buckets,
+        "longest": settings.window,
+        "from_bytes": from_bytes,
+        "romanize": settings.romanize,
+    }
+
+
 def _text_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
     if config.model.kind == "ngrams":
-        settings, from_bytes = config.model, config.tokenizer.kind == "bytes"
-        if settings.romanize and not from_bytes:
-            raise InputError('`model.romanize` reads characters; set it to false, or `tokenizer.kind` to "bytes".')
-        sizes = {"buckets": settings.buckets, "longest": settings.window}
-        return models.ngrams(outputs, from_bytes=from_bytes, romanize=settings.romanize, **sizes)
+        return models.ngrams(outputs, **_counter(config))
     return models.transformer(vocab_size=vocab_size, outputs=outputs, **_encoder(config))
 
 
 def _dual_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
     del outputs
+    if config.model.kind == "ngrams":
+        return models.ngram_dual_encoder(config.model.width, **_counter(config))
     return models.dual_encoder(vocab_size=vocab_size, outputs=config.model.width, **_encoder(config))
 
 
 def _pair_regressor(config: Config, outputs: int, vocab_size: int) -> Model:
     del outputs  # one number
     width = config.model.width
+    if config.model.kind == "ngrams":
+        return models.ngram_pair_regressor(width, **_counter(config))
     return models.pair_regressor(hidden=(width,), vocab_size=vocab_size, outputs=width, **_encoder(config))
 
 
@@ -273,16 +291,19 @@ KINDS: dict[str, Kind] = {
             [f"{way}{score}" for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
              for score in ("recall_at_1", "recall_at_10", "mrr")], True
         ),
-        methods=(*_TRAINED_BASELINES, "ngram_overlap", *_META), main="maml",
-        curve_methods=("joint_finetune", "ngram_overlap", "maml"), classical=("ngram_overlap",),
-        last_layer="^tower/head/",
+        methods=(
+            *_TRAINED_BASELINES, "joint_alignment", "ngram_overlap", "romanized_overlap", "cl_esa", *_META,
+            "ridge_alignment",
+        ),
+        main="ridge_alignment", curve_methods=("joint_finetune", "cl_esa", "maml", "ridge_alignment"),
+        classical=("ngram_overlap", "romanized_overlap", "cl_esa"), last_layer="^tower/head/", pairs=True,
     ),
     "scored_pairs": Kind(
         "scored pairs", _pair_regressor, lambda outputs, tokens: objectives.scored_pair(),
         {"pearson": True, "spearman": True, "mae": False, "rmse": False},
         methods=(*_TRAINED_BASELINES, "linear_head", "mean_score", "ngram_regression", "ridge", *_META), main="ridge",
         curve_methods=("joint_finetune", "ngram_regression", "ridge", "maml"),
-        classical=("mean_score", "ngram_regression"), head=NUMBERS,
+        classical=("mean_score", "ngram_regression", "ngram_regression_source"), head=NUMBERS,
     ),
     "question_answering": Kind(
         "question answering", _span_scorer, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),

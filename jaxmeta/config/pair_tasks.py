@@ -83,6 +83,10 @@ class PairTasks:
             language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
 
+    def source_rows(self) -> np.ndarray:
+        """Returns the train rows of the train languages: what a baseline that reads the source may read."""
+        return np.concatenate([self.table.rows(code, "train") for code in self.languages("train")])
+
     def source(self) -> Batch:
         """Returns train rows of the train languages, for baselines that replay them."""
         asks = self.config.task.kind == "question_answering"

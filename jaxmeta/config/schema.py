@@ -104,7 +104,7 @@ class ModelConfig(Section):
 
     kind: Literal["transformer", "ngrams", "mlp"] = "transformer"
     """A Transformer of the shape that the kind of task needs for text, a bag of hashed character n-grams for
-    classification of text, a multilayer perceptron for numbers."""
+    classification, retrieval and scored pairs of texts, a multilayer perceptron for numbers."""
     width: Count = 64
     """Size of the hidden vectors."""
     layers: Count = 2
