@@ -12,17 +12,8 @@ from typing import Annotated, Literal
 import pydantic
 import tyro
 
-from jaxmeta.config.commands import (
-    adapt_run,
-    build_data,
-    check_data,
-    evaluate_run,
-    list_data,
-    plan_gradient,
-    predict_texts,
-    show_data,
-    train_run,
-)
+from jaxmeta.config.commands import adapt_run, evaluate_run, plan_gradient, predict_texts, train_run
+from jaxmeta.config.data_commands import build_data, check_data, list_data, show_data, write_problems
 from jaxmeta.config.read import changed, load, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
@@ -70,10 +61,19 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Judge a finished run again, and write its report again."""
+    """Judge a finished run again, and write its report again.
+
+    The options are added to what the config of the run asks for, in this judgement alone.
+    """
 
     run: tyro.conf.Positional[str]
     """The run folder."""
+    similarity: bool = False
+    """Compare languages by task gradients and by what adaptation changes too, as `--evaluate.similarity True`."""
+    leave_out: tuple[str, ...] = ()
+    """Train the main method without these source languages, one at a time, as `--evaluate.leave-out`."""
+    manifest: str = ""
+    """Judge on the problems of this file, as `--evaluate.manifest`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +110,22 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """List what data there is, show examples of it, check a file, or build a set of tensorflow-datasets out of one."""
+    """List what data there is, show examples of it, check a file, build a set of tensorflow-datasets out of one, or
+    write the problems that a config is judged on (manifest), for `--evaluate.manifest` to read."""
 
-    action: tyro.conf.Positional[Literal["list", "show", "check", "build"]]
+    action: tyro.conf.Positional[Literal["list", "show", "check", "build", "manifest"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
     """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings; what to
-    build is the name of a set."""
+    build is the name of a set; of a manifest, a config or a run folder, or nothing for the embedded job."""
     rows: int = 10
     """Examples to show."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
     """The folder that has NAME.tsv, or NAME/NAME.tsv, to build from; looked up in JAXMETA_DATA too."""
-    out: str = "tfds"
-    """The folder of prepared sets to build into."""
+    out: str | None = None
+    """The folder of prepared sets to build into, tfds by default; the file of a manifest, manifest.json by default."""
+    preset: str | None = None
+    """A named set of changes from the config of a manifest."""
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
@@ -165,7 +168,7 @@ def _run(command) -> None:
         case Plan():
             plan_gradient(command.config, command.method, command.memory)
         case Evaluate():
-            evaluate_run(command.run)
+            evaluate_run(command.run, _asked(command))
         case Adapt():
             adapt_run(command.run, command.shots, command.out, command.method)
         case Predict():
@@ -177,7 +180,15 @@ def _run(command) -> None:
         case Data(action="check"):
             check_data(command.what)
         case Data(action="build"):
-            build_data(command.what, command.source, command.out)
+            build_data(command.what, command.source, command.out or "tfds")
+        case Data(action="manifest"):
+            write_problems(command.what, command.preset, command.out or "manifest.json")
+
+
+def _asked(command: Evaluate) -> dict[str, object]:
+    """Returns the changes of `[evaluate]` that a judgement is asked for, by dotted key."""
+    asked = {"similarity": command.similarity, "leave_out": command.leave_out, "manifest": command.manifest}
+    return {f"evaluate.{key}": value for key, value in asked.items() if value}
 
 
 def _parsed(arguments: list[str]):

@@ -274,6 +274,10 @@ MALFORMED = [
     Row("data: no set named", ["data", "build"], ("NAME.tsv", "--from FOLDER")),
     Row("data: nothing to build", ["data", "build", "no", "--out", "new"], ("no.tsv", "correct the path")),
     Row("data: built from nowhere", ["data", "build", "toy", "--from", "no"], ("no folder at no", "correct the path")),
+    Row("data: manifest over a file", ["data", "manifest", "run", "--out", "toy.tsv"], ("toy.tsv exists", "--out")),
+    Row("data: manifest of nothing", ["data", "manifest", "no.toml"], ("no.toml does not exist", "name a TOML")),
+    Row("evaluate: no manifest", ["evaluate", "run", "--manifest", "no.json"], ("no.json", "correct the path")),
+    Row("evaluate: no source", ["evaluate", "run", "--leave-out", "zz"], ("zz is no source language", "name some of")),
     Row("data: malformed", ["data", "check", "toy.tsv"], ("toy.tsv, line 3", SAVE),
         replaced("toy.tsv", "aafff aa 0", b"\xff", 1)),
     # Runs that are judged again.

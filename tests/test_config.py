@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from tiny_run import toy_lines, write_lines
 
-from jaxmeta import objectives
 from jaxmeta.config import Config, build, difference, dump, load
 from jaxmeta.config.build import make_setting
-from jaxmeta.config.classical_text import tfidf_counts
+from jaxmeta.config.classical_text import tfidf
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS
@@ -246,10 +245,10 @@ def test_baselines_outside_jax_are_given_the_texts_of_the_same_problems(split):
     np.testing.assert_array_equal(tasks.tokenizer.encode(queries), episode.query["inputs"])
     for name, values in episode.query.items():
         np.testing.assert_array_equal(query[name], values)
-    (tfidf,) = experiment.classical
-    counts = {value: tfidf.counts(value, language, 2, 1, split) for value in tfidf.values}
+    (outside,) = experiment.classical
+    counts = {value: outside.counts(value, language, 2, 1, split) for value in outside.values}
     assert all(int(found["n"]) == len(queries) for found in counts.values())
-    assert len({float(found["nll"]) for found in counts.values()}) == len(tfidf.values)
+    assert len({float(found["nll"]) for found in counts.values()}) == len(outside.values)
     scores = [setting.objective.scores(found)["accuracy"] for found in counts.values()]
     assert max(scores) > 2 / 12  # better than guessing
 
@@ -258,11 +257,11 @@ def test_a_support_of_one_class_is_answered_with_it():
     class OneClass:
         corpus = SimpleNamespace(labels=("bad", "fair", "good"))
 
-        def texts(self, language, *, shots, draw, split):
+        def texts(self, language, *, shots, draw, split, held_out=None):
             query = {"inputs": np.zeros((3, 1)), "targets": np.array([1, 1, 2], np.int32)}
             return ["a", "b"], np.array([1, 1]), ["a", "c", "d"], query
 
-    counts = tfidf_counts(OneClass(), objectives.classification(3), 1.0, "aa", 2, 0, "dev")
+    counts = tfidf(OneClass()).counts(1.0, "aa", 2, 0, "dev")
     assert np.asarray(counts["confusion"]).tolist() == [[0, 0, 0], [0, 2, 0], [0, 1, 0]]
 
 

@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from jaxmeta.config.classical import CLASSICAL
-from jaxmeta.config.kinds import RECORDED, kind_of, make_model, settled
+from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.problems import AnyTasks, follow_manifest
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.schema import Config
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
@@ -21,8 +22,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Batch
 from jaxmeta.run.plan import Experiment, Judging, Phase
-
-AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks
+from jaxmeta.run.similarity import gradient_method
 
 
 class Built(NamedTuple):
@@ -43,6 +43,7 @@ def build(config: Config) -> Built:
     check_numbers(config)
     check_gradient(config)
     tasks, setting = tasks_and_setting(config)
+    problems = follow_manifest(tasks, config)
     check_methods(config, setting)
     check_rows(config, setting, tasks)
     phases, methods = phases_and_methods(setting)
@@ -71,11 +72,17 @@ def build(config: Config) -> Built:
             shot_curve=evaluate.shot_curve,
             curve_methods=evaluate.curve_methods if evaluate.shot_curve else (),
             tasks_at_once=evaluate.tasks_at_once,
+            temperature_methods=evaluate.temperature_methods,
         ),
         log_every=config.train.log_every,
         save_every=config.train.save_every,
-        data_facts=tasks.facts(),
+        data_facts=tasks.facts() | problems,
     )
+    if evaluate.similarity and gradient_method(experiment) is None:
+        raise InputError(
+            "`evaluate.similarity` compares task gradients, and no method of the run takes inner steps from what was "
+            "trained; add one to `evaluate.methods`, such as joint_finetune or maml."
+        )
     return Built(experiment, tasks, setting)
 
 
@@ -233,6 +240,10 @@ def check_methods(config: Config, setting: Setting) -> None:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
     if evaluate.main not in trainable:
         raise InputError(f"`evaluate.main` must be one of {', '.join(trainable)}, got {evaluate.main!r}.")
+    calibrated = [name for name in evaluate.methods if name not in UNSCALED] if kind.head == CLASSES else []
+    if unknown := [name for name in evaluate.temperature_methods if name not in calibrated]:
+        allowed = f"some of {', '.join(calibrated)}" if calibrated else "empty, for nothing answers with classes"
+        raise InputError(f"`evaluate.temperature_methods` must be {allowed}, got {', '.join(unknown)}.")
     if evaluate.metric not in kind.metrics:
         allowed = ", ".join(kind.metrics)
         raise InputError(f"`evaluate.metric` must be one of {allowed} for {kind.title}, got {evaluate.metric!r}.")

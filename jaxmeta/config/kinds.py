@@ -12,6 +12,8 @@ CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each ex
 # A byte n-gram that question and context share says more the longer it is; two lengths tell a word from its stem.
 _OVERLAP = (3, 5)
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
+UNSCALED = ("tfidf_source", "mean_spectra")  # classical methods of classes that show no logits
+_SCALED = ("joint_finetune", "tfidf")  # whose calibration is shown with temperatures, beside the main method's
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
 
@@ -71,6 +73,9 @@ def settled(config: Config) -> Config:
     if evaluate.curve_methods == (AUTO,):
         drawn = kind.curve_methods if evaluate.shot_curve else ()
         found["curve_methods"] = tuple(name for name in drawn if name in methods)
+    if evaluate.temperature_methods == (AUTO,):
+        shown = dict.fromkeys((*_SCALED, found.get("main", evaluate.main))) if kind.head == CLASSES else ()
+        found["temperature_methods"] = tuple(name for name in shown if name in methods)
     return config.model_copy(update={"evaluate": evaluate.model_copy(update=found)})
 
 

@@ -30,10 +30,12 @@ class PairTasks:
         if config.task.kind == "question_answering" and config.tokenizer.kind != "bytes":
             raise InputError('Answers are places of bytes; set `tokenizer.kind` to "bytes" for question answering.')
         table = read_pairs(config)
-        self.split = data.split_pairs(
+        split = data.split_pairs(
             table, test=config.task.test_languages, dev=config.task.dev_languages, seed=config.seed
         )
-        self.table, self.shared = data.without_overlap(table, self.split)
+        # Rows keep their numbers whichever sources are left out.
+        self.table, self.shared = data.without_overlap(table, split)
+        self.split = data.without_sources(split, config.task.left_out_languages)
         self.overlap = data.check_overlap(self.table, self.split)
         seen = [text for texts in self._texts_of("train").values() for text in texts]
         self.tokenizer: Tokenizer = make_tokenizer(config, seen)
@@ -73,7 +75,7 @@ class PairTasks:
 
     def judged_rows(self, language: str, split: str) -> np.ndarray:
         """Returns the rows that a language is judged on, the same for every draw of shots."""
-        return self.rows(language, shots=1, draw=0, split=split)[1]
+        return self.judged.query_rows(language, split=split, max_queries=self.config.evaluate.max_queries)
 
     def references(self, language: str, split: str) -> list[str]:
         """Returns the texts that are to be written, of translations and summaries."""

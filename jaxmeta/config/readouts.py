@@ -8,10 +8,13 @@ import numpy as np
 
 from jaxmeta import data, objectives
 from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.speech_tasks import SpeechTasks
+from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.types import ArrayTree, Objective
 from jaxmeta.run.answer_scores import answer_counts, answer_scores
 from jaxmeta.run.correlation import spearman
 from jaxmeta.run.plan import Cell, Readout, readout_of
+from jaxmeta.run.temperature import classified
 from jaxmeta.run.text_scores import TextScores, text_scores
 
 LONGEST_ANSWER = 160  # bytes; of a hundred answers of SQuAD one is longer
@@ -109,4 +112,6 @@ def readout_for(tasks: object, objective: Objective) -> Readout:
     """Returns how the adapted states of a run are judged."""
     if isinstance(tasks, PairTasks) and tasks.config.task.kind in _READOUTS:
         return _READOUTS[tasks.config.task.kind](tasks, objective)
+    if isinstance(tasks, TextTasks | SpeechTasks) and tasks.config.task.kind == "classification":
+        return classified(objective)
     return readout_of(objective)

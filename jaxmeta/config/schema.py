@@ -57,6 +57,8 @@ class TaskConfig(Section):
     model that is trained anew."""
     dev_languages: int | tuple[str, ...] = 30
     """Languages, or speakers, held out to choose settings on: how many, or which."""
+    left_out_languages: tuple[str, ...] = ()
+    """Languages, or speakers, that would be trained on and are not: what are they worth to the others?"""
     speakers: int = Field(default=0, ge=0)
     """Synthetic voices (source synthetic_digits); 0: those held out and 16 more."""
     rate: Count = 8000
@@ -191,6 +193,16 @@ class EvaluateConfig(Section):
     """Shots of the score-against-shots figure; empty for no such figure."""
     curve_methods: tuple[str, ...] = (AUTO,)
     """The methods in that figure; auto: a few that suit the kind of task."""
+    temperature_methods: tuple[str, ...] = (AUTO,)
+    """The methods whose calibration is shown before and after a temperature that is fitted inside the support divides
+    their logits (classification); auto: joint_finetune, tfidf and the main one; empty for none."""
+    similarity: bool = False
+    """Whether languages are compared by task gradients and by what adaptation changes too; texts always are."""
+    leave_out: tuple[str, ...] = ()
+    """Source languages to train the main method without, one at a time: names, "nearest" for the one nearest to each
+    judged language by its text, or "each"."""
+    manifest: str = ""
+    """A file of problems, as `jaxmeta data manifest` writes it, to judge on; empty: those that follow from the seed."""
     max_queries: Count = 96
     """Most test rows of a language."""
     tasks_at_once: Count = 4

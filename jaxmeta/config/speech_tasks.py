@@ -25,12 +25,13 @@ class SpeechTasks:
         self.config = config
         self.recordings, test = recordings_of(config), config.task.test_languages
         assert test != "each"  # `build` refuses it
-        self.split = data.split_languages(
+        split = data.split_languages(
             self.recordings.languages(),
             test=test,
             dev=config.task.dev_languages,
             seed=config.seed,
         )
+        self.split = data.without_sources(split, config.task.left_out_languages)
         self.overlap = data.check_overlap(self.recordings, self.split)
         self.judged = self._episodes(config.seed, repeats=config.task.repeats)
 

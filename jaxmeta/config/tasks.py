@@ -13,6 +13,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, TextEpisodes, Tokenizer
 
+HeldOut = Callable[[np.ndarray], np.ndarray]  # labels [S] -> which of them are held out [S] bool
 # Dev and test waves are numbered apart.
 _WAVES = {"dev": 1_000_000, "test": 0}
 
@@ -24,12 +25,13 @@ class TextTasks:
         self.config = config
         self.corpus = read_corpus(config)
         languages = self.corpus.languages()
-        self.split: LanguageSplit = data.split_languages(
+        split = data.split_languages(
             languages,
             test=config.task.test_languages,
             dev=config.task.dev_languages,
             seed=config.seed,
         )
+        self.split: LanguageSplit = data.without_sources(split, config.task.left_out_languages)
         self.overlap = data.check_overlap(self.corpus, self.split)
         seen = (t for code in self.split.train for t in self.corpus.texts(self.corpus.rows(code, "train")))
         self.tokenizer = make_tokenizer(config, seen)
@@ -53,14 +55,25 @@ class TextTasks:
         )
 
     def texts(
-        self, language: str, *, shots: int, draw: int, split: str
+        self, language: str, *, shots: int, draw: int, split: str, held_out: HeldOut | None = None
     ) -> tuple[Sequence[str], np.ndarray, Sequence[str], Batch]:
-        """Returns what `episode` is made of, as text: support texts and labels, query texts and their batch."""
+        """Returns what `episode` is made of, as text: support texts and labels, query texts and their batch.
+
+        Where `held_out` says of the labels which shots are held out, these are the query, and the others the support.
+        """
         support, query = self.judged.evaluation_rows(
             language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
         corpus = self.corpus
+        if held_out is not None:
+            hidden = held_out(corpus.label[support])
+            support, query = support[~hidden], support[hidden]
         return corpus.texts(support), corpus.label[support], corpus.texts(query), self.judged.batch(query)
+
+    def queries(self, language: str, split: str) -> tuple[Sequence[str], Batch]:
+        """Returns the query texts of a language and their batch, the same for every draw of shots."""
+        query = self.judged.query_rows(language, split=split, max_queries=self.config.evaluate.max_queries)
+        return self.corpus.texts(query), self.judged.batch(query)
 
     def source_texts(self) -> tuple[Sequence[str], np.ndarray]:
         """Returns what `source` is made of, as text: texts and labels."""
@@ -74,10 +87,12 @@ class TextTasks:
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""
         texts = {role: self._texts_of(role) for role in self.split._fields}
+        known, shots = data.translated_shots(self.corpus, self.split)
         return {
             "corpus": f"{self.corpus.name}: {len(self.corpus)} rows, {len(self.corpus.languages())} languages",
             "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
             "overlap": str(self.overlap),
+            "shots": f"{known} of {shots} rows to adapt to say what a row that is trained on says",
             "tokenizer": self.tokenizer.statistics(texts["train"]),
             "texts": {role: len(found) for role, found in texts.items()},
             "truncated_texts": {role: data.count_cut(self.tokenizer, found) for role, found in texts.items()},

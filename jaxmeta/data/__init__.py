@@ -15,15 +15,15 @@ from jaxmeta.data.manifests import (
     Manifest,
     check_manifest,
     make_manifest,
-    manifest_episode,
     read_manifest,
+    with_problems,
     write_manifest,
 )
 from jaxmeta.data.pair_episodes import PairEpisodes
 from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
-from jaxmeta.data.scripts import ScriptFacts, script_facts
+from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
 from jaxmeta.data.spans import Windows, best_answers, span_text
@@ -34,7 +34,9 @@ from jaxmeta.data.splits import (
     overlap,
     split_languages,
     split_pairs,
+    translated_shots,
     without_overlap,
+    without_sources,
 )
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
@@ -88,7 +90,6 @@ __all__ = [
     "count_cut",
     "decode_sequence",
     "make_manifest",
-    "manifest_episode",
     "number_of_strings",
     "overlap",
     "pad_batch",
@@ -102,6 +103,7 @@ __all__ = [
     "read_tfds",
     "read_tsv",
     "script_facts",
+    "script_of",
     "span_text",
     "specials",
     "split_languages",
@@ -111,7 +113,10 @@ __all__ = [
     "tempered",
     "text_batches",
     "tokenizer_from_state",
+    "translated_shots",
     "unimax",
+    "with_problems",
     "without_overlap",
+    "without_sources",
     "write_manifest",
 ]

@@ -67,6 +67,22 @@ def split_languages(
     return LanguageSplit(train=tuple(sorted(shuffled)), dev=named["dev"], test=named["test"])
 
 
+def without_sources(split: LanguageSplit, left_out: Sequence[str]) -> LanguageSplit:
+    """Returns a split whose train languages are fewer; what is judged stays as it is.
+
+    Raises:
+        InputError: one of `left_out` is no train language, or none is left to train on.
+    """
+    if unknown := sorted(set(left_out) - set(split.train)):
+        raise InputError(
+            f"{', '.join(unknown)} cannot be left out: the train languages are {_some(split.train)}; name some of them."
+        )
+    kept = tuple(language for language in split.train if language not in left_out)
+    if not kept:
+        raise InputError("All train languages are left out; leave at least one to train on.")
+    return split._replace(train=kept)
+
+
 def _some(codes: Sequence[str], limit: int = 12) -> str:
     return ", ".join(codes[:limit]) + (f" and {len(codes) - limit} more" if len(codes) > limit else "")
 
@@ -159,6 +175,17 @@ def check_overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
             "translations of rows that are trained on; give each sentence the same split in every language."
         )
     return report
+
+
+def translated_shots(corpus: Rows, split: LanguageSplit) -> tuple[int, int]:
+    """Returns how many rows that test languages adapt to say what a meta-training row says, and how many there are.
+
+    That is as it should be in a parallel corpus, where only judged sentences are kept apart. But a method knows such
+    shots better than what it is judged on: whatever is fitted to its answers to them is too sure.
+    """
+    seen = set(corpus.sentence[_seen(corpus, split)].tolist())
+    shots = [int(row) for language in split.test for row in corpus.rows(language, "train")]
+    return sum(number in seen for number in corpus.sentence[shots].tolist()), len(shots)
 
 
 def without_overlap(corpus: _AnyRows, split: LanguageSplit) -> tuple[_AnyRows, int]:

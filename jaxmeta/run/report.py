@@ -1,6 +1,7 @@
 """The report of a run: pictures as PNG files and one HTML page that needs nothing beside itself."""
 
 import base64
+import functools
 import html
 import json
 import os
@@ -9,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxmeta.core.checks import InputError
-from jaxmeta.run import figure_style, figures, table
+from jaxmeta.run import comparison_figures, figure_style, figures, table
+from jaxmeta.run.comparison_tables import comparison_tables
 from jaxmeta.run.files import write_whole
-from jaxmeta.run.records import read_evaluation, read_metrics
+from jaxmeta.run.records import read_evaluation, read_metrics, read_similarity
 
 
 def write_report(folder: str | os.PathLike) -> pathlib.Path:
@@ -27,13 +29,13 @@ def write_report(folder: str | os.PathLike) -> pathlib.Path:
       InputError: `evaluation.json` is missing or malformed, or `metrics.jsonl` is malformed.
     """
     folder = pathlib.Path(folder)
-    evaluation, records = read_evaluation(folder), read_metrics(folder)
+    evaluation, records, similarity = read_evaluation(folder), read_metrics(folder), read_similarity(folder)
     try:
         figure_style.require_matplotlib()
     except InputError as error:
         pictures, notice = {}, str(error)
     else:
-        pictures, notice = _draw(evaluation, records), ""
+        pictures, notice = _draw(evaluation, records, similarity), ""
         (folder / "figures").mkdir(exist_ok=True)
         for name, (light, _) in pictures.items():
             write_whole(folder / "figures" / f"{name}.png", light)
@@ -49,11 +51,18 @@ _CAPTIONS = {
     "inner_steps": "How the score changes with the number of adaptation steps; zero steps is no adaptation.",
     "shots": "How the score changes with the number of examples of the new language.",
     "fits": "Tasks that were not trained on. Triangles are the only points that adaptation sees.",
+    "similarity_texts": "Languages that write alike stand together. Texts are those that a language adapts to.",
+    "similarity_gradients": "Languages whose few examples pull the same parameters the same way, before adaptation.",
+    "similarity_displacements": "Languages that adaptation moves the same way.",
+    "reliability": "On the diagonal a method is right as often as it says; below it, it is too sure. The temperature "
+    "is fitted on shots that were held out of adaptation.",
     "learning_curves": "Training loss, a smoothed line over the raw one, for each phase.",
 }
 
 
-def _draw(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[bytes, bytes]]:
+def _draw(
+    evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]], similarity: Mapping[str, Any]
+) -> dict[str, tuple[bytes, bytes]]:
     """Returns the PNG of every figure that has data, by name, in the order of the page: (light, dark)."""
     makers: dict[str, Callable[[figure_style.Theme], figure_style.Figure | None]] = {
         "methods": lambda theme: figures.methods(evaluation, theme),
@@ -61,6 +70,11 @@ def _draw(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
         "fits": lambda theme: figures.fits(evaluation.get("fits", []), theme),
         "inner_steps": lambda theme: figures.curve(evaluation, "inner_steps", theme),
         "shots": lambda theme: figures.curve(evaluation, "shots", theme),
+        "reliability": lambda theme: comparison_figures.reliability(evaluation.get("temperature", {}), theme),
+        **{
+            f"similarity_{name}": functools.partial(comparison_figures.similarity, similarity, name)
+            for name in similarity["measures"]
+        },
         "learning_curves": lambda theme: figures.learning_curves(records, theme),
     }
     pictures: dict[str, list[bytes]] = {}
@@ -81,12 +95,18 @@ def _page(evaluation: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, byt
         f'<p class="verdict">{html.escape(evaluation["verdict"])}</p>',
         _methods_table(evaluation),
     ]
+    for said in table.further_sentences(evaluation):
+        parts.append(f"<p>{html.escape(said)}</p>")
     if note := table.edge_note(evaluation):
         parts.append(f'<p class="quiet">{html.escape(note)}</p>')
     if notice:
         parts.append(f'<p class="notice">This page has no pictures: {html.escape(notice)}</p>')
     parts += [_picture(name, *images) for name, images in pictures.items()]
-    parts += [_paired_table(evaluation), _scores_table(evaluation), _calibration_table(evaluation)]
+    parts += [
+        _paired_table(evaluation),
+        _scores_table(evaluation),
+        *(_section(*found) for found in comparison_tables(evaluation)),
+    ]
     parts.append(_languages_table(evaluation))
     parts.append(_data_section(evaluation.get("data", {})))
     body = "\n".join(part for part in parts if part)
@@ -127,15 +147,6 @@ def _scores_table(evaluation: Mapping[str, Any]) -> str:
     rows = [(method, *(f"{row[name]:.2f}" if name in row else "" for name in names)) for method, row in scores.items()]
     note = "Means over languages, draws and seeds; settings were chosen by the score of the first table."
     return _section("Every score", note, ("method", *(name.replace("_", " ") for name in names)), rows if names else [])
-
-
-def _calibration_table(evaluation: Mapping[str, Any]) -> str:
-    scores = evaluation.get("calibration", {})
-    names = list(dict.fromkeys(name for row in scores.values() for name in row))
-    rows = [(method, *(f"{row[name]:.3f}" if name in row else "" for name in names)) for method, row in scores.items()]
-    titles = {"nll": "negative log-likelihood", "brier": "Brier score", "ece": "calibration error (ECE)"}
-    headers = ["method", *(titles.get(name) or name for name in names)]
-    return _section("Calibration", "Lower is better in every column.", headers, rows)
 
 
 def _languages_table(evaluation: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def results_table(evaluation: Evaluation) -> Table:
         caption.append(f"{_MARKS[META]} {META}   {_MARKS[BASELINE]} {BASELINE}\n", style="dim")
     if note := edge_note(evaluation):
         caption.append(f"{note}\n", style="dim")
-    caption.append(evaluation["verdict"], style="bold")
+    caption.append("\n".join((evaluation["verdict"], *further_sentences(evaluation))), style="bold")
     table = Table(
         title=Text(title(evaluation), style="bold"),
         title_justify="left",
@@ -139,6 +139,11 @@ def edge_note(evaluation: Evaluation) -> str:
         if names:
             parts.append(f"{', '.join(names)} chose {extreme} offered")
     return f"{'; '.join(parts)}: with others they may do better." if parts else ""
+
+
+def further_sentences(evaluation: Evaluation) -> list[str]:
+    """Returns what there is to say beside the verdict: whether transfer helps, and what sources are worth."""
+    return [evaluation[key]["says"] for key in ("transfer", "leave_one_out") if key in evaluation]
 
 
 def kind_of(evaluation: Evaluation, name: str) -> str:
