@@ -144,6 +144,8 @@ def read_pairs(config: Config) -> Table:
       InputError: the file is missing or malformed, or what is embedded has no such rows.
     """
     task = config.task
+    if task.source_language and (task.kind != "translation" or task.source == "cldr"):
+        raise InputError("`task.source_language` is about translations in files; leave it out.")
     if task.source == "cldr":
         if task.kind not in data.CLDR_PAIR_TASKS:
             known = ", ".join(("classification", *data.CLDR_PAIR_TASKS))
@@ -154,7 +156,8 @@ def read_pairs(config: Config) -> Table:
         return data.cldr_pairs(task.kind, seed=config.seed)
     path = data_path(config)
     if task.source == "tsv":
-        return data.read_table(path, task.kind, name=config.name, parallel=task.parallel)
-    table = data.read_tfds(path, schema=task.kind)
-    assert isinstance(table, Table)
-    return table
+        table = data.read_table(path, task.kind, name=config.name, parallel=task.parallel)
+    else:
+        table = data.read_tfds(path, schema=task.kind)
+        assert isinstance(table, Table)
+    return data.translated_from(table, task.source_language) if task.source_language else table

@@ -50,6 +50,9 @@ class TaskConfig(Section):
     """Query examples: for each class, or in all where there are no classes."""
     tasks_per_step: Count = 8
     """Tasks in one outer step."""
+    source_language: str = ""
+    """The language that is translated from, where the file pairs it with the same texts as all others (translation);
+    empty: as the file has it."""
     temperature: Rate = 1.0
     """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
     test_languages: int | Literal["each"] | tuple[str, ...] = 40
@@ -103,6 +106,8 @@ class ModelConfig(Section):
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     segments: Count = 4
     """Parts of a recording that are averaged apart (classification of recordings)."""
+    pointer: bool = False
+    """Whether tokens of the source may be copied (translation, summaries): a pointer-generator."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic; parameters and their gradients are kept in float32."""
 

@@ -39,7 +39,7 @@ from jaxmeta.data.splits import (
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
-from jaxmeta.data.table import SCHEMAS, Schema, Table
+from jaxmeta.data.table import SCHEMAS, Schema, Table, translated_from
 from jaxmeta.data.tfds_builders import build_tfds, read_rows, read_tfds
 from jaxmeta.data.tokenize import (
     ByteTokenizer,
@@ -111,6 +111,7 @@ __all__ = [
     "tempered",
     "text_batches",
     "tokenizer_from_state",
+    "translated_from",
     "unimax",
     "without_overlap",
     "write_manifest",
