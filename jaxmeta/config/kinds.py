@@ -294,8 +294,8 @@ KINDS: dict[str, Kind] = {
     "translation": Kind(
         "translation", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
         _written("chrf", "chrf++", "bleu", "exact_match"),
-        methods=(*_TRAINED_BASELINES, "copied_source", *_META), main="maml",
-        curve_methods=("joint_finetune", "copied_source", "maml"), classical=("copied_source",), last_layer=_WRITES,
+        methods=(*_TRAINED_BASELINES, "copied_source", "lexicon", *_META), main="maml",
+        curve_methods=("joint_finetune", "lexicon", "maml"), classical=("copied_source", "lexicon"), last_layer=_WRITES,
     ),
     "summaries": Kind(
         "summaries", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),

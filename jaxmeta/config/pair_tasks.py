@@ -133,7 +133,7 @@ class PairTasks:
         return PairEpisodes(
             self.table, self.tokenizer, self.split,
             shots=task.shots, queries=task.queries, target_length=self.config.tokenizer.target_length or None,
-            temperature=task.temperature, seed=seed,
+            temperature=task.temperature, lexicon=task.lexicon, seed=seed,
         )  # fmt: skip
 
 
@@ -144,6 +144,8 @@ def read_pairs(config: Config) -> Table:
       InputError: the file is missing or malformed, or what is embedded has no such rows.
     """
     task = config.task
+    if task.lexicon and task.kind != "translation":
+        raise InputError("`task.lexicon` is about translations; leave it out.")
     if task.source_language and (task.kind != "translation" or task.source == "cldr"):
         raise InputError("`task.source_language` is about translations in files; leave it out.")
     if task.source == "cldr":

@@ -53,6 +53,8 @@ class TaskConfig(Section):
     source_language: str = ""
     """The language that is translated from, where the file pairs it with the same texts as all others (translation);
     empty: as the file has it."""
+    lexicon: bool = False
+    """Whether sources are read with the words exchanged for which the support has a translation (translation)."""
     temperature: Rate = 1.0
     """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
     test_languages: int | Literal["each"] | tuple[str, ...] = 40

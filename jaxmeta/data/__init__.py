@@ -10,6 +10,7 @@ from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
 from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.few_shot import FewShot
+from jaxmeta.data.lexicon import Lexicon, exchange_words, learn_lexicon
 from jaxmeta.data.loader import batches
 from jaxmeta.data.manifests import (
     Manifest,
@@ -61,6 +62,7 @@ __all__ = [
     "Corpus",
     "FewShot",
     "LanguageSplit",
+    "Lexicon",
     "Manifest",
     "OverlapReport",
     "PairEpisodes",
@@ -87,6 +89,8 @@ __all__ = [
     "cldr_pairs",
     "count_cut",
     "decode_sequence",
+    "exchange_words",
+    "learn_lexicon",
     "make_manifest",
     "manifest_episode",
     "number_of_strings",

@@ -84,6 +84,11 @@ class FewShot(abc.ABC, Generic[_Rows]):
         del generator
         return episode
 
+    def informed(self, episode: Episode, support: np.ndarray, query: np.ndarray) -> Episode:
+        """Returns an episode of these rows that reads what the support says of it; itself by default."""
+        del support, query
+        return episode
+
     def present(self, rows: np.ndarray) -> np.ndarray:
         """Returns which classes the language of each of `rows` has, in any split: `[N, C]` bool."""
         classes, language_of = self._present
@@ -123,6 +128,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
                 support.append(train_rows[: self.shots])
                 query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
         episode = Episode(self.placed(language, support, self.shots), self.placed(language, query, self.queries))
+        episode = self.informed(episode, np.concatenate(support), np.concatenate(query))
         return self.augmented(generator, episode) if split == "train" else episode
 
     def evaluation_episode(
@@ -146,7 +152,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
     def episode_of(self, language: str, support: np.ndarray, query: np.ndarray, *, shots: int) -> Episode:
         """Returns the episode of the rows that `evaluation_rows` named."""
         by_class = [support[self._class[support] == number] for number in range(self.num_classes)]
-        return Episode(self.placed(language, by_class, shots), self.batch(query))
+        return self.informed(Episode(self.placed(language, by_class, shots), self.batch(query)), support, query)
 
     def evaluation_rows(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
