@@ -149,4 +149,4 @@ def _aligned(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
 def _scales(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     # Of the lexicon in answers, where few steps of Adam make a token likely, and in comparisons; of distance.
     del key, shape
-    return jnp.asarray([8.0, 1.0, 0.2], dtype)
+    return jnp.asarray([8.0, 0.5, 0.2], dtype)
