@@ -66,9 +66,9 @@ def endless(params):
     """Returns parameters under which no sentence ends, so that both ways write the same number of tokens."""
     bias = params["head"]["bias"].at[EOS].set(-1e9)
     found = {**params, "head": {**params["head"], "bias": bias}}
-    if "copy" in params:  # a source has an end, so it may be pointed at but not copied
-        shut = {**params["copy"]["gate"], "bias": jnp.full(1, -1e9)}
-        found["copy"] = {**params["copy"], "gate": shut}
+    if "copying" in params:  # a source has an end, so it may be pointed at but not copied
+        shut = {**params["copying"]["gate"], "bias": jnp.full(1, -1e9)}
+        found["copying"] = {**params["copying"], "gate": shut}
     return found
 
 

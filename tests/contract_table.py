@@ -164,7 +164,7 @@ ROWS = [
     Row(
         "anil of translation, pointer",
         lambda s: algorithms.maml(
-            s.copyist(), translation(VOCABULARY), optax.sgd(0.1), select=matching("^(copy|head)/")
+            s.copyist(), translation(VOCABULARY), optax.sgd(0.1), select=matching("^(copying|head)/")
         ),
         backprop(1),
         num_steps=1,

@@ -52,12 +52,11 @@ def test_episodes_read_what_the_support_says(tmp_path):
     plain, reading = (
         PairEpisodes(table, tokenizer, split, shots=5, queries=2, lexicon=lexicon) for lexicon in (False, True)
     )
-    options = {"shots": 5, "draw": 0}
-    episode, before = (of.evaluation_episode("ind-ban", **options) for of in (reading, plain))
+    episode, before = (of.evaluation_episode("ind-ban", shots=5, draw=0) for of in (reading, plain))
     want = [f"{translated(text)} roti" for text in TEXTS]
     assert tokenizer.decode(episode.query["inputs"]["source"]) == want
     np.testing.assert_array_equal(episode.query["targets"], before.query["targets"])
-    support, _ = reading.evaluation_rows("ind-ban", **options)
+    support, _ = reading.evaluation_rows("ind-ban", shots=5, draw=0)
     found = learn_lexicon(table.texts("src", support), table.texts("tgt", support)).without
     want = [exchange_words(*pair) for pair in zip(table.texts("src", support), found, strict=True)]
     assert tokenizer.decode(episode.support["inputs"]["source"]) == want

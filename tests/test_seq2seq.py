@@ -15,7 +15,7 @@ from jaxmeta.core.gradients import first_order
 from jaxmeta.core.select import matching, partition, path_of
 from jaxmeta.core.types import Episode
 from jaxmeta.estimators import backprop
-from jaxmeta.models.pointer import mixed
+from jaxmeta.models.pointer import mixed, same_tokens
 
 KINDS = list(BUILDERS)
 
@@ -99,7 +99,7 @@ def test_paths_say_which_part_is_which(kind):
     for tied in (False, True):
         params = jax.eval_shape(model_of(kind, tied=tied).init, jax.random.key(0), inputs)
         parts = {"embedding", "decoder", "head"} | ({"encoder"} if kind != "language_model" else set())
-        parts |= {"copy"} if kind == "pointer" else set()
+        parts |= {"copying"} if kind == "pointer" else set()
         assert set(params) == parts
         head = partition(params, matching("^head/"))[0]
         want = {"head/bias"} if tied else {"head/bias", "head/kernel"}
@@ -135,7 +135,8 @@ def test_what_is_written_is_a_mixture_of_what_is_generated_and_what_is_copied(x6
     copied = np.stack([shares[0] @ (tokens[0][:, None] == np.arange(5))])
     share = 1 / (1 + np.exp(-gate))
     want = (1 - share) * np.asarray(jax.nn.softmax(logits, axis=-1)) + share * copied
-    assert_close(jax.nn.softmax(mixed(*map(jnp.asarray, (logits, shares, gate, tokens))), axis=-1), want)
+    given = map(jnp.asarray, (logits, shares, gate, tokens))
+    assert_close(jax.nn.softmax(mixed(*given, same_tokens(jnp.asarray(tokens), jnp.float64)), axis=-1), want)
 
 
 def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_it(x64):
@@ -143,8 +144,8 @@ def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_
     model = model_of("pointer", width=32, dtype=jnp.float64)
     params = model.init(jax.random.key(0), {"source": source, "previous": source})
     table = params["embedding"]["embedding"]
-    params["copy"]["lexicon"]["embedding"] = params["copy"]["lexicon"]["embedding"].at[2].set(20 * table[6])
-    params["copy"]["gate"]["bias"] = jnp.full(1, -1.0)  # most is generated, where the other words are not told apart
+    params["copying"]["lexicon"]["embedding"] = params["copying"]["lexicon"]["embedding"].at[2].set(20 * table[6])
+    params["copying"]["gate"]["bias"] = jnp.full(1, -1.0)  # most is generated, where the other words are not told apart
     params["head"]["bias"] = jnp.full(VOCABULARY, -5.0)
     params["decoder"]["norm"]["scale"] = jnp.zeros(32)
     (written,) = np.asarray(quick_jit(model.generate)(params, {"source": source}))

@@ -12,7 +12,7 @@ CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each ex
 # A byte n-gram that question and context share says more the longer it is; two lengths tell a word from its stem.
 _OVERLAP = (3, 5)
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
-_WRITES = "^(head|copy)/"  # where there is a pointer, it is part of what writes
+_WRITES = "^(head|copying)/"  # where there is a pointer, it is part of what writes
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
 

@@ -22,6 +22,7 @@ class Source(NamedTuple):
 
     tokens: jax.Array  # [N, K] int32, `eos` after the last and padding from there on
     before: jax.Array  # [N, K] int32, the token before each place: `bos` and the source
+    same: jax.Array  # [N, K, K], one where two places have the same token
     keys: jax.Array  # [N, K, D], what their encodings are found by
     becomes: jax.Array  # [N, K, D], what the lexicon says of `tokens`
     became: jax.Array  # [N, K, D], the same of `before`
@@ -73,7 +74,8 @@ class Pointer(nn.Module):
         becomes = self.lexicon(tokens)
         # A shift of `becomes`, but for the beginning.
         became = jnp.pad(becomes[:, :-1], ((0, 0), (1, 0), (0, 0)))
-        return Source(tokens, before, self.key(jnp.pad(memory, ((0, 0), (0, 1), (0, 0)))), becomes, became)
+        keys = self.key(jnp.pad(memory, ((0, 0), (0, 1), (0, 0))))
+        return Source(tokens, before, same_tokens(tokens, keys.dtype), keys, becomes, became)
 
     def __call__(
         self, x: jax.Array, history: jax.Array, vectors: jax.Array, places: jax.Array, source: Source
@@ -110,7 +112,12 @@ class Pointer(nn.Module):
         return shares, x, self.gate(x)
 
 
-def mixed(logits: jax.Array, shares: jax.Array, gate: jax.Array, tokens: jax.Array) -> jax.Array:
+def same_tokens(tokens: jax.Array, dtype: Any) -> jax.Array:
+    """Returns one where two places of `tokens [N, K]` have the same token, `[N, K, K]`."""
+    return (tokens[:, :, None] == tokens[:, None]).astype(dtype)
+
+
+def mixed(logits: jax.Array, shares: jax.Array, gate: jax.Array, tokens: jax.Array, same: jax.Array) -> jax.Array:
     """Returns logits `[N, M, V]` whose softmax is the mixture of what is generated and what is copied.
 
     Generated tokens keep their logits; those of the source gain what makes up for their share of the copies. So few
@@ -121,11 +128,11 @@ def mixed(logits: jax.Array, shares: jax.Array, gate: jax.Array, tokens: jax.Arr
       shares: of the places of the source, `[N, M, K]`.
       gate: log-odds of copying, `[N, M, 1]`.
       tokens: of the source, `[N, K]`.
+      same: what `same_tokens` returns of those.
     """
     dtype = sum_dtype(logits.dtype)
     logits, gate = logits.astype(dtype), gate.astype(dtype)
     # Places of one token share what it gains.
-    same = (tokens[:, :, None] == tokens[:, None]).astype(shares.dtype)
     share = jnp.einsum("nmk,nkl->nml", shares, same).astype(dtype)
     numbers, rows = (jnp.arange(size, dtype=tokens.dtype) for size in shares.shape[:2])
     at = (numbers[:, None, None], rows[None, :, None], tokens[:, None])

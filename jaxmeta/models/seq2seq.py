@@ -11,7 +11,7 @@ from jaxmeta.models.adapters import linen
 from jaxmeta.models.blocks import Encoder, check_sizes
 from jaxmeta.models.decoder import Cache, Context, Decoder
 from jaxmeta.models.decoding import Search, generation, greedy
-from jaxmeta.models.pointer import Pointer, history_of, mixed
+from jaxmeta.models.pointer import Pointer, Source, history_of, mixed
 from jaxmeta.models.vocabulary import embedded, output_layer, scored, special_tokens
 
 
@@ -61,7 +61,7 @@ class Seq2Seq(nn.Module):
         self.head = output_layer(self)
         if self.pointer:
             _, eos = special_tokens(self.vocab_size, self.bos, self.eos)
-            self.copy = Pointer(self.vocab_size, self.width, self.bos, eos, self.dtype)
+            self.copying = Pointer(self.vocab_size, self.width, self.bos, eos, self.dtype)
 
     def __call__(self, inputs: dict[str, jax.Array]) -> jax.Array:
         """Returns logits `[N, M, V]`."""
@@ -71,7 +71,7 @@ class Seq2Seq(nn.Module):
         if not self.pointer:
             return scored(self, x)
         places = jnp.arange(previous.shape[1], dtype=previous.dtype)[None]
-        return self._pointed(x, history_of(previous), places, self.copy.read(source, memory[0]))
+        return self._pointed(x, history_of(previous), places, self.copying.read(source, memory[0]))
 
     def begin(self, inputs: dict[str, jax.Array]) -> tuple[jax.Array, Context]:
         """Returns the logits of the first token, `[N, V]`, and what writing on needs; reads `source` alone."""
@@ -82,23 +82,24 @@ class Seq2Seq(nn.Module):
         if not self.pointer:
             return scored(self, end), context
         history = history_of(first)
-        context = context._replace(source=self.copy.read(source, memory[0]), history=history)
+        pointed = self.copying.read(source, memory[0])
         places = jnp.zeros((1, 1), source.dtype)
-        return self._pointed(end[:, None], history, places, context.source)[:, 0], context
+        logits = self._pointed(end[:, None], history, places, pointed)[:, 0]
+        return logits, context._replace(source=pointed, history=history)
 
     def step(self, context: Context, cache: Cache, tokens: jax.Array, place: jax.Array) -> tuple[jax.Array, Cache]:
         """Returns logits `[N, B, V]` of the tokens after `tokens [N, B]`, and the cache that holds those too."""
         x, blocks = self.decoder.step(embedded(self.embedding, tokens)[0], context, cache.blocks, place)
-        if not self.pointer:
+        if context.source is None or cache.history is None:
             return scored(self, x), cache._replace(blocks=blocks)
         history = jnp.concatenate([tokens[..., None], cache.history[..., :-1]], axis=-1)
         places = jnp.full((1, 1), place + 1, tokens.dtype)
         return self._pointed(x, history, places, context.source), Cache(blocks, history)
 
-    def _pointed(self, x, history, places, source):
+    def _pointed(self, x: jax.Array, history: jax.Array, places: jax.Array, source: Source) -> jax.Array:
         vectors = self.embedding(history) * (history != PADDING)[..., None].astype(x.dtype)
-        shares, x, gate = self.copy(x, history, vectors, places, source)
-        return mixed(scored(self, x), shares, gate, source.tokens)
+        shares, x, gate = self.copying(x, history, vectors, places, source)
+        return mixed(scored(self, x), shares, gate, source.tokens, source.same)
 
     def _memory(self, source):
         x, real = embedded(self.embedding, source)
