@@ -74,6 +74,8 @@ class Pointer(nn.Module):
         becomes = self.lexicon(tokens)
         # A shift of `becomes`, but for the beginning.
         became = jnp.pad(becomes[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        # The end has no encoding, whether or not there is padding in its place.
+        memory = jnp.where((source != PADDING)[..., None], memory, jnp.zeros((), memory.dtype))
         keys = self.key(jnp.pad(memory, ((0, 0), (0, 1), (0, 0))))
         return Source(tokens, before, same_tokens(tokens, keys.dtype), keys, becomes, became)
 
