@@ -128,7 +128,7 @@ CASES = [
     Case("question_answering", "f1", True, answered, ("zero_shot", "word_overlap", "reptile"),
          ASKED, ["am Montag im Mai\tWhich day is it?"], changes=(("tokenizer.length", 64),)),
     Case("translation", "chrf", True, decoded, ("zero_shot", "copied_source", "reptile"),
-         ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"]),
+         ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"], changes=(("task.lexicon", True),)),
     Case("summaries", "chrf", True, decoded, ("zero_shot", "first_words", "reptile"),
          TOLD, ["drei und vier"], SUMMARIES, changes=(("model.pointer", True),)),
     Case("generation", "bits_per_byte", False, bits, ("zero_shot", "token_ngrams", "reptile"),

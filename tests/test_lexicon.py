@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from jaxmeta.config.answering import answers, read_support
+from jaxmeta.config.read import load
 from jaxmeta.data import LanguageSplit, PairEpisodes, exchange_words, learn_lexicon, read_table
 from jaxmeta.data.tokenize import ByteTokenizer
 
@@ -62,3 +64,17 @@ def test_episodes_read_what_the_support_says(tmp_path):
     assert tokenizer.decode(episode.support["inputs"]["source"]) == want
     few = PairEpisodes(table, tokenizer, split, shots=3, queries=2, lexicon=True)(0)
     assert few.support["inputs"]["source"].shape == (3, 40)
+
+
+def test_a_user_s_language_is_read_with_the_words_of_its_examples(tmp_path):
+    config = load(changes={"task.kind": "translation", "task.lexicon": True})
+    path, tokenizer = tmp_path / "mine.tsv", ByteTokenizer(40)
+    path.write_text("\n".join(["src\ttgt", *(f"{text}\t{translated(text)}" for text in TEXTS)]), encoding="utf-8")
+    support = read_support(config, tokenizer, str(path))
+    assert support.words == learn_lexicon(TEXTS, list(map(translated, TEXTS))).words
+    without = learn_lexicon(TEXTS, list(map(translated, TEXTS))).without
+    want = [exchange_words(*pair) for pair in zip(TEXTS, without, strict=True)]
+    assert tokenizer.decode(support.batch["inputs"]["source"]) == want
+    # A model that writes what it reads.
+    found = answers(config, tokenizer, lambda inputs: inputs["source"], ["saya makan roti"], "lines", support.words)
+    assert found == ["titiang ngajeng roti"]
