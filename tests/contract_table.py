@@ -71,12 +71,12 @@ class Setting(NamedTuple):
 
     def seq2seq(self):
         """One layer on either side."""
-        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        sizes: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
         return seq2seq(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
 
     def copyist(self):
         """The same with a pointer to the source."""
-        sizes = {"width": 4, "layers": 1, "heads": 2, "expansion": 1, "max_length": LENGTH}
+        sizes: dict[str, Any] = {"width": 4, "layers": 1, "heads": 2, "expansion": 1, "max_length": LENGTH}
         return seq2seq(vocab_size=VOCABULARY, pointer=True, tied=True, dtype=self.dtype, **sizes)
 
     def classify(self):

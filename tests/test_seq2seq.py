@@ -135,8 +135,9 @@ def test_what_is_written_is_a_mixture_of_what_is_generated_and_what_is_copied(x6
     copied = np.stack([shares[0] @ (tokens[0][:, None] == np.arange(5))])
     share = 1 / (1 + np.exp(-gate))
     want = (1 - share) * np.asarray(jax.nn.softmax(logits, axis=-1)) + share * copied
-    given = map(jnp.asarray, (logits, shares, gate, tokens))
-    assert_close(jax.nn.softmax(mixed(*given, same_tokens(jnp.asarray(tokens), jnp.float64)), axis=-1), want)
+    same = same_tokens(jnp.asarray(tokens), jnp.float64)
+    found = mixed(jnp.asarray(logits), jnp.asarray(shares), jnp.asarray(gate), jnp.asarray(tokens), same)
+    assert_close(jax.nn.softmax(found, axis=-1), want)
 
 
 def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_it(x64):
