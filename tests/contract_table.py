@@ -71,8 +71,13 @@ class Setting(NamedTuple):
 
     def seq2seq(self):
         """One layer on either side."""
-        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        sizes: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
         return seq2seq(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
+
+    def copyist(self):
+        """The same with a pointer to the source."""
+        sizes: dict[str, Any] = {"width": 4, "layers": 1, "heads": 2, "expansion": 1, "max_length": LENGTH}
+        return seq2seq(vocab_size=VOCABULARY, pointer=True, tied=True, dtype=self.dtype, **sizes)
 
     def classify(self):
         """Cross-entropy."""
@@ -152,6 +157,17 @@ ROWS = [
         "maml of translation",
         lambda s: algorithms.maml(s.seq2seq(), translation(VOCABULARY, label_smoothing=0.1), optax.sgd(0.1)),
         backprop(2),
+        reads="translations",
+        regresses=True,
+        width=1e-7,
+    ),
+    Row(
+        "anil of translation, pointer",
+        lambda s: algorithms.maml(
+            s.copyist(), translation(VOCABULARY), optax.sgd(0.1), select=matching("^(copying|head)/")
+        ),
+        backprop(1),
+        num_steps=1,
         reads="translations",
         regresses=True,
         width=1e-7,

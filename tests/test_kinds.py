@@ -135,9 +135,9 @@ CASES = [
     Case("question_answering", "f1", True, answered, ("zero_shot", "word_overlap", "span_regression", "reptile"),
          ASKED, ["am Montag im Mai\tWhich day is it?"], changes=(("tokenizer.length", 12),)),
     Case("translation", "chrf", True, decoded, ("zero_shot", "copied_source", "reptile"),
-         ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"]),
+         ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"], changes=(("task.lexicon", True),)),
     Case("summaries", "chrf", True, decoded, ("zero_shot", "first_words", "reptile"),
-         TOLD, ["drei und vier"], SUMMARIES),
+         TOLD, ["drei und vier"], SUMMARIES, changes=(("model.pointer", True),)),
     Case("generation", "bits_per_byte", False, bits, ("zero_shot", "token_ngrams", "reptile"),
          ["text", "eins", "zwei"], ["dr", "vi"]),
 ]  # fmt: skip
@@ -269,6 +269,8 @@ REFUSED = [
     ({"task.kind": "retrieval", "task.source": "tfds", "task.path": "no_set"}, "There is no folder at no_set"),
     ({"task.kind": "retrieval", "task.source": "tsv", "task.path": "rows.tsv"}, "no column 'english'"),
     ({"task.kind": "retrieve"}, "'retrieve'"),
+    ({"task.kind": "retrieval", "model.pointer": True}, "`model.pointer` copies into what is written"),
+    ({"task.kind": "translation", "task.source_language": "ind"}, "`task.source_language` is about translations in f"),
     ({"task.kind": "translation", "tokenizer.target-length": -1}, "`tokenizer.target_length`"),
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta import data
 from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
 from jaxmeta.config.kinds import speech_frames
 from jaxmeta.config.pair_tasks import PairTasks
@@ -247,6 +248,19 @@ def copied_source(tasks: PairTasks) -> Classical:
     return _cut_source(tasks, "copied_source", "copies", (1.0,), lambda text, copies: text)
 
 
+def lexicon(tasks: PairTasks) -> Classical:
+    """Returns the source with the words exchanged for which the shots have a translation; dev says how readily."""
+    judge = judge_of_texts(tasks)
+
+    def counts(kept: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+        support, query = tasks.rows(language, shots=shots, draw=draw, split=split)
+        found = data.learn_lexicon(*(tasks.table.texts(side, support) for side in ("src", "tgt")), kept=kept)
+        texts = [data.exchange_words(text, found.words) for text in tasks.table.texts("src", query)]
+        return judge.counts(texts, tasks.references(language, split))
+
+    return Classical("lexicon", "kept", (0.6, 0.1, 1.5), counts)
+
+
 def first_words(tasks: PairTasks) -> Classical:
     """Returns the first words of a text as its summary; how many is for the dev languages to say."""
 
@@ -312,5 +326,6 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "span_regression": span_regression,
     "copied_source": copied_source,
     "first_words": first_words,
+    "lexicon": lexicon,
     "token_ngrams": token_ngrams,
 }

@@ -13,6 +13,7 @@ CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each ex
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
 UNSCALED = ("tfidf_source", "mean_spectra")  # classical methods of classes that show no logits
 _SCALED = ("joint_finetune", "tfidf")  # whose calibration is shown with temperatures, beside the main method's
+_WRITES = "^(head|copying)/"  # where there is a pointer, it is part of what writes
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
 _COUNTED = ("classification", "retrieval", "scored_pairs")  # kinds that bags of n-grams serve
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
@@ -102,6 +103,8 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
             f'`model.kind` "ngrams" reads texts as wholes, for {", ".join(_COUNTED)}; set it to "transformer", or '
             "leave it out."
         )
+    if settings.pointer and config.task.kind not in ("translation", "summaries"):
+        raise InputError("`model.pointer` copies into what is written, of translations and summaries; leave it out.")
     if not numbers and settings.width % settings.heads:
         raise InputError(
             f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
@@ -200,9 +203,12 @@ def _writer(config: Config) -> dict[str, Any]:
 def _seq2seq(config: Config, outputs: int, vocab_size: int) -> Model:
     del outputs
     tokens = config.tokenizer
+    # What the lexicon of a pointer says of tokens is said in terms of their embeddings, so those score the output.
+    pointer = config.model.pointer
     return models.seq2seq(
-        vocab_size=vocab_size + 2, max_new_tokens=tokens.target_length or tokens.length, **_writer(config)
-    )
+        vocab_size=vocab_size + 2, max_new_tokens=tokens.target_length or tokens.length, pointer=pointer, tied=pointer,
+        **_writer(config),
+    )  # fmt: skip
 
 
 def _language_model(config: Config, outputs: int, vocab_size: int) -> Model:
@@ -313,14 +319,14 @@ KINDS: dict[str, Kind] = {
     "translation": Kind(
         "translation", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
         _written("chrf", "chrf++", "bleu", "exact_match"),
-        methods=(*_TRAINED_BASELINES, "copied_source", *_META), main="maml",
-        curve_methods=("joint_finetune", "copied_source", "maml"), classical=("copied_source",),
+        methods=(*_TRAINED_BASELINES, "copied_source", "lexicon", *_META), main="maml",
+        curve_methods=("joint_finetune", "lexicon", "maml"), classical=("copied_source", "lexicon"), last_layer=_WRITES,
     ),
     "summaries": Kind(
         "summaries", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
         _written("chrf", "chrf++", "rouge_l", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "first_words", *_META), main="maml",
-        curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",),
+        curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",), last_layer=_WRITES,
     ),
     "generation": Kind(
         "generation", _language_model, lambda outputs, tokens: objectives.generation(tokens + 2),
