@@ -181,9 +181,7 @@ def test_an_ngram_model_is_kneser_and_neys():
     assert model.predicted((2,)).sum() == pytest.approx(1)
     other = KneserNey(np.array([[4, 4]]), vocab_size=5, order=1)
     mixed = ngram_prediction([model, other], [0.75, 0.25], np.array([[4], [0]]))
-    np.testing.assert_allclose(
-        np.exp(-mixed["nll"]), [0.75 * 0.6 * of_one[4] + 0.25 * other.predicted(())[4], 1.0]
-    )
+    np.testing.assert_allclose(np.exp(-mixed["nll"]), [0.75 * 0.6 * of_one[4] + 0.25 * other.predicted(())[4], 1.0])
 
 
 def test_rows_that_say_what_a_judged_row_says_are_left_out_of_training(tmp_path):

@@ -126,6 +126,8 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         }
     if setting.kind.cipher:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
+    if setting.kind.continues:
+        found["ngram_memory"] = closed_form(lambda: algorithms.ngram_memory(model, objective))
     if classify:
         found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))
     return found

@@ -13,11 +13,11 @@ _Context = tuple[int, ...]
 class KneserNey:
     """An interpolated n-gram model with the counts of Kneser and Ney (1995).
 
-    A text begins with a token of its own, which is never predicted. Contexts of `order - 1` tokens, and those that begin
-    a text, count how often each token followed; shorter ones, before how many different n-grams of one token more. Each
-    count is less by a discount, by its length `n1 / (n1 + 2 n2)` where `n1` and `n2` were seen once and twice (Ney,
-    Essen & Kneser 1994), and what is gained by that goes to the next shorter context; the empty one's, to the uniform
-    distribution.
+    A text begins with a token of its own, which is never predicted. Contexts of `order - 1` tokens, and those at the
+    beginning of a text, count how often each token followed; shorter ones, after how many different tokens they did so.
+    Each count is less by a discount, for contexts of one length `n1 / (n1 + 2 n2)` where `n1` and `n2` counts are one
+    and two (Ney, Essen & Kneser 1994), and what is gained by that goes to the next shorter context; the empty one's, to the
+    uniform distribution.
     """
 
     def __init__(self, texts: np.ndarray, *, vocab_size: int, order: int):
