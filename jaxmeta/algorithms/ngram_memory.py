@@ -15,7 +15,7 @@ from jaxmeta.core.types import PADDING, ArrayTree, Batch, Episode, MetaAlgorithm
 
 _BASE = 0x9E3779B1  # odd and far from a power of two, so that products modulo 2^32 mix their bits
 _RARE = 0.05  # what is added to a count before its logarithm, so that none is told from one
-_FACTS = 5  # what a gate knows of the counts after a context, see `_facts`
+_FACTS = 5  # what a gate knows of the counts after a context, see `_gates`
 _TINY = 1e-9  # under which no probability is told from zero
 
 
@@ -24,6 +24,7 @@ class Memory(NamedTuple):
 
     contexts: jax.Array  # [K, P] int32, hashes of the contexts before the P tokens of the support, ascending
     counts: jax.Array  # [K, P, V], in the row of the first of equal contexts
+    scales: jax.Array | None = None  # [D], how much each number of a context's vector means in this language
 
 
 def ngram_memory(
@@ -73,6 +74,7 @@ def ngram_memory(
         vectors = {
             "table": jax.random.normal(keys[2], (lengths, buckets, width), dtype) / (lengths * width) ** 0.5,
             "read": jnp.zeros((width, vocab_size), dtype),
+            "language": jnp.zeros((width, width), dtype),
         }
         return {
             "params": params,
@@ -109,7 +111,8 @@ def ngram_memory(
             rows = jnp.searchsorted(ascending, ascending)
             return ascending, empty.at[rows, targets[order]].add((real & counted)[order].astype(empty.dtype))
 
-        return Memory(*jax.vmap(counts_of)(hashes, counted))
+        scales = scales_of(meta_params, hashes, whole, real) if "table" in meta_params else None
+        return Memory(*jax.vmap(counts_of)(hashes, counted), scales)
 
     def step(key, meta_params, state, support):
         del key, meta_params, support
@@ -133,27 +136,36 @@ def ngram_memory(
 
     def remembering(meta_params, memory: Memory, logits, hashes, known):
         """Returns log-probabilities `[..., V]` of logits, given the contexts before each and which are whole."""
-        logits = logits + learned(meta_params, hashes[1:], known[1:]) if "table" in meta_params else logits
+        if memory.scales is not None:
+            vectors = vectors_of(meta_params, hashes, known)
+            logits = logits + (vectors * memory.scales.reshape((1,) * (vectors.ndim - 1) + (-1,))) @ meta_params["read"]
         prior = jax.nn.log_softmax(logits.astype(sum_dtype(logits.dtype)))
-        counts = jax.vmap(_found)(memory.contexts, memory.counts, hashes, known)
-        gates = _gates(meta_params["gates"], _facts(counts), prior)
-        discounts = jax.nn.sigmoid(meta_params["discount"])
-        probabilities = jnp.exp(prior)
-        for length in range(longest):
-            left = counts[length] - discounts[length] * jnp.minimum(counts[length], 1)
-            total = jnp.sum(left, axis=-1, keepdims=True)
-            seen = total > 0
-            share = left / jnp.where(seen, total, jnp.ones_like(total))
-            gate = jnp.where(seen, gates[..., length : length + 1], jnp.zeros_like(total))
-            probabilities = (1 - gate) * probabilities + gate * share
+        counts = jax.vmap(_found)(memory.contexts, memory.counts, hashes, known)  # [K, ..., V]
+        facts = _facts(counts)
+        discounts = jax.nn.sigmoid(meta_params["discount"]).reshape((longest,) + (1,) * (counts.ndim - 2))
+        totals = facts.total - discounts * facts.different
+        seen = totals > 0
+        gates = _gates(meta_params["gates"], facts, prior) * seen.astype(prior.dtype)
+        # What a length adds in the end: its own gate, and what all longer ones leave.
+        left = jnp.cumprod((1 - gates)[::-1], axis=0)[::-1]
+        shares = gates * jnp.concatenate([left[1:], jnp.ones_like(left[:1])]) / jnp.where(seen, totals, 1)
+        probabilities = left[0][..., None] * jnp.exp(prior)
+        for share, count, discount in zip(shares, counts, discounts, strict=True):
+            probabilities += share[..., None] * (count - discount[..., None] * jnp.minimum(count, 1))
         return jnp.log(probabilities + _TINY)
 
-    def learned(meta_params, hashes, known):
-        """Returns what the train languages say of contexts, logits `[..., V]`."""
-        rows = jax.lax.bitcast_convert_type(_mixed(hashes, jnp.zeros_like(hashes)), jnp.uint32) % jnp.uint32(buckets)
-        vectors = jax.vmap(lambda table, rows: table[rows])(meta_params["table"], rows.astype(jnp.int32))
-        total = jnp.sum(vectors * known[..., None].astype(vectors.dtype), axis=0)
-        return jnp.tanh(total) @ meta_params["read"]
+    def vectors_of(meta_params, hashes, known):
+        """Returns what the train languages say of contexts `[K, ...]`, `[..., D]`."""
+        mixed = jax.lax.bitcast_convert_type(_mixed(hashes[1:], jnp.zeros_like(hashes[1:])), jnp.uint32)
+        rows = (mixed % jnp.uint32(buckets)).astype(jnp.int32)
+        found = jax.vmap(lambda table, rows: table[rows])(meta_params["table"], rows)
+        return jnp.tanh(jnp.sum(found * known[1:, ..., None].astype(found.dtype), axis=0))
+
+    def scales_of(meta_params, hashes, known, real):
+        """Returns what the mean of the contexts of a support `[K, P]` says of its language, `[D]`."""
+        vectors = vectors_of(meta_params, hashes, known) * real[:, None].astype(meta_params["table"].dtype)
+        mean = jnp.sum(vectors, axis=0) / jnp.maximum(jnp.sum(real), 1).astype(vectors.dtype)
+        return 2 * jax.nn.sigmoid(mean @ meta_params["language"])
 
     return MetaAlgorithm(init, begin, step, loss, predict)
 
@@ -198,25 +210,33 @@ def _found(contexts: jax.Array, counts: jax.Array, hashes: jax.Array, known: jax
     return jnp.where(hit[..., None], counts[row], jnp.zeros((), counts.dtype))
 
 
-def _facts(counts: jax.Array) -> jax.Array:
-    """Returns what counts `[K, ..., V]` look like: how many, different, single, the largest share, whether any."""
-    total, largest = jnp.sum(counts, axis=-1), jnp.max(counts, axis=-1)
-    different = jnp.sum((counts > 0).astype(counts.dtype), axis=-1)
-    single = jnp.sum((counts == 1).astype(counts.dtype), axis=-1)
+class _Facts(NamedTuple):
+    """What counts look like."""
+
+    total: jax.Array  # [K, ...]
+    different: jax.Array  # tokens that were counted
+    single: jax.Array  # those that were counted once
+    largest: jax.Array
+
+
+def _facts(counts: jax.Array) -> _Facts:
+    """Returns what counts `[K, ..., V]` look like."""
+    different, single = (jnp.sum(which.astype(counts.dtype), axis=-1) for which in (counts > 0, counts == 1))
+    return _Facts(jnp.sum(counts, axis=-1), different, single, jnp.max(counts, axis=-1))
+
+
+def _gates(weights: ArrayTree, facts: _Facts, prior: jax.Array) -> jax.Array:
+    """Returns how far to trust the counts of each length, `[K, ...]`."""
+    total, different, single, largest = facts
     share = largest / jnp.maximum(total, 1)
-    return jnp.stack(
-        [jnp.log(total + _RARE), jnp.log1p(different), jnp.log1p(single), share, (total > 0).astype(counts.dtype)], -1
+    own = jnp.stack(
+        [jnp.log(total + _RARE), jnp.log1p(different), jnp.log1p(single), share, (total > 0).astype(total.dtype)], -1
     )
-
-
-def _gates(weights: ArrayTree, facts: jax.Array, prior: jax.Array) -> jax.Array:
-    """Returns how far to trust the counts of each length, `[..., K]`, of facts `[K, ..., F]`."""
-    facts = jnp.moveaxis(facts, 0, -2)  # [..., K, F]
     sure = jnp.stack([jnp.max(prior, axis=-1), jnp.sum(jnp.exp(prior) * prior, axis=-1)], axis=-1)
-    seen = jnp.concatenate([facts.reshape(*facts.shape[:-2], -1), sure.astype(facts.dtype)], axis=-1)
-    inner = jnp.tanh(_dense(seen, weights["inner"], weights["inner_bias"]))
-    together = _dense(inner, weights["outer"], weights["outer_bias"])
-    return jax.nn.sigmoid(jnp.einsum("...kf,kf->...k", facts, weights["own"]) + together)
+    every = jnp.moveaxis(own, 0, -2).reshape(*sure.shape[:-1], -1)
+    inner = jnp.tanh(_dense(jnp.concatenate([every, sure], axis=-1), weights["inner"], weights["inner_bias"]))
+    together = jnp.moveaxis(_dense(inner, weights["outer"], weights["outer_bias"]), -1, 0)
+    return jax.nn.sigmoid(jnp.einsum("k...f,kf->k...", own, weights["own"]) + together)
 
 
 def _dense(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
