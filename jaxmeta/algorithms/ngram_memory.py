@@ -28,7 +28,7 @@ class Memory(NamedTuple):
 
 
 def ngram_memory(
-    model: Model, objective: Objective, *, longest: int = 8, hidden: int = 32, buckets: int = 2**14, width: int = 32
+    model: Model, objective: Objective, *, longest: int = 10, hidden: int = 32, buckets: int = 2**14, width: int = 32
 ) -> MetaAlgorithm:
     """Counts the n-grams of the support, and mixes what followed them into what a language model says; `num_steps=0`.
 

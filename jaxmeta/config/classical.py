@@ -29,7 +29,7 @@ from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.classical_tokens import KneserNey, ngram_prediction
 from jaxmeta.run.plan import Classical
 
-_LONGEST = 8  # tokens of the n-grams of the train languages
+_LONGEST = 10  # tokens of the n-grams of the train languages
 
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
