@@ -96,8 +96,10 @@ def test_what_it_writes_with_a_cache_is_what_it_writes_without(search, size, x64
     want = beam_reference(logits, case.meta_params, inputs, NEW, size=size, penalty=1.0)
     # Anything without "previous" is written on, as the model's `generate` has it.
     prompts = {"prompt": inputs["previous"]}
+    generate = case.model.generate
+    assert generate is not None
     writer = case.model._replace(
-        generate=lambda params, given, mixing: case.model.generate(params, {"previous": given["prompt"]}, mixing)
+        generate=lambda params, given, *more: generate(params, {"previous": given["prompt"]}, *more)
     )
     algorithm = ngram_memory(writer, objectives.generation(VOCABULARY), longest=LONGEST, hidden=4, buckets=7, width=3)
     got = quick_jit(lambda params: algorithm.predict(params, state, prompts))(case.meta_params)

@@ -16,8 +16,8 @@ class KneserNey:
     A text begins with a token of its own, which is never predicted. Contexts of `order - 1` tokens, and those at the
     beginning of a text, count how often each token followed; shorter ones, after how many different tokens they did so.
     Each count is less by a discount, for contexts of one length `n1 / (n1 + 2 n2)` where `n1` and `n2` counts are one
-    and two (Ney, Essen & Kneser 1994), and what is gained by that goes to the next shorter context; the empty one's, to the
-    uniform distribution.
+    and two (Ney, Essen & Kneser 1994), and what is gained by that goes to the next shorter context; that of the empty
+    one, to the uniform distribution.
     """
 
     def __init__(self, texts: np.ndarray, *, vocab_size: int, order: int):
@@ -73,7 +73,7 @@ def ngram_prediction(
 
     Args:
       models: what was counted.
-      weights: of each, which sum to one.
+      weights: of each.
       queries: `[Q, M]` int, tokens to predict; 0 is padding at the end.
 
     Returns:
@@ -83,10 +83,8 @@ def ngram_prediction(
     nll, correct = np.zeros(len(queries)), np.zeros(len(queries), np.int64)
     for number, tokens in enumerate(map(_begun, queries.tolist())):
         for place in range(1, len(tokens)):
-            probabilities = sum(
-                weight * model.predicted(tokens[max(place - model.order + 1, 0) : place])
-                for model, weight in zip(models, weights, strict=True)
-            )
+            parts = [model.predicted(tokens[max(place - model.order + 1, 0) : place]) for model in models]
+            probabilities = np.average(parts, axis=0, weights=weights)
             nll[number] -= np.log(probabilities[tokens[place]])
             correct[number] += int(np.argmax(probabilities)) == tokens[place]
     return {"nll": nll, "correct": correct}
