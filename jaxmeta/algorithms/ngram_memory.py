@@ -39,8 +39,9 @@ def ngram_memory(
     how many different ones, how many single ones, the largest share) and of how sure the model is. Discounts, gates and
     the model are meta-learned: nothing is tuned when a language is learned, and nothing is differentiated.
 
-    What the train languages say of a context is learned too: to the logits of the model is added what is read off the
-    sum of a vector for each of the last 1- to `longest - 1`-grams, hashed to a bucket.
+    What the train languages say of a context is learned too: to the logits of the model is added what is read off a
+    vector, the sum of one for each of the last 1- to `longest - 1`-grams, hashed to a bucket. How much each of its
+    numbers means in a language is read off the mean of those vectors in the support.
 
     Inputs without "previous" are written on by the model's `generate`, with the memory mixed into each token.
 
