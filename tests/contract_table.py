@@ -17,6 +17,7 @@ from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
 from jaxmeta.models import (
     MelSettings,
+    language_model,
     mlp,
     ngram_dual_encoder,
     ngrams,
@@ -27,7 +28,7 @@ from jaxmeta.models import (
     speech_recognizer,
     transformer,
 )  # fmt: skip
-from jaxmeta.objectives import classification, recognition, regression, retrieval, span_qa, translation
+from jaxmeta.objectives import classification, generation, recognition, regression, retrieval, span_qa, translation
 
 CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
 SAMPLES, MEL = 96, MelSettings(window=16, hop=8, bins=3, low=0.0)
@@ -78,6 +79,11 @@ class Setting(NamedTuple):
         """The same with a pointer to the source."""
         sizes: dict[str, Any] = {"width": 4, "layers": 1, "heads": 2, "expansion": 1, "max_length": LENGTH}
         return seq2seq(vocab_size=VOCABULARY, pointer=True, tied=True, dtype=self.dtype, **sizes)
+
+    def writer(self):
+        """One layer, of texts alone."""
+        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        return language_model(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
 
     def classify(self):
         """Cross-entropy."""
@@ -280,6 +286,14 @@ ROWS = [
         backprop(0),
         num_steps=0,
         idle=("shift", "log_scale"),
+        regresses=True,
+    ),
+    Row(
+        "n-gram memory",
+        lambda s: algorithms.ngram_memory(s.writer(), generation(VOCABULARY), longest=3, hidden=4),
+        backprop(0),
+        num_steps=0,
+        reads="translations",
         regresses=True,
     ),
     Row("joint", maml_with(gradient=first_order), estimators.pooled),

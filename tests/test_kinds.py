@@ -138,7 +138,8 @@ CASES = [
          ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"], changes=(("task.lexicon", True),)),
     Case("summaries", "chrf", True, decoded, ("zero_shot", "first_words", "reptile"),
          TOLD, ["drei und vier"], SUMMARIES, changes=(("model.pointer", True),)),
-    Case("generation", "bits_per_byte", False, bits, ("zero_shot", "token_ngrams", "reptile"),
+    Case("generation", "bits_per_byte", False, bits,
+         ("zero_shot", "token_ngrams", "token_ngrams_source_and_shots", "ngram_memory"),
          ["text", "eins", "zwei"], ["dr", "vi"]),
 ]  # fmt: skip
 # Compiling is what takes time: one kind is run whenever anything is tested.

@@ -2,6 +2,7 @@
 
 from jaxmeta.algorithms.linear_head import linear_head
 from jaxmeta.algorithms.maml import LearnedRates, maml
+from jaxmeta.algorithms.ngram_memory import ngram_memory
 from jaxmeta.algorithms.protonet import protonet
 from jaxmeta.algorithms.reptile import reptile
 from jaxmeta.algorithms.ridge import ridge
@@ -13,6 +14,7 @@ __all__ = [
     "LearnedRates",
     "linear_head",
     "maml",
+    "ngram_memory",
     "protonet",
     "reptile",
     "ridge",

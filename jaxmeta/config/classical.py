@@ -6,7 +6,7 @@ n-grams, words around those of a question, the source itself).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,12 +31,13 @@ from jaxmeta.run.classical_span_regression import span_regression as span_regres
 from jaxmeta.run.classical_span_regression import span_scores
 from jaxmeta.run.classical_spans import overlap_spans
 from jaxmeta.run.classical_strings import connected_words, levelled
-from jaxmeta.run.classical_tokens import ngram_language_model
+from jaxmeta.run.classical_tokens import KneserNey, ngram_prediction
 from jaxmeta.run.plan import Classical
 
 _FITTED = 4096  # questions of the train languages, at most
 # As they are, and as `jaxmeta.models.ngrams` reads them romanized.
 _SPELLINGS = (str, respelled, functools.partial(respelled, vowels=False))
+_LONGEST = 10  # tokens of the n-grams of the train languages
 
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
@@ -285,14 +286,42 @@ def _cut_source(
 
 def token_ngrams(tasks: PairTasks) -> Classical:
     """Returns an n-gram model of the shots' tokens; its order is for the dev languages to say."""
-    vocab_size = tasks.judged.specials.vocab_size
 
-    def counts(order: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+    def predicted(order: float, shown: np.ndarray, asked: np.ndarray) -> Mapping[str, np.ndarray]:
+        model = KneserNey(shown, vocab_size=tasks.judged.specials.vocab_size, order=int(order))
+        return ngram_prediction([model], [1.0], asked)
+
+    return _of_tokens(tasks, "token_ngrams", "order", (4.0, 6.0, 8.0, 10.0, 12.0), predicted)
+
+
+def token_ngrams_source_and_shots(tasks: PairTasks) -> Classical:
+    """Returns an n-gram model of the shots beside one of all train languages, whose weight dev languages choose."""
+    sizes = {"vocab_size": tasks.judged.specials.vocab_size, "order": _LONGEST}
+
+    @functools.cache
+    def source() -> KneserNey:
+        rows = np.concatenate([tasks.judged.rows(code, "train") for code in tasks.split.train])
+        return KneserNey(tasks.judged.batch(rows)["targets"], **sizes)
+
+    def predicted(weight: float, shown: np.ndarray, asked: np.ndarray) -> Mapping[str, np.ndarray]:
+        return ngram_prediction([KneserNey(shown, **sizes), source()], [1 - weight, weight], asked)
+
+    weights = (0.05, 0.1, 0.2, 0.3, 0.4)
+    return _of_tokens(tasks, "token_ngrams_source_and_shots", "weight of the source", weights, predicted)
+
+
+def _of_tokens(
+    tasks: PairTasks, name: str, setting: str, values: tuple[float, ...],
+    predicted: Callable[[float, np.ndarray, np.ndarray], Mapping[str, np.ndarray]],
+) -> Classical:  # fmt: skip
+    """Returns a language model: `predicted` reads its setting, and the tokens of the shots and of the queries."""
+
+    def counts(value: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
         support, query = (
             tasks.judged.batch(rows) for rows in tasks.rows(language, shots=shots, draw=draw, split=split)
         )
         targets = query["targets"]
-        found = ngram_language_model(support["targets"], targets, vocab_size=vocab_size, order=int(order))
+        found = predicted(value, support["targets"], targets)
         tokens = (targets > 0).sum(axis=1)
         return {
             "n": np.int64(len(targets)),
@@ -303,7 +332,7 @@ def token_ngrams(tasks: PairTasks) -> Classical:
             "bytes": query["bytes"].sum(),
         }
 
-    return Classical("token_ngrams", "order", (1.0, 2.0, 3.0, 4.0, 6.0), counts)
+    return Classical(name, setting, values, counts)
 
 
 def _without_shots(name: str, setting: str, values: tuple[float, ...], of_language: Callable) -> Classical:
@@ -328,4 +357,5 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "first_words": first_words,
     "lexicon": lexicon,
     "token_ngrams": token_ngrams,
+    "token_ngrams_source_and_shots": token_ngrams_source_and_shots,
 }

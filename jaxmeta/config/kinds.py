@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jaxmeta import models, objectives
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.types import ArrayTree, Model, Objective
+from jaxmeta.core.types import ArrayTree, Mixing, Model, Objective
 from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
@@ -34,6 +34,7 @@ class Kind(NamedTuple):
     last_layer: str = "^head/"  # the part of the parameters that ANIL adapts
     cipher: bool = False  # whether there are pretended languages
     pairs: bool = False  # whether there are vectors of two sides, which a map can bring together
+    continues: bool = False  # whether every token is predicted from those before it alone
 
 
 def kind_of(config: Config) -> Kind:
@@ -120,15 +121,16 @@ def writing(model: Model) -> Model:
     So whatever algorithm is built on it, its `predict` of `{"source"}`, or of `{"prompt"}` for a language model, writes
     with the adapted parameters; with "previous" it answers logits, as ever.
     """
-    generate = model.generate
-    assert generate is not None
+    write = model.generate
+    assert write is not None
+
+    def generate(params: ArrayTree, inputs: Mapping[str, Any], *mixing: Mixing) -> ArrayTree:
+        return write(params, {"previous": inputs["prompt"]} if "prompt" in inputs else inputs, *mixing)
 
     def apply(params: ArrayTree, inputs: Mapping[str, Any]) -> ArrayTree:
-        if "prompt" in inputs:
-            return generate(params, {"previous": inputs["prompt"]})
         return (model.apply if "previous" in inputs else generate)(params, inputs)
 
-    return model._replace(apply=apply)
+    return model._replace(apply=apply, generate=generate)
 
 
 def _encoder(config: Config) -> dict[str, Any]:
@@ -331,8 +333,9 @@ KINDS: dict[str, Kind] = {
     "generation": Kind(
         "generation", _language_model, lambda outputs, tokens: objectives.generation(tokens + 2),
         {"bits_per_byte": False, "nll": False, "perplexity": False, "token_accuracy": True},
-        methods=(*_TRAINED_BASELINES, "token_ngrams", *_META), main="maml",
-        curve_methods=("joint_finetune", "token_ngrams", "maml"), classical=("token_ngrams",),
+        methods=(*_TRAINED_BASELINES, "token_ngrams", "token_ngrams_source_and_shots", "ngram_memory", *_META),
+        main="ngram_memory", curve_methods=("joint_finetune", "token_ngrams", "ngram_memory"),
+        classical=("token_ngrams", "token_ngrams_source_and_shots"), continues=True,
     ),
     "recognition": Kind(
         "recognition", _speech_recognizer, lambda outputs, tokens: objectives.recognition(outputs + 1),

@@ -129,6 +129,8 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
     if setting.kind.pairs:
         found["ridge_alignment"] = closed_form(lambda: algorithms.ridge_alignment(model, objective))
+    if setting.kind.continues:
+        found["ngram_memory"] = closed_form(lambda: algorithms.ngram_memory(model, objective))
     if classify:
         found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))
     return found
