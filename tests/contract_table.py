@@ -17,7 +17,9 @@ from jaxmeta.core.select import excluding, matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
 from jaxmeta.models import (
     MelSettings,
+    language_model,
     mlp,
+    ngram_dual_encoder,
     ngrams,
     paired,
     seq2seq,
@@ -26,7 +28,7 @@ from jaxmeta.models import (
     speech_recognizer,
     transformer,
 )  # fmt: skip
-from jaxmeta.objectives import classification, recognition, regression, retrieval, span_qa, translation
+from jaxmeta.objectives import classification, generation, recognition, regression, retrieval, span_qa, translation
 
 CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
 SAMPLES, MEL = 96, MelSettings(window=16, hop=8, bins=3, low=0.0)
@@ -70,8 +72,18 @@ class Setting(NamedTuple):
 
     def seq2seq(self):
         """One layer on either side."""
-        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        sizes: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
         return seq2seq(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
+
+    def copyist(self):
+        """The same with a pointer to the source."""
+        sizes: dict[str, Any] = {"width": 4, "layers": 1, "heads": 2, "expansion": 1, "max_length": LENGTH}
+        return seq2seq(vocab_size=VOCABULARY, pointer=True, tied=True, dtype=self.dtype, **sizes)
+
+    def writer(self):
+        """One layer, of texts alone."""
+        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        return language_model(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
 
     def classify(self):
         """Cross-entropy."""
@@ -89,8 +101,8 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors", "text", "pairs" (of vectors, with groups), "passages" (described words with an answer),
-        "translations" (of text), "sounds" or "strings" (sounds with a transcript).
+      reads: "vectors", "text", "pairs" (of vectors, with groups), "texts" (pairs of them), "passages" (described words
+        with an answer), "translations" (of text), "sounds" or "strings" (sounds with a transcript).
       regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
@@ -126,6 +138,21 @@ def maml_with(optimizer=None, **options):
 def replaying(s: Setting) -> MetaAlgorithm:
     """MAML that sees three of eight source examples at every step."""
     return algorithms.source_replay(maml_with()(s), batch(7, 8, s.dtype, targets=s.classes), num_examples=3)
+
+
+def imaml_with(rate: float):
+    """Builds iMAML on the perceptron, its strength learned."""
+    return lambda s: algorithms.imaml(s.mlp(), s.classify(), optax.sgd(rate), learn_strength=True)
+
+
+def cavia_with(rate: float, **options):
+    """Builds CAVIA on the perceptron."""
+    return lambda s: algorithms.cavia(s.mlp(), s.classify(), optax.sgd(rate), size=2, **options)
+
+
+def curved(s: Setting) -> MetaAlgorithm:
+    """Meta-Curvature on the perceptron, which has an axis of six numbers that is left as it is."""
+    return algorithms.meta_curvature(s.mlp(), s.classify(), optax.sgd(0.3), largest=5)
 
 
 def maml_plus_plus(s: Setting) -> MetaAlgorithm:
@@ -174,6 +201,17 @@ ROWS = [
         width=1e-7,
     ),
     Row(
+        "anil of translation, pointer",
+        lambda s: algorithms.maml(
+            s.copyist(), translation(VOCABULARY), optax.sgd(0.1), select=matching("^(copying|head)/")
+        ),
+        backprop(1),
+        num_steps=1,
+        reads="translations",
+        regresses=True,
+        width=1e-7,
+    ),
+    Row(
         "maml of regression",
         lambda s: algorithms.maml(s.mlp(), regression(), optax.sgd(0.1, momentum=0.5)),
         backprop(2),
@@ -184,6 +222,24 @@ ROWS = [
         lambda s: algorithms.maml(paired(s.mlp()), retrieval(), optax.sgd(0.1)),
         backprop(2),
         reads="pairs",
+        fewer_classes=False,
+    ),
+    Row(
+        "ridge alignment",
+        lambda s: algorithms.ridge_alignment(paired(s.mlp()), retrieval()),
+        backprop(0),
+        num_steps=0,
+        reads="pairs",
+        fewer_classes=False,
+    ),
+    Row(
+        "ridge alignment of n-grams",
+        lambda s: algorithms.ridge_alignment(
+            ngram_dual_encoder(s.classes, buckets=9, longest=2, from_bytes=False, dtype=s.dtype), retrieval()
+        ),
+        backprop(0),
+        num_steps=0,
+        reads="texts",
         fewer_classes=False,
     ),
     Row(
@@ -219,36 +275,17 @@ ROWS = [
     Row("anil", maml_with(select=matching("^head/")), backprop(2)),
     Row("boil", maml_with(select=excluding("^head/")), backprop(2)),
     Row("maml++", maml_plus_plus, annealed),
-    Row(
-        "imaml",
-        lambda s: algorithms.imaml(s.mlp(), s.classify(), optax.sgd(0.2), learn_strength=True),
-        implicit(150),
-        num_steps=150,
-    ),
-    Row(
-        "imaml, backprop",
-        lambda s: algorithms.imaml(s.mlp(), s.classify(), optax.sgd(0.3), learn_strength=True),
-        backprop(2),
-    ),
-    Row("cavia", lambda s: algorithms.cavia(s.mlp(), s.classify(), optax.sgd(0.3), size=2), backprop(2)),
-    Row(
-        "cavia, implicit",
-        lambda s: algorithms.cavia(s.mlp(), s.classify(), optax.sgd(0.2), size=2, decay=1.0),
-        implicit(150),
-        num_steps=150,
-    ),
+    Row("imaml", imaml_with(0.2), implicit(150), num_steps=150),
+    Row("imaml, backprop", imaml_with(0.3), backprop(2)),
+    Row("cavia", cavia_with(0.3), backprop(2)),
+    Row("cavia, implicit", cavia_with(0.2, decay=1.0), implicit(150), num_steps=150),
     Row(
         "cavia of text",
         lambda s: algorithms.cavia(s.transformer(), s.classify(), optax.sgd(0.1), select=matching("(bias|scale)$")),
         backprop(2),
         reads="text",
     ),
-    Row(
-        "meta-curvature",
-        lambda s: algorithms.meta_curvature(s.mlp(), s.classify(), optax.sgd(0.3), largest=5),
-        backprop(2),
-        fewer_classes=False,
-    ),
+    Row("meta-curvature", curved, backprop(2), fewer_classes=False),
     Row("meta-sgd", maml_with(rates=LearnedRates("element")), backprop(2)),
     Row("lslr", maml_with(rates=LearnedRates("leaf", steps=2)), backprop(3), num_steps=3),
     Row(
@@ -297,6 +334,14 @@ ROWS = [
         idle=("shift", "log_scale"),
         regresses=True,
     ),
+    Row(
+        "n-gram memory",
+        lambda s: algorithms.ngram_memory(s.writer(), generation(VOCABULARY), longest=3, hidden=4),
+        backprop(0),
+        num_steps=0,
+        reads="translations",
+        regresses=True,
+    ),
     Row("joint", maml_with(gradient=first_order), estimators.pooled),
     Row("source_replay", replaying, None, draws=True, fewer_classes=False),
     Row(
@@ -322,9 +367,9 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       size: N.
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
-        "passages", words in two sentences that end in padding, with an answer of two words; "translations", the target
-        shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings", sounds with one or two symbols,
-        of which 0 is none.
+        "texts", pairs of such; "passages", words in two sentences that end in padding, with an answer of two words;
+        "translations", the target shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings",
+        sounds with one or two symbols, of which 0 is none.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -343,6 +388,8 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
     if reads == "pairs":
         sides = {side: rng.normal(size=(size, DIMENSIONS)).astype(dtype) for side in ("left", "right")}
         return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
+    if reads == "texts":
+        return {"inputs": {side: text(rng, size, 2)[0] for side in ("left", "right")}}
     if reads in ("sounds", "strings"):
         samples = rng.integers(SAMPLES // 2, SAMPLES + 1, size=size, dtype=np.int32)
         waves = np.sin(rng.uniform(0.1, 2.5, (size, 1)) * np.arange(SAMPLES)[None]) + rng.normal(

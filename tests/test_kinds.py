@@ -126,18 +126,20 @@ RETRIEVAL = ["text\tenglish", "eins\tone", "zwei\ttwo", "drei\tthree"]
 ASKED = ["context\tquestion\tanswer\tanswer_start", "es ist Mai\tWhich month is it?\tMai\t7", "2 kg\tHow much?\t2\t0"]
 TOLD = ["text\tsummary", "eins und zwei und drei\teins bis drei", "vier und mehr\tvier"]
 CASES = [
-    Case("retrieval", "recall_at_1", True, recalled, ("zero_shot", "ngram_overlap", "maml"),
-         RETRIEVAL, RETRIEVAL[1:]),
+    Case("retrieval", "recall_at_1", True, recalled,
+         ("zero_shot", "joint_alignment", "ngram_overlap", "romanized_overlap", "cl_esa", "ridge_alignment"),
+         RETRIEVAL, RETRIEVAL[1:], changes=(("model.kind", "ngrams"), ("model.romanize", True))),
     Case("scored_pairs", "pearson", True, correlated,
-         ("zero_shot", "mean_score", "ngram_regression", "linear_head", "ridge"),
+         ("zero_shot", "mean_score", "ngram_regression", "ngram_regression_source", "linear_head", "ridge"),
          ["first\tsecond\tscore", "a\tb\t0.5", "c\td\t-1"], ["a\tb", "e\tf", "g\th"], PAIRS),
     Case("question_answering", "f1", True, answered, ("zero_shot", "word_overlap", "span_regression", "reptile"),
          ASKED, ["am Montag im Mai\tWhich day is it?"], changes=(("tokenizer.length", 12),)),
     Case("translation", "chrf", True, decoded, ("zero_shot", "copied_source", "reptile"),
-         ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"]),
+         ["src\ttgt", "one\teins", "two\tzwei"], ["three", "four"], changes=(("task.lexicon", True),)),
     Case("summaries", "chrf", True, decoded, ("zero_shot", "first_words", "reptile"),
-         TOLD, ["drei und vier"], SUMMARIES),
-    Case("generation", "bits_per_byte", False, bits, ("zero_shot", "token_ngrams", "reptile"),
+         TOLD, ["drei und vier"], SUMMARIES, changes=(("model.pointer", True),)),
+    Case("generation", "bits_per_byte", False, bits,
+         ("zero_shot", "token_ngrams", "token_ngrams_source_and_shots", "ngram_memory"),
          ["text", "eins", "zwei"], ["dr", "vi"]),
 ]  # fmt: skip
 # Compiling is what takes time: one kind is run whenever anything is tested.
@@ -258,7 +260,9 @@ REFUSED = [
     ({"task.kind": "question_answering", "tokenizer.kind": "sentencepiece", "tokenizer.vocab-size": 400},
      'leave `tokenizer.kind` at "bytes"'),
     ({"task.kind": "retrieval", "model.kind": "mlp"}, '`model.kind` "mlp" reads numbers, not text'),
-    ({"task.kind": "retrieval", "model.kind": "ngrams"}, '`model.kind` "ngrams" answers with classes'),
+    ({"task.kind": "generation", "model.kind": "ngrams"}, '`model.kind` "ngrams" reads texts as wholes'),
+    ({"task.kind": "retrieval", "model.kind": "ngrams", "model.romanize": True, "tokenizer.kind": "sentencepiece",
+      "tokenizer.vocab-size": 2500}, "`model.romanize` reads characters"),
     ({"task.kind": "retrieval", "task.source": "tsv", "task.path": ("rows.tsv", "more.tsv")}, "name one place"),
     ({"task.kind": "retrieval", "task.source": "sinusoid", "model.kind": "mlp"}, '"retrieval" is about text'),
     ({"task.kind": "retrieval", "task.source": "tsv"}, "`task.path` is empty; name a TSV file"),
@@ -266,6 +270,8 @@ REFUSED = [
     ({"task.kind": "retrieval", "task.source": "tfds", "task.path": "no_set"}, "There is no folder at no_set"),
     ({"task.kind": "retrieval", "task.source": "tsv", "task.path": "rows.tsv"}, "no column 'english'"),
     ({"task.kind": "retrieve"}, "'retrieve'"),
+    ({"task.kind": "retrieval", "model.pointer": True}, "`model.pointer` copies into what is written"),
+    ({"task.kind": "translation", "task.source_language": "ind"}, "`task.source_language` is about translations in f"),
     ({"task.kind": "translation", "tokenizer.target-length": -1}, "`tokenizer.target_length`"),
 ]  # fmt: skip
 
@@ -292,9 +298,10 @@ def test_what_follows_from_a_kind_is_written_out():
         assert evaluate.main in evaluate.methods
         assert set(evaluate.curve_methods) <= set(evaluate.methods)
         assert settled(config) == config
-    named = {"evaluate.methods": ("maml", "zero_shot"), "evaluate.metric": "mrr", "task.kind": "retrieval"}
+    named = {"evaluate.methods": ("ridge_alignment", "zero_shot"), "evaluate.metric": "mrr", "task.kind": "retrieval"}
     evaluate = settled(load(changes=named)).evaluate
-    assert (evaluate.metric, evaluate.methods, evaluate.main) == ("mrr", ("maml", "zero_shot"), "maml")
+    assert (evaluate.metric, *evaluate.methods) == ("mrr", "ridge_alignment", "zero_shot")
+    assert evaluate.main == "ridge_alignment"
 
 
 def test_a_prepared_set_of_tfds_is_read_as_its_file_is(tmp_path):

@@ -12,7 +12,8 @@ Fields are separated by TAB. The file for `adapt` has the columns of the kind un
 split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 from jaxmeta import data, objectives
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.types import ArrayTree, Batch
+from jaxmeta.core.types import ArrayTree, Batch, Episode
 from jaxmeta.data import LanguageSplit, PairEpisodes, Tokenizer
 from jaxmeta.data.lines import where
 from jaxmeta.data.sequences import with_length
@@ -41,6 +42,7 @@ class Support(NamedTuple):
 
     batch: Batch
     texts: list[str]  # those that have to fit in a row
+    words: Mapping[str, str] = MappingProxyType({})  # what the lexicon exchanges, of translations
 
 
 def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
@@ -60,11 +62,18 @@ def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
     (language,) = languages
     split = LanguageSplit(train=(language,), dev=(), test=())
     episodes = PairEpisodes(
-        table, tokenizer, split, shots=1, queries=1, target_length=config.tokenizer.target_length or None
-    )
+        table, tokenizer, split, shots=1, queries=1, target_length=config.tokenizer.target_length or None,
+        lexicon=config.task.lexicon,
+    )  # fmt: skip
     columns = () if config.task.kind == "question_answering" else table.schema.texts  # those are read whole
     rows = episodes.rows(language, "train")
-    return Support(episodes.batch(rows), [text for column in columns for text in table.texts(column, rows)])
+    texts = [text for column in columns for text in table.texts(column, rows)]
+    batch = episodes.batch(rows)
+    batch = episodes.informed(Episode(batch, episodes.batch(rows)), rows, rows).support
+    if not config.task.lexicon:
+        return Support(batch, texts)
+    words = data.learn_lexicon(*(table.texts(side, rows) for side in ("src", "tgt"))).words
+    return Support(batch, texts, words)
 
 
 def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
@@ -87,7 +96,9 @@ def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
     return {**shapes[config.task.kind], "mask": np.ones(count, bool)}
 
 
-def answers(config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str], source: str) -> list[str]:
+def answers(
+    config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str], source: str, words: Mapping[str, str]
+) -> list[str]:
     """Returns what a model answers to the lines of a file.
 
     Args:
@@ -96,6 +107,7 @@ def answers(config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str]
       run: the adapted model.
       lines: the lines of the file.
       source: its name, for sentences on what is wrong.
+      words: what the lexicon of the examples exchanges.
 
     Raises:
       InputError: a line has too many fields or too few.
@@ -106,7 +118,8 @@ def answers(config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str]
     if kind == "question_answering":
         return _spans(tokenizer, run, first, second)
     if kind in ("translation", "summaries"):
-        return _decoded(tokenizer, run({"source": tokenizer.encode(first)}))
+        texts = [data.exchange_words(text, words) for text in first] if words else first
+        return _decoded(tokenizer, run({"source": tokenizer.encode(texts)}))
     if kind == "generation":
         return _decoded(tokenizer, run({"prompt": _prompts(config, tokenizer, first)}))
     outputs = run({"left": tokenizer.encode(first), "right": tokenizer.encode(second)})

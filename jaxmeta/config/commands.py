@@ -187,7 +187,9 @@ def predict_texts(model: str, source: str, *, every_label: bool) -> None:
     if not loaded.labels:
         if every_label:
             raise InputError("`--all` prints the probabilities of labels, and this model has none; leave it out.")
-        found = answers(loaded.config, loaded.tokenizer, lambda inputs: adapted.outputs(loaded, inputs), texts, source)
+        found = answers(
+            loaded.config, loaded.tokenizer, lambda inputs: adapted.outputs(loaded, inputs), texts, source, loaded.words
+        )
         for answer, text in zip(found, texts, strict=True):
             print(f"{answer}\t{text}")
         return

@@ -9,6 +9,7 @@ import optax
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
+from jaxmeta.algorithms.ridge_alignment import alignment_start
 from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
@@ -149,6 +150,10 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         }
     if setting.kind.cipher:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
+    if setting.kind.pairs:
+        found["ridge_alignment"] = closed_form(lambda: algorithms.ridge_alignment(model, objective))
+    if setting.kind.continues:
+        found["ngram_memory"] = closed_form(lambda: algorithms.ngram_memory(model, objective))
     if classify:
         found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))
     return found
@@ -280,6 +285,11 @@ def baselines(setting: Setting) -> dict[str, Method]:
             "source_and_target", BASELINE, JOINT,
             lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.adapted),
             rates, steps, 2 * setting.adapted,
+        )  # fmt: skip
+    if setting.kind.pairs:
+        found["joint_alignment"] = Method(
+            "joint_alignment", BASELINE, JOINT, lambda r: algorithms.ridge_alignment(model, objective), rates[:1], (0,),
+            complete=lambda meta_params: {**meta_params, **alignment_start()},
         )  # fmt: skip
     if setting.kind.cipher:
         # Whether pretended languages help joint training too is for the dev languages to say.

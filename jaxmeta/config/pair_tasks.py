@@ -83,6 +83,10 @@ class PairTasks:
             language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
 
+    def source_rows(self) -> np.ndarray:
+        """Returns the train rows of the train languages: what a baseline that reads the source may read."""
+        return np.concatenate([self.table.rows(code, "train") for code in self.languages("train")])
+
     def source(self) -> Batch:
         """Returns train rows of the train languages, for baselines that replay them."""
         asks = self.config.task.kind == "question_answering"
@@ -151,7 +155,7 @@ class PairTasks:
         return PairEpisodes(
             self.table, self.tokenizer, self.split,
             shots=task.shots, queries=task.queries, target_length=self.config.tokenizer.target_length or None,
-            weighting=weighting_of(self.config), seed=seed,
+            weighting=weighting_of(self.config), lexicon=task.lexicon, seed=seed,
         )  # fmt: skip
 
 
@@ -162,6 +166,10 @@ def read_pairs(config: Config) -> Table:
       InputError: the file is missing or malformed, or what is embedded has no such rows.
     """
     task = config.task
+    if task.lexicon and task.kind != "translation":
+        raise InputError("`task.lexicon` is about translations; leave it out.")
+    if task.source_language and (task.kind != "translation" or task.source == "cldr"):
+        raise InputError("`task.source_language` is about translations in files; leave it out.")
     if task.source == "cldr":
         if task.kind not in data.CLDR_PAIR_TASKS:
             known = ", ".join(("classification", *data.CLDR_PAIR_TASKS))
@@ -175,7 +183,8 @@ def read_pairs(config: Config) -> Table:
     }  # fmt: skip
     path = data_path(config)
     if task.source == "tsv":
-        return data.read_table(path, task.kind, name=config.name, parallel=task.parallel, **named)
-    table = data.read_tfds(path, schema=task.kind, **named)
-    assert isinstance(table, Table)
-    return table
+        table = data.read_table(path, task.kind, name=config.name, parallel=task.parallel, **named)
+    else:
+        table = data.read_tfds(path, schema=task.kind, **named)
+        assert isinstance(table, Table)
+    return data.translated_from(table, task.source_language) if task.source_language else table

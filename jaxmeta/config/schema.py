@@ -59,6 +59,11 @@ class TaskConfig(Section):
     """Query examples: for each class, or in all where there are no classes."""
     tasks_per_step: Count = 8
     """Tasks in one outer step."""
+    source_language: str = ""
+    """The language that is translated from, where the file pairs it with the same texts as all others (translation);
+    empty: as the file has it."""
+    lexicon: bool = False
+    """Whether sources are read with the words exchanged for which the support has a translation (translation)."""
     sampling: Literal["temperature", "unimax"] = "temperature"
     """How often each language, or speaker, is drawn: by its size, see `temperature`, or every one alike as far as its
     rows last (UniMax), see `epochs`."""
@@ -104,7 +109,7 @@ class ModelConfig(Section):
 
     kind: Literal["transformer", "ngrams", "mlp"] = "transformer"
     """A Transformer of the shape that the kind of task needs for text, a bag of hashed character n-grams for
-    classification of text, a multilayer perceptron for numbers."""
+    classification, retrieval and scored pairs of texts, a multilayer perceptron for numbers."""
     width: Count = 64
     """Size of the hidden vectors."""
     layers: Count = 2
@@ -122,6 +127,8 @@ class ModelConfig(Section):
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     segments: Count = 4
     """Parts of a recording that are averaged apart (classification of recordings)."""
+    pointer: bool = False
+    """Whether tokens of the source may be copied (translation, summaries): a pointer-generator."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic; parameters and their gradients are kept in float32."""
 

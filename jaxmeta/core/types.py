@@ -38,6 +38,14 @@ class Episode(NamedTuple):
     query: Batch  # leaves [Q, ...]
 
 
+class Mixing(NamedTuple):
+    """What else has a say in every token that a model writes, given those right before it: a memory, say."""
+
+    read: int  # R, how many tokens before it reads
+    # (logits [N, B, V], the tokens before [N, B, R], 0 where there are fewer) -> logits [N, B, V]
+    mixed: Callable[[jax.Array, jax.Array], jax.Array]
+
+
 class Model(NamedTuple):
     """A parametric function as a pair of pure functions, whatever library it was written in.
 
@@ -45,13 +53,14 @@ class Model(NamedTuple):
     without one (None) is read through `apply`.
 
     `generate` writes sequences, 0 from their end on. An algorithm that is built on
-    `model._replace(apply=model.generate)` has a `predict` that decodes with adapted parameters.
+    `model._replace(apply=model.generate)` has a `predict` that decodes with adapted parameters. Bundled models take a
+    `Mixing` as its third argument.
     """
 
     init: Callable[[Key, ArrayTree], ArrayTree]  # (key, inputs [N, ...]) -> params
     apply: Callable[[ArrayTree, ArrayTree], ArrayTree]  # (params, inputs [N, ...]) -> outputs [N, ...]
     features: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None
-    generate: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None  # (params, inputs) -> tokens [N, M] int32
+    generate: Callable[..., jax.Array] | None = None  # (params, inputs) -> tokens [N, M] int32
 
 
 class Objective(NamedTuple):

@@ -10,6 +10,7 @@ from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
 from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.few_shot import FewShot
+from jaxmeta.data.lexicon import Lexicon, exchange_words, learn_lexicon
 from jaxmeta.data.loader import batches
 from jaxmeta.data.manifests import (
     Manifest,
@@ -42,7 +43,7 @@ from jaxmeta.data.stream_rows import StreamedRows, StreamEpisodes
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
-from jaxmeta.data.table import SCHEMAS, Schema, Table
+from jaxmeta.data.table import SCHEMAS, Schema, Table, translated_from
 from jaxmeta.data.tfds_builders import build_tfds, read_rows, read_tfds
 from jaxmeta.data.tokenize import (
     ByteTokenizer,
@@ -65,6 +66,7 @@ __all__ = [
     "Corpus",
     "FewShot",
     "LanguageSplit",
+    "Lexicon",
     "Manifest",
     "OverlapReport",
     "PairEpisodes",
@@ -93,6 +95,8 @@ __all__ = [
     "cldr_pairs",
     "count_cut",
     "decode_sequence",
+    "exchange_words",
+    "learn_lexicon",
     "make_manifest",
     "number_of_strings",
     "overlap",
@@ -117,6 +121,7 @@ __all__ = [
     "text_batches",
     "texts_by_language",
     "tokenizer_from_state",
+    "translated_from",
     "translated_shots",
     "unimax",
     "with_problems",

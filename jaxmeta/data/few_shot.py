@@ -103,6 +103,11 @@ class FewShot(abc.ABC, Generic[_Rows]):
         del generator
         return episode
 
+    def informed(self, episode: Episode, support: np.ndarray, query: np.ndarray) -> Episode:
+        """Returns an episode of these rows that reads what the support says of it; itself by default."""
+        del support, query
+        return episode
+
     def present(self, rows: np.ndarray) -> np.ndarray:
         """Returns which classes the language of each of `rows` has, in any split: `[N, C]` bool."""
         classes, language_of = self._present
@@ -142,6 +147,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
                 support.append(train_rows[: self.shots])
                 query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
         episode = Episode(self.placed(language, support, self.shots), self.placed(language, query, self.queries))
+        episode = self.informed(episode, np.concatenate(support), np.concatenate(query))
         return self.augmented(generator, episode) if split == "train" else episode
 
     def evaluation_episode(
@@ -164,7 +170,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
 
     def episode_of(self, language: str, support: np.ndarray, query: np.ndarray, *, shots: int) -> Episode:
         """Returns the episode of the rows that `evaluation_rows` named."""
-        return Episode(self._support(language, support, shots), self.batch(query))
+        return self.informed(Episode(self._support(language, support, shots), self.batch(query)), support, query)
 
     def evaluation_rows(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None

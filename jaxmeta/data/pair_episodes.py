@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.types import Batch
+from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data.few_shot import FewShot
+from jaxmeta.data.lexicon import exchange_words, learn_lexicon
 from jaxmeta.data.sequences import count_bytes, ended, previous, specials, with_length
 from jaxmeta.data.spans import Question, Windows, encode_windows, learning_windows, likely_windows, strided_windows
 from jaxmeta.data.splits import LanguageSplit
@@ -52,6 +53,7 @@ class PairEpisodes(FewShot[Table]):
         target_length: int | None = None,
         temperature: float = 1.0,
         weighting: Weighting | None = None,
+        lexicon: bool = False,
         seed: int = 0,
     ):
         """Tokenises `table` once.
@@ -65,6 +67,8 @@ class PairEpisodes(FewShot[Table]):
             target_length: `M`; `L` by default.
             temperature: a language of `n` rows is drawn in proportion to `n ** (1 / temperature)`.
             weighting: another way to draw languages, see `jaxmeta.data.weighting`; then `temperature` is not read.
+            lexicon: of translations, whether sources are read with the words exchanged that `learn_lexicon` learns from
+                the support: those of the support without the pair itself.
             seed: what every draw depends on.
 
         Raises:
@@ -72,7 +76,7 @@ class PairEpisodes(FewShot[Table]):
         """
         if target_length is not None:
             check_positive("target_length", target_length)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.lexicon = tokenizer, lexicon
         self.targets_tokenizer = with_length(tokenizer, target_length or tokenizer.length)
         self.specials = specials(tokenizer)
         self._leaves, usable = self._encoded(table, seed)
@@ -91,6 +95,24 @@ class PairEpisodes(FewShot[Table]):
             before = previous(leaves["targets"], self.specials.bos)
             leaves["inputs"] = {**leaves.get("inputs", {}), "previous": before}
         return {**leaves, "mask": np.ones(len(rows), bool)}
+
+    def informed(self, episode: Episode, support: np.ndarray, query: np.ndarray) -> Episode:
+        """Returns an episode whose sources were exchanged word for word, if it is to have a lexicon."""
+        if not self.lexicon:
+            return episode
+        sides = [[self.corpus.texts(column, rows) for rows in (support, query)] for column in ("src", "tgt")]
+        found = learn_lexicon(sides[0][0], sides[1][0])
+        texts = (
+            [exchange_words(*pair) for pair in zip(sides[0][0], found.without, strict=True)],
+            [exchange_words(text, found.words) for text in sides[0][1]],
+        )
+        return Episode(*(self._reading(batch, text) for batch, text in zip(episode, texts, strict=True)))
+
+    def _reading(self, batch: Batch, texts: list[str]) -> Batch:
+        """Returns a batch whose first sources are `texts`; what follows is padding."""
+        source = batch["inputs"]["source"].copy()
+        source[: len(texts)] = self.tokenizer.encode(texts)
+        return {**batch, "inputs": {**batch["inputs"], "source": source}}
 
     def windows(self, rows: np.ndarray) -> Windows:
         """Returns all windows of the contexts of `rows`, where one window for each question is too few."""

@@ -8,6 +8,7 @@ from jaxmeta.models.dual_encoder import dual_encoder, paired
 from jaxmeta.models.language_model import LanguageModel, language_model
 from jaxmeta.models.log_mel import MelSettings, log_mel, mel_filters
 from jaxmeta.models.mlp import MLP, mlp
+from jaxmeta.models.ngram_pairs import NgramVectors, ngram_dual_encoder, ngram_pair_regressor
 from jaxmeta.models.ngrams import NgramEncoder, ngrams
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
@@ -22,6 +23,7 @@ __all__ = [
     "LanguageModel",
     "MelSettings",
     "NgramEncoder",
+    "NgramVectors",
     "Seq2Seq",
     "SpanScorer",
     "SpeechEncoder",
@@ -40,6 +42,8 @@ __all__ = [
     "log_mel",
     "mel_filters",
     "mlp",
+    "ngram_dual_encoder",
+    "ngram_pair_regressor",
     "ngrams",
     "nnx",
     "pair_regressor",
