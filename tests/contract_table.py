@@ -1,6 +1,7 @@
 """One row for every algorithm with the estimator that trains it; `test_contracts.py` holds each to the same contracts.
 
-A new algorithm adds a row: a name, what builds it from a `Setting` with small arguments, and its estimator.
+A new algorithm adds a row: a name, what builds it from a `Setting` with small arguments, and its estimator. Those of
+the gradient-based relatives of MAML are in `contract_relatives.py`.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import optax
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.core.gradients import first_order, reverse
-from jaxmeta.core.select import excluding, matching
+from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
 from jaxmeta.models import (
     MelSettings,
@@ -140,39 +141,6 @@ def replaying(s: Setting) -> MetaAlgorithm:
     return algorithms.source_replay(maml_with()(s), batch(7, 8, s.dtype, targets=s.classes), num_examples=3)
 
 
-def imaml_with(rate: float):
-    """Builds iMAML on the perceptron, its strength learned."""
-    return lambda s: algorithms.imaml(s.mlp(), s.classify(), optax.sgd(rate), learn_strength=True)
-
-
-def cavia_with(rate: float, **options):
-    """Builds CAVIA on the perceptron."""
-    return lambda s: algorithms.cavia(s.mlp(), s.classify(), optax.sgd(rate), size=2, **options)
-
-
-def curved(s: Setting) -> MetaAlgorithm:
-    """Meta-Curvature on the perceptron, which has an axis of six numbers that is left as it is."""
-    return algorithms.meta_curvature(s.mlp(), s.classify(), optax.sgd(0.3), largest=5)
-
-
-def maml_plus_plus(s: Setting) -> MetaAlgorithm:
-    """MAML with rates for each step and array, and biases for each step, which do not adapt otherwise."""
-    base = maml_with(select=excluding("bias$"), rates=LearnedRates("leaf", steps=2))(s)
-    return algorithms.per_step(base, select=matching("bias$"), steps=3)
-
-
-def annealed(algorithm: MetaAlgorithm) -> GradientEstimator:
-    """A multi-step loss for two outer steps, then the last step's."""
-    early = estimators.multistep(algorithm, num_steps=2, anneal_over=2)
-    return estimators.in_turn((early, 2), then=estimators.backprop(algorithm, num_steps=2))
-
-
-def implicit(num_steps: int):
-    """An estimator of the algorithm that it is then given, exact where adaptation has converged."""
-    solve = estimators.conjugate_gradient(80, 1e-14)
-    return lambda algorithm: estimators.implicit(algorithm, num_steps=num_steps, solve=solve)
-
-
 def backprop(num_steps: int, **options):
     """An estimator of the algorithm that it is then given."""
     return lambda algorithm: estimators.backprop(algorithm, num_steps=num_steps, **options)
@@ -273,19 +241,6 @@ ROWS = [
     ),
     Row("fomaml", maml_with(gradient=first_order), backprop(2), gradient="first order"),
     Row("anil", maml_with(select=matching("^head/")), backprop(2)),
-    Row("boil", maml_with(select=excluding("^head/")), backprop(2)),
-    Row("maml++", maml_plus_plus, annealed),
-    Row("imaml", imaml_with(0.2), implicit(150), num_steps=150),
-    Row("imaml, backprop", imaml_with(0.3), backprop(2)),
-    Row("cavia", cavia_with(0.3), backprop(2)),
-    Row("cavia, implicit", cavia_with(0.2, decay=1.0), implicit(150), num_steps=150),
-    Row(
-        "cavia of text",
-        lambda s: algorithms.cavia(s.transformer(), s.classify(), optax.sgd(0.1), select=matching("(bias|scale)$")),
-        backprop(2),
-        reads="text",
-    ),
-    Row("meta-curvature", curved, backprop(2), fewer_classes=False),
     Row("meta-sgd", maml_with(rates=LearnedRates("element")), backprop(2)),
     Row("lslr", maml_with(rates=LearnedRates("leaf", steps=2)), backprop(3), num_steps=3),
     Row(

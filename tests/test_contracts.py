@@ -1,4 +1,4 @@
-"""What every algorithm promises, over the rows of `contract_table.py`."""
+"""What every algorithm promises, over the rows of `contract_table.py` and `contract_relatives.py`."""
 
 import contextlib
 import functools
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract_table import CLASSES, ROWS, VOCABULARY, Row, Setting, episode
+from contract_relatives import ROWS
+from contract_table import CLASSES, VOCABULARY, Row, Setting, episode
 from quick import quick_jit
 
 from jaxmeta.core.adapt import adapt
