@@ -254,6 +254,18 @@ def test_every_gradient_based_meta_learner_takes_an_outer_step(name, kind, stand
     assert jax.eval_shape(typical.init, jax.random.key(0), Episode(side, side)).estimator_state == ()
 
 
+@pytest.mark.parametrize("solver", ["neumann", "conjugate_gradient"])
+def test_the_solver_of_the_config_reaches_imaml(solver, standard_promotion):
+    changes = {"task.source": "sinusoid", "model.kind": "mlp", "model.width": 8, "inner.solver": solver}
+    setting = setting_of(changed(Config(), changes, "here"))
+    recipe = recipes(setting)["imaml"]
+    learner = learner_of(setting, recipe, how_of(setting, "imaml", recipe), 100)
+    side = {name: np.ones((2, 5, 1), np.float32) for name in ("inputs", "targets")}
+    state = jax.eval_shape(learner.init, jax.random.key(0), Episode(side, side))
+    # Conjugate gradients stop when they have converged; a series has its number of terms.
+    assert ("while[" in str(jax.make_jaxpr(learner.update)(state, Episode(side, side)))) == (solver != "neumann")
+
+
 def test_a_new_head_tries_rates_of_its_own():
     changes = {"evaluate.learning_rates": [0.5], "evaluate.head_learning_rates": [0.1, 0.7]}
     found = baselines(setting_of(changed(Config(), changes, "here")))

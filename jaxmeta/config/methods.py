@@ -200,7 +200,10 @@ def imaml(setting: Setting) -> Recipe:
 
     def estimator(algorithm: MetaAlgorithm, how: How, outer: int) -> GradientEstimator:
         del outer
-        solve = estimators.conjugate_gradient(inner.solver_steps)
+        if inner.solver == "neumann":
+            solve = estimators.neumann(inner.learning_rate, inner.solver_steps)
+        else:
+            solve = estimators.conjugate_gradient(inner.solver_steps)
         axes = {"task_axis": how.task_axis, "unroll": how.unroll}
         return estimators.implicit(algorithm, num_steps=steps, solve=solve, **axes)
 

@@ -172,8 +172,11 @@ class InnerConfig(Section):
     """The inner optimizer."""
     proximal: Rate = 1.0
     """How strongly iMAML holds what adapts to its start."""
-    solver_steps: Count = 5
-    """Iterations of conjugate gradients in the outer gradient of iMAML."""
+    solver: Literal["neumann", "conjugate_gradient"] = "neumann"
+    """What solves for the outer gradient of iMAML: a Neumann series of the inner learning rate, which bears an inner
+    loop that has not converged, or conjugate gradients."""
+    solver_steps: Count = 10
+    """Terms of the series, or iterations."""
 
 
 class GradientConfig(Section):
