@@ -140,6 +140,19 @@ def test_what_is_written_is_a_mixture_of_what_is_generated_and_what_is_copied(x6
     assert_close(jax.nn.softmax(found, axis=-1), want)
 
 
+def test_second_derivatives_of_a_mixture_are_finite_where_nothing_is_copied():
+    tokens = jnp.asarray([[1, 2, 0]], jnp.int32)  # no share goes to padding
+    same = same_tokens(tokens, jnp.float32)
+
+    def surprise(scores):
+        shares = jax.nn.softmax(jnp.concatenate([scores, jnp.full((1, 1, 1), -1e9)], axis=-1))
+        return -jax.nn.log_softmax(mixed(jnp.zeros((1, 1, 4)), shares, jnp.full((1, 1, 1), 2.0), tokens, same))[0, 0, 3]
+
+    scores = jnp.asarray([[[0.0, -200.0]]])
+    found = jax.jvp(jax.grad(surprise), (scores,), (jnp.ones_like(scores),))
+    assert np.isfinite(np.asarray(found)).all()
+
+
 def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_it(x64):
     source = np.array([[1, 2, 3, 4, 0, 0]], np.int32)
     model = model_of("pointer", width=32, dtype=jnp.float64)

@@ -34,7 +34,7 @@ from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.classical_tokens import KneserNey, ngram_prediction
 from jaxmeta.run.plan import Classical
 
-_FITTED = 4096  # questions of the train languages, at most
+_FITTED = 1024  # questions of the train languages, at most
 # As they are, and as `jaxmeta.models.ngrams` reads them romanized.
 _SPELLINGS = (str, respelled, functools.partial(respelled, vowels=False))
 _LONGEST = 10  # tokens of the n-grams of the train languages

@@ -14,7 +14,7 @@ from jaxmeta.core.trees import sum_dtype
 from jaxmeta.core.types import IMPOSSIBLE, PADDING
 
 REACH = 3  # how many tokens back the pointer compares what was written with what was read
-_TINY = 1e-30  # a share whose logarithm there is
+_TINY = 1e-12  # a share whose logarithm there is; in a second derivative it is squared, which float32 must hold
 
 
 class Source(NamedTuple):
