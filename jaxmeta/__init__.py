@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING
 from jaxmeta.algorithms import (
     LearnedRates,
     linear_head,
+    logistic,
     maml,
+    matching_network,
+    proto_maml,
     protonet,
+    relation_network,
     reptile,
     ridge,
     source_replay,
     target_only,
+    transductive_protonet,
 )
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import pad_batch, stack_episodes
@@ -65,19 +70,24 @@ __all__ = [
     "forward_over_reverse",
     "linear_head",
     "linearized",
+    "logistic",
     "maml",
     "matching",
+    "matching_network",
     "models",
     "objectives",
     "pad_batch",
     "pooled",
+    "proto_maml",
     "protonet",
+    "relation_network",
     "reptile",
     "reverse",
     "ridge",
     "source_replay",
     "stack_episodes",
     "target_only",
+    "transductive_protonet",
 ]
 
 

@@ -219,6 +219,30 @@ ROWS = [
     ),
     Row("protonet", lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
     Row(
+        "transductive_protonet",
+        lambda s: algorithms.transductive_protonet(s.mlp(), s.classify(), num_classes=s.classes, refinements=2),
+        backprop(0),
+        num_steps=0,
+    ),
+    Row(
+        "matching_network",
+        lambda s: algorithms.matching_network(s.mlp(), s.classify(), num_classes=s.classes),
+        backprop(0),
+        num_steps=0,
+    ),
+    Row(
+        "relation_network",
+        lambda s: algorithms.relation_network(s.mlp(), s.classify(), num_classes=s.classes, width=6),
+        backprop(0),
+        num_steps=0,
+    ),
+    Row(
+        "proto_maml",
+        lambda s: algorithms.proto_maml(s.mlp(), s.classify(), optax.sgd(0.3), num_classes=s.classes),
+        backprop(2),
+    ),
+    Row("logistic", lambda s: algorithms.logistic(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
+    Row(
         "ridge",
         lambda s: algorithms.ridge(s.mlp(), s.classify(), num_outputs=s.classes),
         backprop(0),

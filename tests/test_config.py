@@ -189,7 +189,7 @@ def test_the_methods_of_every_config_are_known(config):
 def test_an_inner_step_is_charged_for_what_it_computes():
     setting = with_all_methods(load())
     cost = {method.name: method.gradients_per_step for method in phases_and_methods(setting)[1]}
-    for name in ("maml", "meta_sgd", "fomaml", "reptile", "joint_finetune", "target_only"):
+    for name in ("maml", "proto_maml", "meta_sgd", "fomaml", "reptile", "joint_finetune", "target_only"):
         assert cost[name] == setting.support
     assert cost["source_and_target"] == 2 * setting.support
     # Through an adapted head alone there is a forward pass of the encoder, a third of a gradient, and no way back.

@@ -1,20 +1,30 @@
 """Meta-learners and the baselines they are judged against, each as five pure functions of one task."""
 
 from jaxmeta.algorithms.linear_head import linear_head
+from jaxmeta.algorithms.logistic import logistic
 from jaxmeta.algorithms.maml import LearnedRates, maml
+from jaxmeta.algorithms.matching_network import matching_network
+from jaxmeta.algorithms.proto_maml import proto_maml
 from jaxmeta.algorithms.protonet import protonet
+from jaxmeta.algorithms.relation_network import relation_network
 from jaxmeta.algorithms.reptile import reptile
 from jaxmeta.algorithms.ridge import ridge
 from jaxmeta.algorithms.source_replay import source_replay
 from jaxmeta.algorithms.target_only import target_only
+from jaxmeta.algorithms.transductive_protonet import transductive_protonet
 
 __all__ = [
     "LearnedRates",
     "linear_head",
+    "logistic",
     "maml",
+    "matching_network",
+    "proto_maml",
     "protonet",
+    "relation_network",
     "reptile",
     "ridge",
     "source_replay",
     "target_only",
+    "transductive_protonet",
 ]

@@ -79,14 +79,17 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     classify = setting.kind.head == CLASSES
     rows = matching(config.gradient.rows) if config.gradient.rows else None
 
+    def through_steps(algorithm: MetaAlgorithm, how: How) -> GradientEstimator:
+        return estimators.backprop(
+            algorithm, num_steps=steps, memory=how.memory, task_axis=how.task_axis, unroll=how.unroll
+        )
+
     def maml(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER, **options) -> Recipe:
         return Recipe(
             lambda rate, **how: algorithms.maml(
                 model, objective, inner_optimizer(config, rate), rows=rows, **options, **how
             ),
-            lambda a, how: estimators.backprop(
-                a, num_steps=steps, memory=how.memory, task_axis=how.task_axis, unroll=how.unroll
-            ),
+            through_steps,
             cost * steps * support + query,
             strategies,
         )
@@ -95,6 +98,9 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         return closed_form(
             lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify, **options)
         )
+
+    def metric(build: Callable[..., MetaAlgorithm]) -> Recipe:
+        return closed_form(lambda: build(model, objective, num_classes=outputs))
 
     def closed_form(build: Callable[[], MetaAlgorithm]) -> Recipe:
         return Recipe(
@@ -127,7 +133,21 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     if setting.kind.cipher:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
     if classify:
-        found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))
+        found |= {
+            "protonet": metric(algorithms.protonet),
+            "transductive_protonet": metric(algorithms.transductive_protonet),
+            "matching_network": metric(algorithms.matching_network),
+            "relation_network": metric(algorithms.relation_network),
+            "logistic": metric(algorithms.logistic),
+            "proto_maml": Recipe(
+                lambda rate, **how: algorithms.proto_maml(
+                    model, objective, inner_optimizer(config, rate), num_classes=outputs, **how
+                ),
+                through_steps,
+                3 * steps * support + support + query,  # the prototypes' gradient too
+                _SECOND_ORDER,
+            ),
+        }
     return found
 
 

@@ -80,6 +80,9 @@ class MetaAlgorithm(NamedTuple):
     # Optional: an exact smaller form of one task, `(meta_params, episode) -> (own, episode)`. Where `own` is not None
     # it stands for that part of the meta-parameters in this task (the rows of a table that the episode reads).
     compact: Callable[[MetaParams, Episode], tuple[ArrayTree, Episode]] | None = None
+    # Optional, of transductive learners: `(meta_params, task_state, query) -> task_state`, what the inputs of a whole
+    # query say of the task. It reads no targets. `loss` does so by itself; `predict` answers by the state it is given.
+    transduce: Callable[[MetaParams, TaskState, Batch], TaskState] | None = None
 
 
 class GradientEstimator(NamedTuple):

@@ -95,6 +95,8 @@ def readout_of(objective: Objective) -> Readout:
     """Returns the judgement by what an objective counts of the query as one batch."""
 
     def read(algorithm, meta_params, state, query):
+        if algorithm.transduce is not None:
+            state = algorithm.transduce(meta_params, state, query)
         return objective.counts(algorithm.predict(meta_params, state, query["inputs"]), query)
 
     return Readout(read, lambda counts, cell: counts, objective.scores)
