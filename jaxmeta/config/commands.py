@@ -4,7 +4,7 @@ import os
 import pathlib
 import tempfile
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxmeta import data
 from jaxmeta.config import adapted, planning
 from jaxmeta.config.answering import answers
 from jaxmeta.config.build import Built, build, check_device
+from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import difference, dump, validated
 from jaxmeta.config.schema import Config
@@ -27,6 +28,7 @@ from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.cldr_pairs import pair_languages
 from jaxmeta.data.lines import read_header, read_lines
+from jaxmeta.data.read_arrays import array_names
 from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.files import PART, write_json, write_whole
 from jaxmeta.run.fits import fits
@@ -35,12 +37,17 @@ from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
-from jaxmeta.run.table import results_table
+from jaxmeta.run.table import Evaluation, results_table
 from jaxmeta.run.turns import pooled
 
 
-def train_run(config: Config, out: str | None) -> None:
+def train_run(config: Config, out: str | None, table: Callable[[Evaluation], Table] = results_table) -> None:
     """Trains, judges and reports; goes on where an earlier run of the same config was cut off.
+
+    Args:
+      config: the config.
+      out: the run folder; runs/NAME by default.
+      table: makes what is printed in the end of the evaluation.
 
     Raises:
       InputError: the folder holds a run of another config, or the config cannot be carried out.
@@ -63,7 +70,7 @@ def train_run(config: Config, out: str | None) -> None:
             # A turn that is over is not judged again: a run that was cut off soon is where it was.
             if not (folder / name / "evaluation.json").exists():
                 train_run(turn, str(folder / name))
-        _report_turns(folder, turns)
+        _report_turns(folder, turns, table)
         return
     built = build(config)
     chosen = _chosen(built, folder, console) if config.gradient.strategy == "auto" else {}
@@ -76,7 +83,7 @@ def train_run(config: Config, out: str | None) -> None:
         console.print(planning.choices_text(chosen), highlight=False, soft_wrap=True, markup=False)
     if isinstance(built.tasks, SpeechTasks):
         adapted.write_task(folder, built.tasks.recordings.labels, None)
-    elif not isinstance(built.tasks, WaveTasks):
+    elif not isinstance(built.tasks, WaveTasks | ImageTasks):
         labels = built.tasks.corpus.labels if isinstance(built.tasks, TextTasks) else ()
         adapted.write_task(folder, labels, built.tasks.tokenizer)
     console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False, soft_wrap=True)
@@ -84,7 +91,7 @@ def train_run(config: Config, out: str | None) -> None:
         console.print(overlap, highlight=False, soft_wrap=True)
     with MetricsLog(folder) as log, progress() as display:
         trained = train(built.experiment, folder, log, display)
-    _judge(built, trained, folder)
+    _judge(built, trained, folder, table)
 
 
 def plan_gradient(config: Config, method: str | None, memory: str | None) -> None:
@@ -217,7 +224,16 @@ def show_data(what: str | None, rows: int) -> None:
       InputError: there is no such data.
     """
     found = _rows(what)
-    table, columns = Table(box=None), _columns(found)
+    table = Table(box=None)
+    if isinstance(found, data.Images):
+        for heading in ("alphabet", "characters", "drawings"):
+            table.add_column(heading)
+        for name in found.alphabets()[:rows]:
+            drawn = found.characters((name,))
+            table.add_row(name, str(len(drawn)), str(sum(map(len, drawn))))
+        Console().print(table)
+        return
+    columns = _columns(found)
     for heading in ("language", "split", *columns):
         table.add_column(heading)
     # A stride shows many languages instead of the first alone.
@@ -234,6 +250,11 @@ def check_data(what: str | None) -> None:
       InputError: it is malformed.
     """
     found = _rows(what)
+    if isinstance(found, data.Images):
+        drawn = [len(rows) for rows in found.characters(found.alphabets())]
+        print(f"{found.name}: {len(found)} images, {len(drawn)} characters, {len(found.alphabets())} alphabets")
+        print(f"  {min(drawn)} to {max(drawn)} drawings of a character")
+        return
     labels = f"of {found.schema.name}" if isinstance(found, data.Table) else f"labels {', '.join(found.labels)}"
     print(f"{found.name}: {len(found)} rows, {len(found.languages())} languages, {labels}")
     for split in data.SPLITS:
@@ -242,13 +263,19 @@ def check_data(what: str | None) -> None:
 
 
 def build_data(name: str | None, source: str, out: str) -> None:
-    """Builds a set of tensorflow-datasets out of a file, and prints the lines of a config that read it.
+    """Builds a set of tensorflow-datasets out of a file, or an npz file of Omniglot out of its folders, and prints the
+    lines of a config that read it.
 
     Raises:
       InputError: there is no such file, it is malformed, or the set is there already.
     """
     if name is None:
         raise InputError("Name the set to build: NAME of NAME.tsv, such as `jaxmeta data build reviews --from FOLDER`.")
+    if name == "omniglot":
+        path = data.build_omniglot(find_file(source, folder=True), out)
+        print(f"Built {path}. In a config:\n")
+        print(tomli_w.dumps({"task": {"source": "omniglot", "path": str(path)}}), end="")
+        return
     folder = data.build_tfds(name, find_file(source, folder=True), out)
     kind = _kind_of(data.read_tfds(folder))
     print(f"Built {folder}. In a config:\n")
@@ -279,7 +306,7 @@ def read_run_config(folder: pathlib.Path) -> Config:
     return validated(values, str(path))
 
 
-def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings:
+def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings | data.Images:
     if what is None:
         raise InputError(f"Say what to look at: {', '.join((*data.CLDR_TASKS, *data.CLDR_PAIR_TASKS))}, or a file.")
     if what in data.CLDR_TASKS:
@@ -288,7 +315,7 @@ def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings:
         return data.cldr_pairs(what)
     path = find_file(what)
     if path.suffix == ".npz":
-        return data.read_recordings(path)
+        return data.read_images(path) if "image" in array_names(path) else data.read_recordings(path)
     header = set(read_header(path, read_lines(path)[0][1]))
     known = any(set(schema.columns) - {"split"} <= header for schema in data.SCHEMAS.values())
     return data.read_rows(path) if known and "label" not in header else data.read_tsv(path, require_splits=False)
@@ -330,22 +357,22 @@ def _is_free(folder: pathlib.Path) -> bool:
     return folder.is_dir() and all(path.name == f"config.toml{PART}" for path in folder.iterdir())
 
 
-def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
+def _judge(built: Built, trained: Trained, folder: pathlib.Path, table=results_table) -> None:
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
     if isinstance(built.tasks, WaveTasks):
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
     write_json(folder / "evaluation.json", evaluation)
-    _report(folder)
+    _report(folder, table)
 
 
-def _report_turns(folder: pathlib.Path, turns: Iterable[str]) -> None:
+def _report_turns(folder: pathlib.Path, turns: Iterable[str], table=results_table) -> None:
     write_json(folder / "evaluation.json", pooled([read_evaluation(folder / name) for name in turns]))
-    _report(folder)
+    _report(folder, table)
 
 
-def _report(folder: pathlib.Path) -> None:
+def _report(folder: pathlib.Path, table: Callable[[Evaluation], Table]) -> None:
     page = write_report(folder)
     console = Console()
-    console.print(results_table(read_evaluation(folder)))
+    console.print(table(read_evaluation(folder)))
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)

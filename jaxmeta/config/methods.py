@@ -49,6 +49,7 @@ class Setting(NamedTuple):
     query: int  # Q
     adapted: int  # examples that held-out tasks adapt to: S, or more strings of as many recordings
     source: Batch | None  # examples of the train languages, for those that replay them
+    pretraining: tuple[Model, Objective] | None = None  # of joint training, where a class is another in every task
     chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
 
 
@@ -188,11 +189,16 @@ def outer_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 
 def finetuned(setting: Setting, learning_rate: Any) -> MetaAlgorithm:
     """Ordinary fine-tuning with Adam: what joint training adapts by."""
-    return algorithms.maml(setting.model, setting.objective, optax.adam(learning_rate), gradient=gradients.first_order)
+    model, objective = setting.pretraining or (setting.model, setting.objective)
+    return algorithms.maml(model, objective, optax.adam(learning_rate), gradient=gradients.first_order)
 
 
 def baselines(setting: Setting) -> dict[str, Method]:
-    """Returns every baseline that a config can name; all but `target_only` start from joint training."""
+    """Returns every baseline that a config can name; all but `target_only` start from joint training.
+
+    Where a class is another one in every task, joint training tells all classes of the train tasks apart (Chen et al.
+    2019, arXiv 1904.04232), and what it has learned is read through its features.
+    """
     evaluate = setting.config.evaluate
     model, objective = setting.model, setting.objective
     rates, steps = evaluate.learning_rates, evaluate.steps
@@ -233,6 +239,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
             # Joint training knows no scale of distances; it changes probabilities, never an answer.
             complete=lambda meta_params: {**meta_params, "log_scale": jnp.full((), math.log(10.0))},
         )  # fmt: skip
+    if setting.kind.renamed:
+        found = {name: method for name, method in found.items() if name in ("target_only", "linear_head", "prototypes")}
     return found
 
 

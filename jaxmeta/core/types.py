@@ -9,6 +9,8 @@ A *batch* of examples is a dict whose every leaf has the example axis first:
     targets  [N, ...]   what it should answer: int classes, floats for regression, a tree; retrieval has none
     mask     [N]        optional, bool: False marks padding (absent: every example is real)
     classes  [N, C]     optional, bool: the classes that exist in this task (absent: all of them)
+    source_class [N]    optional, int: in meta-training, the class among those of all tasks, where `targets` are named
+                        anew in every task; joint training reads it
     group    [N]        optional, int: in retrieval, examples whose right sides are equally right for each other
 
 Because all leaves share the example axis, batches can be padded, joined, shuffled and cut without knowing more.
