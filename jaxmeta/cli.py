@@ -1,4 +1,4 @@
-"""The command line: train, plan, evaluate, adapt, predict, data."""
+"""The command line: train, compare, plan, evaluate, adapt, predict, data."""
 
 import contextlib
 import dataclasses
@@ -23,6 +23,7 @@ from jaxmeta.config.commands import (
     show_data,
     train_run,
 )
+from jaxmeta.config.comparing import compare_methods
 from jaxmeta.config.read import changed, load, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
@@ -45,6 +46,26 @@ class Train:
     """A named set of changes from the config (of the embedded job: quick, full)."""
     steps: int | None = None
     """Short for --train.steps."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Meta-train some methods on the task of a config at equal compute, and print how they compare.
+
+    The table says how far each is behind the one that did best on the dev languages, with paired intervals, and what it
+    costs in gradients and in memory; the sentence under it says what won and whether the difference is real. It trains
+    and judges as `train` does, into a run folder like any other.
+    """
+
+    config_file: tyro.conf.Positional[str | None] = None
+    """A TOML file; none for the embedded job."""
+    methods: tuple[str, ...] = ()
+    """Two methods or more, by the names that `evaluate.methods` knows."""
+    out: str | None = None
+    """The run folder; runs/NAME_compared by default."""
+    preset: str | None = None
+    """A named set of changes from the config (of the embedded job: quick, full)."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
 
 
@@ -110,23 +131,27 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """List what data there is, show examples of it, check a file, or build a set of tensorflow-datasets out of one."""
+    """List what data there is, show examples of it, check a file, or build a set of tensorflow-datasets out of one.
+
+    `build omniglot` makes an npz file of the drawings instead, out of the folders that Omniglot is published as.
+    """
 
     action: tyro.conf.Positional[Literal["list", "show", "check", "build"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
-    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings; what to
-    build is the name of a set."""
+    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings or
+    images; what to build is the name of a set."""
     rows: int = 10
     """Examples to show."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
-    """The folder that has NAME.tsv, or NAME/NAME.tsv, to build from; looked up in JAXMETA_DATA too."""
+    """The folder that has NAME.tsv, or NAME/NAME.tsv, or the sets of Omniglot, to build from; looked up in JAXMETA_DATA
+    too."""
     out: str = "tfds"
     """The folder of prepared sets to build into."""
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
-CONFIGURED = {"train": Train, "plan": Plan}  # those that read a config
+CONFIGURED = {"train": Train, "compare": Compare, "plan": Plan}  # those that read a config
 COMMANDS = {**CONFIGURED, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
 
 
@@ -162,6 +187,8 @@ def _run(command) -> None:
     match command:
         case Train():
             train_run(command.config, command.out)
+        case Compare():
+            compare_methods(command.config, command.methods, command.out)
         case Plan():
             plan_gradient(command.config, command.method, command.memory)
         case Evaluate():
@@ -205,7 +232,7 @@ def _parsed(arguments: list[str]):
     return command
 
 
-def _parsed_over_config(name: str, rest: list[str]) -> Train | Plan:
+def _parsed_over_config(name: str, rest: list[str]) -> Train | Compare | Plan:
     # The config and the preset decide what the other options default to, so they are read before the rest.
     kind = CONFIGURED[name]
     default = kind(config_file=rest[0] if rest and not rest[0].startswith("-") else None)
