@@ -64,6 +64,9 @@ def test_what_cannot_be_told_apart_did_not_win():
 def test_a_method_that_is_ahead_on_test_alone_is_named():
     found = judged({"ridge": 60.0, "maml": 65.0}, {"ridge": 9, "maml": 8})
     assert told(found).startswith("maml won: it is ahead of ridge, which was the best on the dev languages, by")
+    grids = [np.array(list(found["methods"][name]["repetitions"].values())) for name in ("maml", "ridge")]
+    ahead = paired_difference(*grids)
+    assert f"by {ahead.mean:.2f} accuracy (95% interval {ahead.low:.2f} to {ahead.high:.2f}); the diff" in told(found)
 
 
 def test_the_table_has_a_row_for_each_method_and_the_sentence():

@@ -47,14 +47,16 @@ def sentence(evaluation: Evaluation, found: Comparison) -> str:
     winner, behind, metric = found.winner, found.behind, evaluation["metric"]
 
     def figures(pair: Paired) -> str:
-        return f"{abs(pair.mean):.2f} {metric} (95% interval {pair.low:.2f} to {pair.high:.2f})"
+        return f"{pair.mean:.2f} {metric} (95% interval {pair.low:.2f} to {pair.high:.2f})"
 
     better = [name for name, pair in behind.items() if pair.high < 0]
     if better:
         name = min(better, key=lambda name: behind[name].mean)
+        mean, low, high, wins, losses = behind[name]
+        ahead = Paired(-mean, -high, -low, losses, wins)
         return (
             f"{name} won: it is ahead of {winner}, which was the best on the dev languages, by "
-            f"{figures(behind[name])}; the difference is real, though the dev languages did not foresee it."
+            f"{figures(ahead)}; the difference is real, though the dev languages did not foresee it."
         )
     open_ = [name for name, pair in behind.items() if not pair.low > 0]
     if not open_:
