@@ -115,7 +115,7 @@ def test_difference_names_every_key_and_both_values():
         ("[train]\nsteps = 0", ["`train.steps`", "greater than 0", "got 0"]),
         ("[train]\nlearning_rate = nan", ["`train.learning_rate`", "greater than 0", "nan"]),
         ("train = 3", ["`train`", "a table", "got 3"]),
-        ("[task]\nsource = 'web'", ["`task.source`", "'cldr', 'tsv', 'tfds', 'sinusoid', 'npz' or", "'web'"]),
+        ("[task]\nsource = 'web'", ["`task.source`", "'cldr', 'tsv',", "or 'omniglot'", "'web'"]),
         ("[task]\ntest_languages = 'fr'", ["`task.test_languages`", "a list", "'fr'"]),
         ("[task]\ntest_languages = 2.5", ["`task.test_languages`", "2.5"]),
         ("[evaluate]\nsteps = 5", ["`evaluate.steps`", "a list", "got 5"]),
