@@ -10,6 +10,7 @@ from tiny_run import evaluation, jaxmeta, train
 
 from jaxmeta import data
 from jaxmeta.config import build, commands, load
+from jaxmeta.config.kinds import make_model
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.image_episodes import MIXED
 
@@ -282,6 +283,20 @@ def test_problems_of_mixed_alphabets_are_the_unit_of_the_table(run):
     ]
     assert len({episode.support["inputs"].tobytes() for episode in posed}) == 6
     same(posed[1], tasks.judged.evaluation_episode(MIXED, shots=1, draw=3, split="test"))
+
+
+@pytest.mark.parametrize(("precision", "short"), [("float32", "f32"), ("bfloat16", "bf16")])
+def test_images_are_read_in_the_precision_that_is_asked_for(precision, short):
+    changes = {"task.source": "omniglot", "model.kind": "conv4", "model.width": 8, "model.precision": precision}
+    config = load(changes=changes)
+    model = make_model(config, 3)
+    images = np.zeros((2, 28, 28), np.uint8)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)
+    program = str(jax.make_jaxpr(model.features)(params, images))
+    products = [line for line in program.splitlines() if "dot_general" in line or "conv_general" in line]
+    assert products
+    assert all(f":{short}[" in line for line in products)
+    assert jax.eval_shape(model.features, params, images).dtype == np.float32
 
 
 def test_joint_training_tells_all_characters_apart(run):

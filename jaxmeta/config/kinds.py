@@ -152,7 +152,7 @@ def _image_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
     width = config.model.width
     if width % _GROUPS:
         raise InputError(f"`model.width` must be a multiple of {_GROUPS} for images, got {width}.")
-    network = models.conv4(outputs, width=width, groups=_GROUPS)
+    network = models.conv4(outputs, width=width, groups=_GROUPS, dtype=jnp.dtype(config.model.precision))
     features = network.features
     assert features is not None
 
