@@ -108,7 +108,7 @@ def test_a_comparison_is_a_run_of_the_methods_that_were_named(compared):
     assert "".join(told(found).split()) in "".join(shown.split())
 
 
-def test_memory_is_that_of_a_compiled_step_of_the_phase(compared):
+def test_memory_is_that_of_a_compiled_step_of_the_phase(compared, standard_promotion):
     built = build(load(compared[0] / "config.toml"))
     found = step_bytes(built)
     assert set(found) == {"joint_finetune", "protonet"}  # n-grams are trained outside jax

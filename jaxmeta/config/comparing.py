@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -50,6 +51,6 @@ def step_bytes(built: Built) -> dict[str, int]:
     found = {}
     for phase in experiment.phases:
         state = jax.eval_shape(phase.learner.init, jax.random.key(0), episodes)
-        analysis = jax.jit(phase.learner.update).lower(state, episodes).compile().memory_analysis()
+        analysis: Any = jax.jit(phase.learner.update).lower(state, episodes).compile().memory_analysis()
         found[phase.name] = analysis.temp_size_in_bytes
     return {method.name: found[method.phase] for method in experiment.methods if method.phase is not None}
