@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,9 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}, {sentences} sentences of {length} tokens, 2 layers of width {width}")
     print("| model | with a cache ms | without ms | times as fast | beams of 4, with a cache ms |")
     print("|---|---:|---:|---:|---:|")
-    for name, build in (("seq2seq", models.seq2seq), ("language_model", models.language_model)):
+    pointing = partial(models.seq2seq, pointer=True, tied=True)
+    builds = {"seq2seq": models.seq2seq, "pointer": pointing, "language_model": models.language_model}
+    for name, build in builds.items():
         options = sizes | {"max_length": length}
         model = build(**options)
         inputs = inputs_of(name, sentences, length)
@@ -56,13 +59,17 @@ def inputs_of(name: str, sentences: int, length: int) -> dict[str, np.ndarray]:
     tokens = rng.integers(1, BOS, (sentences, length), dtype=np.int32)
     real = np.arange(length)[None] < rng.integers(1, length + 1, (sentences, 1))
     first = {"previous": np.full((sentences, 1), BOS, np.int32)}
-    return first | ({"source": np.where(real, tokens, 0)} if name == "seq2seq" else {})
+    return first | ({"source": np.where(real, tokens, 0)} if name != "language_model" else {})
 
 
 def endless(params):
     """Returns parameters under which no sentence ends, so that both ways write the same number of tokens."""
     bias = params["head"]["bias"].at[EOS].set(-1e9)
-    return {**params, "head": {**params["head"], "bias": bias}}
+    found = {**params, "head": {**params["head"], "bias": bias}}
+    if "copying" in params:  # a source has an end, so it may be pointed at but not copied
+        shut = {**params["copying"]["gate"], "bias": jnp.full(1, -1e9)}
+        found["copying"] = {**params["copying"], "gate": shut}
+    return found
 
 
 def uncached(model, params, inputs, length: int) -> jax.Array:

@@ -17,7 +17,9 @@ import platform
 import statistics
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from protocol import Worker
@@ -67,6 +69,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--exact", action="store_true", help="compare approximations with the exact gradient too")
     parser.add_argument("--peers", default=os.path.relpath(HERE / "peers" / ".venv"),
                         help="the folder that benchmarks/peers/install.sh was given")  # fmt: skip
+    parser.add_argument(
+        "--prepare", type=int, default=1, help="sides that compile at once; compile times are then of a busy machine"
+    )
     parser.add_argument("--limit", type=float, default=1800, help="seconds to wait for an answer of a side")
     parser.add_argument("--anyway", action="store_true", help="run on a CPU what is meant for an accelerator")
     args = parser.parse_args()
@@ -107,7 +112,6 @@ class Comparison:
         """Takes notice of what to compare; `folder` is for gradients."""
         self.machine: dict[str, Any] = {"versions": {}}
         self._args, self._workload, self._num_steps, self._folder = args, workload, num_steps, folder
-        self._references: dict[int, dict[str, np.ndarray]] = {}
         self._workers: dict[str, Worker] = {}  # those that are to be timed
 
     def run(self) -> list[Row]:
@@ -118,7 +122,9 @@ class Comparison:
             if self._too_large():
                 self._say("is for an accelerator; --anyway runs it on this CPU")
                 return []
-            rows = [self._prepared(side) for side in sides]
+            with ThreadPoolExecutor(self._args.prepare) as pool:
+                started = list(pool.map(self._start, [*self._needed_references(sides).values(), *sides]))
+            rows = self._judged(sides, started)
             rounds = self._timed()
         finally:
             for worker in self._workers.values():
@@ -144,7 +150,7 @@ class Comparison:
         args = self._args
         python = str(pathlib.Path(args.peers, "bin", "python")) if side.family in PEERS else sys.executable
         command = [python, str(HERE / "worker.py"), "--side", side.name, "--workload", self._workload]
-        command += ["--steps", str(self._num_steps), "--gradient", str(self._folder / "gradient.npz")]
+        command += ["--steps", str(self._num_steps), "--gradient", str(self._path(side))]
         command += ["--precision", args.precision, "--device", args.device, "--threads", str(args.threads)]
         command += ["--tiny"] if args.tiny else []
         self._say(f"{side.name} is preparing")
@@ -153,40 +159,50 @@ class Comparison:
     def _note(self, worker: Worker) -> None:
         self.machine["versions"] |= worker.facts.get("versions", {})
 
-    def _gradient(self) -> dict[str, np.ndarray]:
-        path = self._folder / "gradient.npz"
-        with np.load(path) as file:
-            found = dict(file)
-        path.unlink()
-        return found
+    def _needed_references(self, sides: list[Side]) -> dict[int, Side]:
+        """By how many of the last steps are differentiated; the others are constants."""
+        wanted = sorted({self._differentiated(side) for side in sides})
+        return {last: parse(f"reference:last={last},dtype={self._args.reference}") for last in wanted}
 
-    def _reference(self, last: int) -> dict[str, np.ndarray]:
-        """The gradient when the last steps are differentiated and the others are constants."""
-        if last not in self._references:
-            worker = self._start(parse(f"reference:last={last},dtype={self._args.reference}"))
+    def _differentiated(self, side: Side) -> int:
+        return self._num_steps if self._args.exact else differentiated_steps(side, self._num_steps)
+
+    def _judged(self, sides: list[Side], started: list[Worker]) -> list[Row]:
+        """Compares every side with its reference; those that are right stay to be timed."""
+        needed = self._needed_references(sides)
+        references = {}
+        for (last, side), worker in zip(needed.items(), started, strict=False):
             worker.stop()
             if worker.facts["status"] != "ready":
+                for other in started:
+                    other.stop()
                 raise SystemExit(f"there is no reference to compare with: {worker.facts['reason']}")
-            self._references[last] = self._gradient()
-        return self._references[last]
+            references[last] = self._gradient(side)
+        workers = zip(sides, started[len(needed) :], strict=True)
+        return [self._row(side, worker, references[self._differentiated(side)]) for side, worker in workers]
 
-    def _prepared(self, side: Side) -> Row:
-        """Starts a side and judges its gradient; it stays only if that is right."""
-        last = self._num_steps if self._args.exact else differentiated_steps(side, self._num_steps)
-        reference = self._reference(last)
-        worker = self._start(side)
+    def _row(self, side: Side, worker: Worker, reference: dict[str, np.ndarray]) -> Row:
         row = {"workload": self._workload, "inner_steps": self._num_steps, "side": side.name, "dtype": _dtype(side)}
-        row |= {**worker.facts, "differentiated_steps": last}
+        row |= {**worker.facts, "differentiated_steps": self._differentiated(side)}
         if row["status"] == "ready":
             self._note(worker)
             tolerance = self._args.tolerance or TOLERANCE[_dtype(side)]
-            row |= judged(self._gradient(), reference, tolerance)
+            row |= judged(self._gradient(side), reference, tolerance)
         if row["status"] == "ready":
             self._workers[side.name] = worker
         else:
             worker.stop()
             self._say(f"{side.name} is {row['status']}: {row['reason']}")
         return row
+
+    def _path(self, side: Side) -> pathlib.Path:
+        return self._folder / f"{quote(side.name, safe='')}.npz"
+
+    def _gradient(self, side: Side) -> dict[str, np.ndarray]:
+        with np.load(self._path(side)) as file:
+            found = dict(file)
+        self._path(side).unlink()
+        return found
 
     def _timed(self) -> dict[str, list[Row]]:
         """Goes round the sides: the answers of each, in order. A side that fails is not asked again."""

@@ -14,15 +14,21 @@ from typing import TYPE_CHECKING
 
 from jaxmeta.algorithms import (
     LearnedRates,
+    cavia,
+    imaml,
     linear_head,
     logistic,
     maml,
     matching_network,
+    meta_curvature,
+    ngram_memory,
+    per_step,
     proto_maml,
     protonet,
     relation_network,
     reptile,
     ridge,
+    ridge_alignment,
     source_replay,
     target_only,
     transductive_protonet,
@@ -32,7 +38,7 @@ from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.learner import build_learner
-from jaxmeta.core.select import everything, matching
+from jaxmeta.core.select import everything, excluding, matching
 from jaxmeta.core.types import (
     Episode,
     GradientEstimator,
@@ -43,7 +49,16 @@ from jaxmeta.core.types import (
     Objective,
     TaskDistribution,
 )
-from jaxmeta.estimators import backprop, displacement, pooled
+from jaxmeta.estimators import (
+    backprop,
+    conjugate_gradient,
+    displacement,
+    implicit,
+    in_turn,
+    multistep,
+    neumann,
+    pooled,
+)
 
 if TYPE_CHECKING:
     from jaxmeta import models, objectives
@@ -64,19 +79,30 @@ __all__ = [
     "adapt",
     "backprop",
     "build_learner",
+    "cavia",
+    "conjugate_gradient",
     "displacement",
     "everything",
+    "excluding",
     "first_order",
     "forward_over_reverse",
+    "imaml",
+    "implicit",
+    "in_turn",
     "linear_head",
     "linearized",
     "logistic",
     "maml",
     "matching",
     "matching_network",
+    "meta_curvature",
     "models",
+    "multistep",
+    "neumann",
+    "ngram_memory",
     "objectives",
     "pad_batch",
+    "per_step",
     "pooled",
     "proto_maml",
     "protonet",
@@ -84,6 +110,7 @@ __all__ = [
     "reptile",
     "reverse",
     "ridge",
+    "ridge_alignment",
     "source_replay",
     "stack_episodes",
     "target_only",

@@ -7,24 +7,16 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import tyro
 
-from jaxmeta.config.commands import (
-    adapt_run,
-    build_data,
-    check_data,
-    evaluate_run,
-    list_data,
-    plan_gradient,
-    predict_texts,
-    show_data,
-    train_run,
-)
-from jaxmeta.config.comparing import compare_methods
-from jaxmeta.config.read import changed, load, nearest_key, refusal, without_kind
+from jaxmeta.config.commands import adapt_run, predict_texts
+from jaxmeta.config.compare_methods import compare_methods
+from jaxmeta.config.data_commands import build_data, check_data, list_data, show_data, show_scripts, write_problems
+from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
+from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.loop import TrainingError
@@ -36,6 +28,10 @@ class Train:
 
     Without a config it runs the embedded job: the month of a date in 40 languages never seen. A folder with an
     unfinished run of the same config is continued.
+
+    A config may ask for several runs that share its settings, with a table [jobs.NAME] of what differs for each. They
+    run one after another in folders of the run folder, whose report shows them all. Options here change every one; the
+    defaults below are those of the first.
     """
 
     config_file: tyro.conf.Positional[str | None] = None
@@ -91,10 +87,19 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Judge a finished run again, and write its report again."""
+    """Judge a finished run again, and write its report again.
+
+    The options are added to what the config of the run asks for, in this judgement alone.
+    """
 
     run: tyro.conf.Positional[str]
     """The run folder."""
+    similarity: bool = False
+    """Compare languages by task gradients and by what adaptation changes too, as `--evaluate.similarity True`."""
+    leave_out: tuple[str, ...] = ()
+    """Train the main method without these source languages, one at a time, as `--evaluate.leave-out`."""
+    manifest: str = ""
+    """Judge on the problems of this file, as `--evaluate.manifest`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,23 +136,30 @@ class Predict:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """List what data there is, show examples of it, check a file, or build a set of tensorflow-datasets out of one.
+    """List what data there is, show examples of it, check a file, say what a tokenizer makes of each script in it,
+    build a set of tensorflow-datasets out of one, or write the problems that a config is judged on (manifest), for
+    `--evaluate.manifest` to read.
 
     `build omniglot` makes an npz file of the drawings instead, out of the folders that Omniglot is published as.
     """
 
-    action: tyro.conf.Positional[Literal["list", "show", "check", "build"]]
+    action: tyro.conf.Positional[Literal["list", "show", "check", "scripts", "build", "manifest"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
     """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings or
-    images; what to build is the name of a set."""
+    images; what to build is the name of a set; scripts are those of a CLDR task, a TSV file or a run; of a manifest, a
+    config or a run folder, or nothing for the embedded job."""
     rows: int = 10
     """Examples to show."""
+    length: int = 64
+    """Bytes of a text that are read, to say how many texts of a script would be cut."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
     """The folder that has NAME.tsv, or NAME/NAME.tsv, or the sets of Omniglot, to build from; looked up in JAXMETA_DATA
     too."""
-    out: str = "tfds"
-    """The folder of prepared sets to build into."""
+    out: str | None = None
+    """The folder of prepared sets to build into, tfds by default; the file of a manifest, manifest.json by default."""
+    preset: str | None = None
+    """A named set of changes from the config of a manifest."""
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
@@ -165,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 where training failed, 2 for bad input, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        _run(_parsed(arguments))
+        _run(*_parsed(arguments))
     except InputError as error:
         return _complain(error, 2)
     except TrainingError as error:
@@ -183,16 +195,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(command) -> None:
+def _run(command, jobs: Jobs) -> None:
     match command:
         case Train():
-            train_run(command.config, command.out)
+            train_jobs(jobs, command.out)
         case Compare():
-            compare_methods(command.config, command.methods, command.out)
+            compare_methods(jobs, command.methods, command.out)
         case Plan():
-            plan_gradient(command.config, command.method, command.memory)
+            plan_jobs(jobs, command.method, command.memory)
         case Evaluate():
-            evaluate_run(command.run)
+            evaluate_jobs(command.run, _asked(command))
         case Adapt():
             adapt_run(command.run, command.shots, command.out, command.method)
         case Predict():
@@ -203,12 +215,22 @@ def _run(command) -> None:
             show_data(command.what, command.rows)
         case Data(action="check"):
             check_data(command.what)
+        case Data(action="scripts"):
+            show_scripts(command.what, command.length)
         case Data(action="build"):
-            build_data(command.what, command.source, command.out)
+            build_data(command.what, command.source, command.out or "tfds")
+        case Data(action="manifest"):
+            write_problems(command.what, command.preset, command.out or "manifest.json")
 
 
-def _parsed(arguments: list[str]):
-    """Parses arguments with tyro; where there is a config, over the values of its file and the preset."""
+def _asked(command: Evaluate) -> dict[str, object]:
+    """Returns the changes of `[evaluate]` that a judgement is asked for, by dotted key."""
+    asked = {"similarity": command.similarity, "leave_out": command.leave_out, "manifest": command.manifest}
+    return {f"evaluate.{key}": value for key, value in asked.items() if value}
+
+
+def _parsed(arguments: list[str]) -> tuple[Any, Jobs]:
+    """Parses arguments with tyro; where there is a config, over the values of its file and the preset, for each job."""
     name, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     errors = io.StringIO()
     try:
@@ -217,33 +239,48 @@ def _parsed(arguments: list[str]):
                 # Unknown words and the overall help; a known command never comes here.
                 tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="jaxmeta", description=DESCRIPTION, args=[name])
             if name in CONFIGURED:
-                command = _parsed_over_config(name, rest)
-            else:
-                command = tyro.cli(COMMANDS[name], prog=f"jaxmeta {name}", args=rest)
+                return _parsed_over_config(name, rest)
+            return tyro.cli(COMMANDS[name], prog=f"jaxmeta {name}", args=rest), Jobs("", {})
     except SystemExit as end:
         if end.code:
             raise InputError(_sentence(errors.getvalue(), name)) from None
         raise
     except pydantic.ValidationError as error:
         raise refusal(error, "the command line") from None
-    if isinstance(command, Train) and command.steps is not None:
-        changes = {"train.steps": command.steps}
-        return dataclasses.replace(command, config=changed(command.config, changes, "the command line"))
-    return command
 
 
-def _parsed_over_config(name: str, rest: list[str]) -> Train | Compare | Plan:
+def _parsed_over_config(name: str, rest: list[str]) -> tuple[Train | Compare | Plan, Jobs]:
     # The config and the preset decide what the other options default to, so they are read before the rest.
     kind = CONFIGURED[name]
     default = kind(config_file=rest[0] if rest and not rest[0].startswith("-") else None)
     while True:
-        default = dataclasses.replace(default, config=load(default.config_file, preset=default.preset))
+        jobs = load_jobs(default.config_file, preset=default.preset)
         # Whoever turns a setting off writes what a config file says: `--task.parallel False`.
         options = {"prog": f"jaxmeta {name}", "args": rest, "config": (tyro.conf.FlagConversionOff,)}
-        command = tyro.cli(kind, default=default, **options)
+        commands = {
+            job: tyro.cli(kind, default=dataclasses.replace(default, config=config), **options)
+            for job, config in jobs.configs.items()
+        }
+        command = next(iter(commands.values()))
         if (command.config_file, command.preset) == (default.config_file, default.preset):
-            return command
+            return command, _renamed(jobs, {job: _with_steps(each) for job, each in commands.items()})
         default = kind(config_file=command.config_file, preset=command.preset)
+
+
+def _with_steps(command: Train | Compare | Plan) -> Config:
+    if not isinstance(command, Train) or command.steps is None:
+        return command.config
+    return changed(command.config, {"train.steps": command.steps}, "the command line")
+
+
+def _renamed(jobs: Jobs, configs: dict[str, Config]) -> Jobs:
+    """Returns jobs with other configs; a name from the command line is that of the file, not of each job."""
+    job, config = next(iter(configs.items()))
+    if config.name == jobs.configs[job].name:
+        return Jobs(jobs.name, configs)
+    if not jobs.several:
+        return Jobs(config.name, configs)
+    return Jobs(config.name, {job: changed(c, {"name": f"{config.name}.{job}"}, job) for job, c in configs.items()})
 
 
 def _sentence(complaint: str, command: str) -> str:

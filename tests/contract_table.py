@@ -1,6 +1,7 @@
 """One row for every algorithm with the estimator that trains it; `test_contracts.py` holds each to the same contracts.
 
-A new algorithm adds a row: a name, what builds it from a `Setting` with small arguments, and its estimator.
+A new algorithm adds a row: a name, what builds it from a `Setting` with small arguments, and its estimator. Those of
+the relatives of MAML and of prototypes are in `contract_relatives.py`.
 """
 
 from collections.abc import Callable
@@ -17,16 +18,18 @@ from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
 from jaxmeta.models import (
     MelSettings,
+    language_model,
     mlp,
+    ngram_dual_encoder,
     ngrams,
     paired,
     seq2seq,
-    span_reader,
+    span_scorer,
     speech_classifier,
     speech_recognizer,
     transformer,
 )  # fmt: skip
-from jaxmeta.objectives import classification, recognition, regression, retrieval, span_qa, translation
+from jaxmeta.objectives import classification, generation, recognition, regression, retrieval, span_qa, translation
 
 CLASSES, DIMENSIONS, VOCABULARY, LENGTH = 3, 4, 11, 7
 SAMPLES, MEL = 96, MelSettings(window=16, hop=8, bins=3, low=0.0)
@@ -47,10 +50,9 @@ class Setting(NamedTuple):
         sizes = {"width": 8, "embedding_width": 4, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
         return transformer(vocab_size=VOCABULARY, outputs=self.classes, window=4, stride=2, dtype=self.dtype, **sizes)
 
-    def reader(self):
-        """One layer that reads as `transformer` does, and says where an answer is."""
-        sizes = {"width": 4, "embedding_width": 3, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH + 2}
-        return span_reader(vocab_size=VOCABULARY, window=3, stride=2, overlap=(2,), dtype=self.dtype, **sizes)
+    def scorer(self):
+        """Two layers over answers of at most three words."""
+        return span_scorer(width=4, layers=2, longest=3, buckets=VOCABULARY, embedding_width=3, dtype=self.dtype)
 
     def listener(self, build=speech_classifier, layers=0):
         """One convolution, which halves the places in time, over three filters; layers have more kinks to meet."""
@@ -71,8 +73,18 @@ class Setting(NamedTuple):
 
     def seq2seq(self):
         """One layer on either side."""
-        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        sizes: dict[str, Any] = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
         return seq2seq(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
+
+    def copyist(self):
+        """The same with a pointer to the source."""
+        sizes: dict[str, Any] = {"width": 4, "layers": 1, "heads": 2, "expansion": 1, "max_length": LENGTH}
+        return seq2seq(vocab_size=VOCABULARY, pointer=True, tied=True, dtype=self.dtype, **sizes)
+
+    def writer(self):
+        """One layer, of texts alone."""
+        sizes = {"width": 8, "layers": 1, "heads": 2, "expansion": 2, "max_length": LENGTH}
+        return language_model(vocab_size=VOCABULARY, dtype=self.dtype, **sizes)
 
     def classify(self):
         """Cross-entropy."""
@@ -90,8 +102,8 @@ class Row(NamedTuple):
       gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
         the "displacement" of the parameters.
       idle: parts of the meta-parameters that the loss does not depend on.
-      reads: "vectors", "text", "pairs" (of vectors, with groups), "passages" (text with a question and an answer),
-        "translations" (of text), "sounds" or "strings" (sounds with a transcript).
+      reads: "vectors", "text", "pairs" (of vectors, with groups), "texts" (pairs of them), "passages" (described words
+        with an answer), "translations" (of text), "sounds" or "strings" (sounds with a transcript).
       regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
@@ -157,6 +169,17 @@ ROWS = [
         width=1e-7,
     ),
     Row(
+        "anil of translation, pointer",
+        lambda s: algorithms.maml(
+            s.copyist(), translation(VOCABULARY), optax.sgd(0.1), select=matching("^(copying|head)/")
+        ),
+        backprop(1),
+        num_steps=1,
+        reads="translations",
+        regresses=True,
+        width=1e-7,
+    ),
+    Row(
         "maml of regression",
         lambda s: algorithms.maml(s.mlp(), regression(), optax.sgd(0.1, momentum=0.5)),
         backprop(2),
@@ -170,8 +193,26 @@ ROWS = [
         fewer_classes=False,
     ),
     Row(
+        "ridge alignment",
+        lambda s: algorithms.ridge_alignment(paired(s.mlp()), retrieval()),
+        backprop(0),
+        num_steps=0,
+        reads="pairs",
+        fewer_classes=False,
+    ),
+    Row(
+        "ridge alignment of n-grams",
+        lambda s: algorithms.ridge_alignment(
+            ngram_dual_encoder(s.classes, buckets=9, longest=2, from_bytes=False, dtype=s.dtype), retrieval()
+        ),
+        backprop(0),
+        num_steps=0,
+        reads="texts",
+        fewer_classes=False,
+    ),
+    Row(
         "maml of spans",
-        lambda s: algorithms.maml(s.reader(), span_qa(max_length=3), optax.sgd(0.1)),
+        lambda s: algorithms.maml(s.scorer(), span_qa(), optax.sgd(0.1)),
         backprop(1),
         num_steps=1,
         reads="passages",
@@ -219,30 +260,6 @@ ROWS = [
     ),
     Row("protonet", lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
     Row(
-        "transductive_protonet",
-        lambda s: algorithms.transductive_protonet(s.mlp(), s.classify(), num_classes=s.classes, refinements=2),
-        backprop(0),
-        num_steps=0,
-    ),
-    Row(
-        "matching_network",
-        lambda s: algorithms.matching_network(s.mlp(), s.classify(), num_classes=s.classes),
-        backprop(0),
-        num_steps=0,
-    ),
-    Row(
-        "relation_network",
-        lambda s: algorithms.relation_network(s.mlp(), s.classify(), num_classes=s.classes, width=6),
-        backprop(0),
-        num_steps=0,
-    ),
-    Row(
-        "proto_maml",
-        lambda s: algorithms.proto_maml(s.mlp(), s.classify(), optax.sgd(0.3), num_classes=s.classes),
-        backprop(2),
-    ),
-    Row("logistic", lambda s: algorithms.logistic(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
-    Row(
         "ridge",
         lambda s: algorithms.ridge(s.mlp(), s.classify(), num_outputs=s.classes),
         backprop(0),
@@ -272,6 +289,14 @@ ROWS = [
         idle=("shift", "log_scale"),
         regresses=True,
     ),
+    Row(
+        "n-gram memory",
+        lambda s: algorithms.ngram_memory(s.writer(), generation(VOCABULARY), longest=3, hidden=4),
+        backprop(0),
+        num_steps=0,
+        reads="translations",
+        regresses=True,
+    ),
     Row("joint", maml_with(gradient=first_order), estimators.pooled),
     Row("source_replay", replaying, None, draws=True, fewer_classes=False),
     Row(
@@ -297,9 +322,9 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       size: N.
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
-        "passages", texts that begin with a question, with an answer after it; "translations", the target shifted;
-        "sounds" `[N, 96]`, of which some are longer than others; or "strings", sounds with one or two symbols, of which
-        0 is none.
+        "texts", pairs of such; "passages", words in two sentences that end in padding, with an answer of two words;
+        "translations", the target shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings",
+        sounds with one or two symbols, of which 0 is none.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -318,6 +343,8 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
     if reads == "pairs":
         sides = {side: rng.normal(size=(size, DIMENSIONS)).astype(dtype) for side in ("left", "right")}
         return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
+    if reads == "texts":
+        return {"inputs": {side: text(rng, size, 2)[0] for side in ("left", "right")}}
     if reads in ("sounds", "strings"):
         samples = rng.integers(SAMPLES // 2, SAMPLES + 1, size=size, dtype=np.int32)
         waves = np.sin(rng.uniform(0.1, 2.5, (size, 1)) * np.arange(SAMPLES)[None]) + rng.normal(
@@ -329,9 +356,14 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
     tokens, lengths = text(rng, size, 2 if reads == "text" else LENGTH - 2)
     if reads == "text":
         return {"inputs": tokens, "targets": answers}
-    question = LENGTH // 2 - rng.integers(0, 2, size=size, dtype=np.int32)
-    segment = (np.arange(LENGTH)[None] >= question[:, None]).astype(np.int32)
-    return {"inputs": {"tokens": tokens, "segment": segment}, "targets": {"start": question, "end": lengths - 1}}
+    sentence = np.where(tokens > 0, 1 + (np.arange(LENGTH, dtype=np.int32) >= 3)[None], 0).astype(np.int32)
+    described = {name: rng.normal(size=shape).astype(dtype) for name, shape in
+                 {"words": (size, LENGTH, DIMENSIONS), "question": (size, 2)}.items()}  # fmt: skip
+    asked = rng.integers(0, VOCABULARY, size=(size, 3), dtype=np.int32)
+    return {
+        "inputs": {**described, "sentence": sentence, "asked": asked},
+        "targets": {"start": lengths - 2, "end": lengths - 1},
+    }
 
 
 def text(rng: np.random.Generator, size: int, shortest: int) -> tuple[np.ndarray, np.ndarray]:

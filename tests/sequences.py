@@ -1,5 +1,6 @@
 """Small sequence models for tests, their inputs, and decoding as slow and plain as can be: without a cache."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,11 @@ from jaxmeta.core.select import path_of
 
 VOCABULARY, BOS, EOS, LENGTH = 9, 7, 8, 6
 SIZES: dict[str, Any] = {"vocab_size": VOCABULARY, "width": 8, "layers": 2, "heads": 2, "expansion": 2}
-BUILDERS = {"seq2seq": models.seq2seq, "language_model": models.language_model}
+BUILDERS = {
+    "seq2seq": models.seq2seq,
+    "pointer": partial(models.seq2seq, pointer=True, tied=True),
+    "language_model": models.language_model,
+}
 
 
 def model_of(kind: str, *, max_length: int = 2 * LENGTH, **options):
@@ -45,7 +50,7 @@ def ragged(rng: np.random.Generator, size: int, length: int, first: int | None =
 def inputs_of(kind: str, seed: int = 0, size: int = 3) -> dict[str, np.ndarray]:
     """Draws inputs of a kind of model; sentences differ in length."""
     rng = np.random.default_rng(seed)
-    found = {"source": ragged(rng, size, LENGTH)} if kind == "seq2seq" else {}
+    found = {} if kind == "language_model" else {"source": ragged(rng, size, LENGTH)}
     return found | {"previous": ragged(rng, size, LENGTH, BOS)}
 
 
@@ -57,12 +62,12 @@ def next_logits(kind: str, model, dtype=np.float64):
     apply = quick_jit(model.apply)
 
     def logits(params, sentence: dict[str, np.ndarray], continuations: list[list[int]]) -> np.ndarray:
-        prompt = [BOS] if kind == "seq2seq" else [int(token) for token in sentence["previous"] if token]
+        prompt = [int(token) for token in sentence["previous"] if token] if kind == "language_model" else [BOS]
         rows = np.zeros((len(continuations), 2 * LENGTH), np.int32)
         for row, tokens in zip(rows, continuations, strict=True):
             row[: len(prompt) + len(tokens)] = prompt + tokens
         inputs = {"previous": rows}
-        if kind == "seq2seq":
+        if kind != "language_model":
             inputs["source"] = np.tile(sentence["source"], (len(rows), 1))
         found = np.array(apply(params, inputs), dtype)[:, len(prompt) + len(continuations[0]) - 1]
         found[:, [0, BOS]] = -np.inf

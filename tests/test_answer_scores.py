@@ -1,13 +1,16 @@
 """Answers in words: against definitions written another way, and published rules; a baseline that answers."""
 
+import itertools
 import string
 import unicodedata
 
 import numpy as np
 import pytest
 
+from jaxmeta.core.words import words
 from jaxmeta.run.answer_scores import answer_counts, answer_scores, normalized_words
-from jaxmeta.run.classical_spans import overlap_spans, words
+from jaxmeta.run.classical_span_regression import span_regression, span_scores
+from jaxmeta.run.classical_spans import overlap_spans
 
 ENGLISH = {"a", "an", "the"}
 WORDS = [
@@ -169,3 +172,29 @@ def test_the_baseline_finds_a_fifth_of_the_words_of_answers(data_dir):
     random = np.random.default_rng(0)
     other = [row[2][start:][:20] for row, start in zip(rows, random.integers(0, 300, len(rows)), strict=True)]
     assert answer_scores(answer_counts(other, [[row[4]] for row in rows]))["f1"] < 0.1 < 0.2 < f1
+
+
+def test_span_regression_finds_what_is_told_of_answers():
+    random = np.random.default_rng(0)
+    words = random.normal(size=(60, 12, 5)).astype(np.float32)
+    sentence = np.tile(np.repeat([1, 2, 0], [5, 5, 2]), (60, 1))
+    start = random.integers(0, 4, 60) + 5 * random.integers(0, 2, 60)
+    end = start + random.integers(0, 2, 60)
+    words[np.arange(60), start, 2] += 6  # answers begin with something
+    words[np.arange(60), end, 3] += 6  # and end with something else
+    start[0] = -1  # a window without its answer
+    inputs = {"words": words, "sentence": sentence}
+    weights = span_regression(inputs, start, end, strength=1.0, longest=3)
+    scores = span_scores(weights, inputs)
+    assert scores.shape == (60, 12, 3)
+    first, more = np.unravel_index(scores.reshape(60, -1).argmax(axis=1), (12, 3))
+    assert np.mean((first == start) & (first + more == end)) > 0.9
+    for row, begin, longer in itertools.product(range(3), range(12), range(3)):
+        last = begin + longer
+        if last > 9 or sentence[row, begin] != sentence[row, last]:
+            assert scores[row, begin, longer] == -np.inf
+            continue
+        around = np.pad(words[row], ((1, 1), (0, 0)))
+        told = [around[begin + 1], around[begin], around[last + 1], around[last + 2]]
+        told += [words[row, begin : last + 1].mean(axis=0), np.eye(3)[longer]]
+        assert scores[row, begin, longer] == pytest.approx(weights @ np.concatenate(told), rel=1e-4, abs=1e-4)

@@ -19,8 +19,11 @@ ANSWERS = np.array([0, 1, 0, 1, 0, 1], np.int32)
 class Toy:
     corpus = SimpleNamespace(labels=LABELS)
 
-    def texts(self, language, *, shots, draw, split):
-        return *SHOTS, QUERIES, {"inputs": np.zeros((6, 1)), "targets": ANSWERS}
+    def texts(self, language, *, shots, draw, split, held_out=None):
+        return *SHOTS, *self.queries(language, split)
+
+    def queries(self, language, split):
+        return QUERIES, {"inputs": np.zeros((6, 1)), "targets": ANSWERS}
 
     def source_texts(self):
         return SOURCE
@@ -48,9 +51,9 @@ def test_the_source_is_fitted_as_scikit_learn_fits_it():
         wanted = model.predict_log_proba(vectorizer.transform([QUERIES[number] for number in kept]))
 
         class Known(Toy):
-            def texts(self, language, *, shots, draw, split, kept=kept):
-                texts, labels, queries, query = super().texts(language, shots=shots, draw=draw, split=split)
-                return texts, labels, [queries[k] for k in kept], {name: rows[kept] for name, rows in query.items()}
+            def queries(self, language, split, kept=kept):
+                queries, query = super().queries(language, split)
+                return [queries[k] for k in kept], {name: rows[kept] for name, rows in query.items()}
 
         found = tfidf_source(Known()).counts(strength, "new", 2, 0, "test")
         nll = -wanted[np.arange(len(kept)), ANSWERS[kept]].mean()

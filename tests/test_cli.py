@@ -92,7 +92,7 @@ def typed(monkeypatch, raw: bytes) -> None:
 def test_a_run_leaves_its_files(kept):
     assert {path.name for path in kept.run.iterdir()} == {
         *("config.toml", "metrics.jsonl", "checkpoints", "evaluation.json", "report.html", "figures"),
-        *("task.json", "tensorboard"),
+        *("task.json", "tensorboard", "similarity.json"),
     }
     assert {str(path.relative_to(kept.run)) for path in kept.run.glob("checkpoints/*/*/*")} == {
         f"checkpoints/seed_0/{phase}/{step:08d}" for phase, step in STEPS.items()
@@ -197,7 +197,8 @@ def test_the_report_needs_nothing_beside_itself(kept):
 
 def test_the_figures_are_pictures(kept):
     figures = list((kept.run / "figures").iterdir())
-    assert {path.name for path in figures} == {"methods.png", "gains.png", "inner_steps.png", "learning_curves.png"}
+    names = ("methods", "gains", "inner_steps", "learning_curves", "reliability", "similarity_texts")
+    assert {path.name for path in figures} == {f"{name}.png" for name in names}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from tiny_run import TINY, evaluation, jaxmeta, kept_programs, toy_lines, train, write_lines
 
 from jaxmeta.config import build, commands, load
-from jaxmeta.config.comparing import step_bytes
+from jaxmeta.config.compare_methods import step_bytes
 from jaxmeta.run.comparison import compare, comparison_table, sentence
 from jaxmeta.run.judge import summary
 from jaxmeta.run.statistics import paired_difference

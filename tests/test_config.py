@@ -4,21 +4,22 @@ import pathlib
 import tomllib
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from tiny_run import toy_lines, write_lines
 
-from jaxmeta import objectives
-from jaxmeta.config import Config, build, difference, dump, load
+from jaxmeta.config import Config, build, difference, dump, load, load_jobs
 from jaxmeta.config.build import make_setting
-from jaxmeta.config.classical_text import tfidf_counts
+from jaxmeta.config.classical_text import tfidf
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
-from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
+from jaxmeta.config.methods import Setting, baselines, how_of, learner_of, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
 from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.types import Episode
 from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"))
@@ -29,15 +30,20 @@ def presets_of(path):
     return PRESETS if path is None else tomllib.loads(path.read_text("utf-8")).get("presets", {})
 
 
-# Every config there is: a file or the embedded job, with none or one of its presets.
-JOBS = [(path, preset) for path in (None, *CONFIGS) for preset in (None, *presets_of(path))]
-NAMES = [f"{path.stem if path else 'default'}{f'-{preset}' if preset else ''}" for path, preset in JOBS]
+# Every config there is: a file or the embedded job, with none or one of its presets, and each job of a file.
+JOBS = [
+    (path, preset, job)
+    for path in (None, *CONFIGS)
+    for preset in (None, *presets_of(path))
+    for job in load_jobs(path).configs
+]
+NAMES = ["-".join(filter(None, (path.stem if path else "default", preset, job))) for path, preset, job in JOBS]
 
 
 @pytest.fixture(params=JOBS, ids=NAMES)
 def config(request) -> Config:
-    path, preset = request.param
-    return load(path, preset=preset)
+    path, preset, job = request.param
+    return load_jobs(path, preset=preset).configs[job]
 
 
 def setting_of(config: Config, classes: int = 4) -> Setting:
@@ -189,12 +195,76 @@ def test_the_methods_of_every_config_are_known(config):
 def test_an_inner_step_is_charged_for_what_it_computes():
     setting = with_all_methods(load())
     cost = {method.name: method.gradients_per_step for method in phases_and_methods(setting)[1]}
-    for name in ("maml", "proto_maml", "meta_sgd", "fomaml", "reptile", "joint_finetune", "target_only"):
+    for name in (
+        "maml",
+        "boil",
+        "maml_plus_plus",
+        "imaml",
+        "proto_maml",
+        "meta_sgd",
+        "fomaml",
+        "reptile",
+        "joint_finetune",
+        "target_only",
+    ):
         assert cost[name] == setting.support
     assert cost["source_and_target"] == 2 * setting.support
     # Through an adapted head alone there is a forward pass of the encoder, a third of a gradient, and no way back.
-    assert cost["anil"] == pytest.approx(setting.support / 3)
+    assert cost["anil"] == cost["fo_anil"] == pytest.approx(setting.support / 3)
+    # A context's gradient needs none of the weights.
+    assert cost["cavia"] == pytest.approx(2 * setting.support / 3)
     assert cost["ridge"] == cost["protonet"] == cost["linear_head"] == 0
+
+
+def test_maml_plus_plus_costs_what_its_three_stretches_cost():
+    setting = with_all_methods(load())
+    steps, support, query = setting.config.inner.steps, setting.support, setting.query
+    first, second = steps * support + query, 3 * steps * support + query
+    want = 0.1 * (first + (steps - 1) * query) + (1 / 3 - 0.1) * first + 2 / 3 * second
+    assert recipes(setting)["maml_plus_plus"].cost == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(
+            (name, "mlp")
+            for name in ("boil", "cavia", "imaml", "maml_plus_plus", "meta_curvature", "fo_meta_curvature")
+        ),
+        *((name, "transformer") for name in ("cavia", "maml_plus_plus")),
+    ],
+)
+def test_every_gradient_based_meta_learner_takes_an_outer_step(name, kind, standard_promotion):
+    small = {"model.width": 8, "inner.steps": 2, "gradient.task_axis": "vmap"}
+    waves = {"task.source": "sinusoid", "model.kind": "mlp"} if kind == "mlp" else {}
+    setting = setting_of(changed(Config(), small | waves, "here"))
+    rng, sizes = np.random.default_rng(0), (2, setting.support)
+    if kind == "mlp":
+        side = {"inputs": np.ones((*sizes, 1), np.float32), "targets": np.ones((*sizes, 1), np.float32)}
+    else:
+        tokens = rng.integers(1, 257, (*sizes, 64), dtype=np.int32)
+        side = {"inputs": tokens, "targets": np.zeros(sizes, np.int32)}
+    recipe = recipes(setting)[name]
+    learner = learner_of(setting, recipe, how_of(setting, name, recipe), 100)
+    before = jax.eval_shape(learner.init, jax.random.key(0), Episode(side, side))
+    after, metrics = jax.eval_shape(learner.update, before, Episode(side, side))
+    assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, before)
+    assert "loss" in metrics
+    # What is measured to choose how the gradient is computed is the estimator of most steps.
+    typical = learner_of(setting, recipe, how_of(setting, name, recipe), 100, typical=True)
+    assert jax.eval_shape(typical.init, jax.random.key(0), Episode(side, side)).estimator_state == ()
+
+
+@pytest.mark.parametrize("solver", ["neumann", "conjugate_gradient"])
+def test_the_solver_of_the_config_reaches_imaml(solver, standard_promotion):
+    changes = {"task.source": "sinusoid", "model.kind": "mlp", "model.width": 8, "inner.solver": solver}
+    setting = setting_of(changed(Config(), changes, "here"))
+    recipe = recipes(setting)["imaml"]
+    learner = learner_of(setting, recipe, how_of(setting, "imaml", recipe), 100)
+    side = {name: np.ones((2, 5, 1), np.float32) for name in ("inputs", "targets")}
+    state = jax.eval_shape(learner.init, jax.random.key(0), Episode(side, side))
+    # Conjugate gradients stop when they have converged; a series has its number of terms.
+    assert ("while[" in str(jax.make_jaxpr(learner.update)(state, Episode(side, side)))) == (solver != "neumann")
 
 
 def test_a_new_head_tries_rates_of_its_own():
@@ -246,10 +316,10 @@ def test_baselines_outside_jax_are_given_the_texts_of_the_same_problems(split):
     np.testing.assert_array_equal(tasks.tokenizer.encode(queries), episode.query["inputs"])
     for name, values in episode.query.items():
         np.testing.assert_array_equal(query[name], values)
-    (tfidf,) = experiment.classical
-    counts = {value: tfidf.counts(value, language, 2, 1, split) for value in tfidf.values}
+    (outside,) = experiment.classical
+    counts = {value: outside.counts(value, language, 2, 1, split) for value in outside.values}
     assert all(int(found["n"]) == len(queries) for found in counts.values())
-    assert len({float(found["nll"]) for found in counts.values()}) == len(tfidf.values)
+    assert len({float(found["nll"]) for found in counts.values()}) == len(outside.values)
     scores = [setting.objective.scores(found)["accuracy"] for found in counts.values()]
     assert max(scores) > 2 / 12  # better than guessing
 
@@ -258,11 +328,11 @@ def test_a_support_of_one_class_is_answered_with_it():
     class OneClass:
         corpus = SimpleNamespace(labels=("bad", "fair", "good"))
 
-        def texts(self, language, *, shots, draw, split):
+        def texts(self, language, *, shots, draw, split, held_out=None):
             query = {"inputs": np.zeros((3, 1)), "targets": np.array([1, 1, 2], np.int32)}
             return ["a", "b"], np.array([1, 1]), ["a", "c", "d"], query
 
-    counts = tfidf_counts(OneClass(), objectives.classification(3), 1.0, "aa", 2, 0, "dev")
+    counts = tfidf(OneClass()).counts(1.0, "aa", 2, 0, "dev")
     assert np.asarray(counts["confusion"]).tolist() == [[0, 0, 0], [0, 2, 0], [0, 1, 0]]
 
 

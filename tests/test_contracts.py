@@ -1,4 +1,4 @@
-"""What every algorithm promises, over the rows of `contract_table.py`."""
+"""What every algorithm promises, over the rows of `contract_table.py` and `contract_relatives.py`."""
 
 import contextlib
 import functools
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract_table import CLASSES, ROWS, VOCABULARY, Row, Setting, episode
+from contract_relatives import ROWS
+from contract_table import CLASSES, VOCABULARY, Row, Setting, episode
 from quick import quick_jit
 
 from jaxmeta.core.adapt import adapt
@@ -105,7 +106,8 @@ def outcome_of(row: Row, algorithm: MetaAlgorithm):
         tasks = jax.vmap(one_task, (0, None, 0))(keys, meta_params, batch)
         if row.estimator is None:
             return Outcome(tasks, (), ())
-        gradient, _, metrics = row.estimator(algorithm).estimate(key, meta_params, (), batch)
+        estimator = row.estimator(algorithm)
+        gradient, _, metrics = estimator.estimate(key, meta_params, estimator.init(key, meta_params, batch), batch)
         return Outcome(tasks, gradient, metrics)
 
     return outcome

@@ -17,11 +17,11 @@ from jaxmeta.data import (
     check_manifest,
     check_overlap,
     make_manifest,
-    manifest_episode,
     overlap,
     read_recordings,
     split_languages,
     synthetic_digits,
+    with_problems,
 )
 from jaxmeta.data.streams import stream
 from jaxmeta.data.voices import other_voice
@@ -252,7 +252,8 @@ def test_problems_on_disk_notice_another_recording(spoken):
     episodes = AudioEpisodes(spoken, SPLIT, shots=1, queries=2, length=64)
     manifest = make_manifest(episodes, shots=[1], draws=2)
     check_manifest(manifest, spoken)
-    again = manifest_episode(manifest, episodes, language="cat", shots=1, draw=1)
+    other = AudioEpisodes(spoken, SPLIT, shots=1, queries=2, length=64, seed=9)
+    again = with_problems(other, manifest).evaluation_episode("cat", shots=1, draw=1)
     jax.tree.map(np.testing.assert_array_equal, again, episodes.evaluation_episode("cat", shots=1, draw=1))
     row = manifest.problems[0].query[0]
     changed = spoken.audio.copy()

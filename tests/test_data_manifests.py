@@ -14,9 +14,9 @@ from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.manifests import (
     check_manifest,
     make_manifest,
-    manifest_episode,
     read_manifest,
     row_digest,
+    with_problems,
     write_manifest,
 )
 from jaxmeta.data.pair_episodes import PairEpisodes
@@ -50,16 +50,35 @@ def test_the_same_problems_from_a_file(request, tmp_path, kind):
     check_manifest(again, episodes.corpus)
     # Of other seeds, so that only the file can say which rows.
     other = type(episodes)(episodes.corpus, episodes.tokenizer, SPLIT, shots=1, queries=1, seed=9)
+    fixed = with_problems(other, again)
     for problem in manifest.problems:
         where = {"shots": problem.shots, "draw": problem.draw}
         expected = episodes.evaluation_episode(problem.language, **where, max_queries=6)
-        found = manifest_episode(again, other, language=problem.language, **where)
+        found = fixed.evaluation_episode(problem.language, **where, max_queries=6)
         if kind == "text":
             jax.tree.map(np.testing.assert_array_equal, found, expected)
         else:
             np.testing.assert_array_equal(found.query["inputs"]["left"], expected.query["inputs"]["left"])
+        jax.tree.map(np.testing.assert_array_equal, fixed.support(problem.language, **where), found.support)
+    assert other.fixed is None
+    jax.tree.map(np.testing.assert_array_equal, fixed(3), other(3))
     with pytest.raises(InputError, match="no problem of he with 7 shots and draw 0"):
-        manifest_episode(again, other, language="he", shots=7, draw=0)
+        fixed.evaluation_rows("he", shots=7, draw=0)
+    with pytest.raises(InputError, match="judges no test rows of uk"):
+        fixed.query_rows("uk")
+    with pytest.raises(InputError, match="on 6 rows, more than the 5 of `max_queries`"):
+        fixed.query_rows("he", max_queries=5)
+
+
+def test_rows_of_other_roles_are_refused(text):
+    manifest = make_manifest(text, shots=(1,), draws=2, max_queries=6)
+    first = manifest.problems[0]
+    swapped = dataclasses.replace(first, support=first.query)
+    with pytest.raises(InputError, match="is no train row of he"):
+        check_manifest(dataclasses.replace(manifest, problems=(swapped,)), text.corpus)
+    shorter = dataclasses.replace(first, query=first.query[1:])
+    with pytest.raises(InputError, match="judges he on other test rows"):
+        check_manifest(dataclasses.replace(manifest, problems=(shorter, *manifest.problems[1:])), text.corpus)
 
 
 def test_rows_that_changed_are_named(text, pairs):

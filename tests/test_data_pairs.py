@@ -10,13 +10,13 @@ from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.pair_episodes import PairEpisodes
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.sequences import count_bytes, decode_sequence, ended, previous, specials, with_length
+from jaxmeta.data.span_features import ASKED, QUESTION_FEATURES, WORD_FEATURES, describe, word_places
 from jaxmeta.data.spans import (
     Question,
     best_answers,
     encode_windows,
     learning_windows,
     likely_windows,
-    span_text,
     strided_windows,
 )
 from jaxmeta.data.splits import LanguageSplit
@@ -61,13 +61,30 @@ def decoded(tokens):
     return decode_sequence(ByteTokenizer(LENGTH), tokens)
 
 
+def questions_of(table, batch):
+    """Returns the questions of a batch, by the hashes of their words."""
+    by_hash = {
+        tuple(describe(question, context).asked.tolist()): question
+        for question, context in zip(table.texts("question"), table.texts("context"), strict=True)
+    }
+    return [by_hash[tuple(row)] for row in batch["inputs"]["asked"].tolist()]
+
+
 SHAPES = {
     "translation": {"inputs": {"source": LENGTH, "previous": 32}, "targets": 32},
     "summaries": {"inputs": {"source": LENGTH, "previous": 32}, "targets": 32},
     "generation": {"inputs": {"previous": 32}, "targets": 32, "bytes": 0},
     "retrieval": {"inputs": {"left": LENGTH, "right": LENGTH}, "group": 0},
     "scored_pairs": {"inputs": {"left": LENGTH, "right": LENGTH}, "targets": 0},
-    "question_answering": {"inputs": {"tokens": LENGTH, "segment": LENGTH}, "targets": {"start": 0, "end": 0}},
+    "question_answering": {
+        "inputs": {
+            "words": (LENGTH, WORD_FEATURES),
+            "sentence": LENGTH,
+            "question": QUESTION_FEATURES,
+            "asked": ASKED,
+        },
+        "targets": {"start": 0, "end": 0},
+    },
 }
 
 
@@ -79,21 +96,22 @@ def test_shapes_types_languages_and_rows(episodes, kind):
             episode = episodes[kind](index, split=split)
             texts = []
             for batch, size, part in zip(episode, (3, 5), ("train", split), strict=True):
-                expected = jax.tree.map(lambda width, size=size: (size, width) if width else (size,), SHAPES[kind])
+                expected = jax.tree.map(
+                    lambda width, size=size: (size, *np.atleast_1d(width)) if width else (size,), SHAPES[kind],
+                    is_leaf=lambda width: isinstance(width, tuple),
+                )  # fmt: skip
                 assert jax.tree.map(np.shape, batch) == {**expected, "mask": (size,)}
                 dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves({k: v for k, v in batch.items() if k != "mask"})}
-                assert dtypes == ({"int32", "float32"} if kind == "scored_pairs" else {"int32"})
+                numbers = kind in ("scored_pairs", "question_answering")
+                assert dtypes == ({"int32", "float32"} if numbers else {"int32"})
                 assert batch["mask"].all()
                 first = {**batch["inputs"], "targets": batch.get("targets")}
-                tokens = next(first[name] for name in ("source", "left", "tokens", "targets") if name in first)
                 if kind == "question_answering":
-                    found = decoded(np.where(batch["inputs"]["segment"] == 1, tokens, 0))
-                    codes = {text[1:3] for text in found}
-                    assert all(part in text for text in found)
+                    found = questions_of(episodes[kind].corpus, batch)
                 else:
-                    found = decoded(tokens)
-                    codes = {text.split()[1] for text in found}
-                    assert {text.split()[2] for text in found} == {part}
+                    found = decoded(next(first[name] for name in ("source", "left", "targets") if name in first))
+                codes = {text.split()[1] for text in found}
+                assert {text.split()[2] for text in found} == {part}
                 texts += found
                 seen |= codes
                 assert len(codes) == 1
@@ -153,18 +171,9 @@ def test_groups_and_scores(episodes):
     np.testing.assert_array_equal(episodes["scored_pairs"].batch(rows)["targets"], scores[rows])
 
 
-def test_answers_are_exact_bytes(episodes):
-    for split in ("train", "test"):
-        batch = episodes["question_answering"](1, split=split).query
-        for tokens, segment, start, end in zip(
-            batch["inputs"]["tokens"], batch["inputs"]["segment"], batch["targets"]["start"], batch["targets"]["end"],
-            strict=True,
-        ):  # fmt: skip
-            text = span_text(tokens, int(start), int(end))
-            assert text[0] == "Ж"
-            assert text[1:].isdigit()
-            assert segment[start : end + 1].all()
-            assert not segment[: int(np.flatnonzero(tokens == 258)[0]) + 1].any()
+def words_between(question, windows, row, first, last):
+    """Returns what the context has from one word of a window to another."""
+    return question.context[windows.places[row, first, 0] : windows.places[row, last, 1]]
 
 
 def long_questions(count=40):
@@ -179,72 +188,93 @@ def long_questions(count=40):
 
 def test_windows_to_learn_from_hold_the_answer_anywhere():
     questions = long_questions()
-    starts = learning_windows(questions, 96, seed=0)
-    spans = encode_windows(questions, starts, 96)
-    assert (spans.start >= 0).all()
-    found = [span_text(*row) for row in zip(spans.tokens, spans.start, spans.end, strict=True)]
-    assert found == [question.answer for question in questions]
-    assert len(set((spans.start - spans.segment.argmax(1)).tolist())) > 15, "not always at one place of the window"
-    windows = [
-        bytes((row[seg == 1] - 1).astype(np.uint8)) for row, seg in zip(spans.tokens, spans.segment, strict=True)
-    ]
-    assert all(window[0] & 0xC0 != 0x80 for window in windows), "a window begins with a character"
-    again = learning_windows(questions, 96, seed=0)
+    starts = learning_windows(questions, 16, seed=0)
+    found = encode_windows(questions, starts, 16)
+    assert (found.start >= 0).all()
+    for row, question in enumerate(questions):
+        assert words_between(question, found, row, found.start[row], found.end[row]) == question.answer
+        np.testing.assert_array_equal(found.inputs["sentence"][row] > 0, found.places[row, :, 1] > 0)
+    assert len(set(found.start.tolist())) > 8, "not always at one place of the window"
+    again = learning_windows(questions, 16, seed=0)
     np.testing.assert_array_equal(starts, again)
-    assert (learning_windows(questions, 96, seed=1) != starts).any()
-    long = Question("x" * 99, "?", "x" * 99, 0)
-    assert learning_windows([long], 96, seed=0).tolist() == [-1], "no window is long enough"
+    assert (learning_windows(questions, 16, seed=1) != starts).any()
+    long = Question("x " * 17, "?", "x " * 16 + "x", 0)
+    assert learning_windows([long], 16, seed=0).tolist() == [-1], "no window is long enough"
 
 
 def test_windows_to_be_judged_on_do_not_depend_on_the_answer():
     questions = long_questions()
-    starts = likely_windows(questions, 96)
+    starts = likely_windows(questions, 16)
     blind = [Question(question.context, question.question) for question in questions]
-    np.testing.assert_array_equal(likely_windows(blind, 96), starts)
-    held = encode_windows(questions, starts, 96).start >= 0
+    np.testing.assert_array_equal(likely_windows(blind, 16), starts)
+    held = encode_windows(questions, starts, 16).start >= 0
     assert held.mean() > 0.9, "the words of the question are near its answer here"
-    missed = encode_windows(questions, np.zeros(len(questions), np.int64), 96)
+    missed = encode_windows(questions, np.zeros(len(questions), np.int64), 16)
     assert (missed.start == -1).any()
     assert ((missed.start == -1) == (missed.end == -1)).all()
 
 
 def test_all_windows_cover_the_context_and_the_best_span_wins():
     questions = long_questions(9)
-    spans = strided_windows(questions, 96)
-    assert spans.group.tolist() == sorted(spans.group.tolist())
+    windows = strided_windows(questions, 16)
+    assert windows.group.tolist() == sorted(windows.group.tolist())
     for number, question in enumerate(questions):
-        rows = np.flatnonzero(spans.group == number)
-        texts = [span_text(spans.tokens[row], int(spans.segment[row].argmax()), 96) for row in rows]
-        assert question.context.startswith(texts[0][:20])
-        assert question.context.strip().endswith(texts[-1][-20:])
-    assert set(spans.group[spans.start >= 0].tolist()) == set(range(9)), "some window holds each answer"
-    # A reader who knows: its logits are high where the answer is, and higher in one window than in another.
-    rng = np.random.default_rng(0)
-    start, end = rng.normal(size=(2, *spans.tokens.shape))
-    for row in np.flatnonzero(spans.start >= 0):
-        start[row, spans.start[row]] += 50 + row
-        end[row, spans.end[row]] += 50
-    found = best_answers(spans, start, end)
-    assert [span_text(spans.tokens[r], a, b) for r, a, b in found] == [question.answer for question in questions]
-    # Against the slow way, with nothing known.
-    start, end = rng.normal(size=(2, *spans.tokens.shape))
-    quick = best_answers(spans, start, end, longest=7)
-    for number, (row, first, last) in enumerate(quick.tolist()):
-        sums = {
-            (r, i, j): start[r, i] + end[r, j]
-            for r in np.flatnonzero(spans.group == number)
-            for i in np.flatnonzero(spans.segment[r])
-            for j in range(i, min(i + 7, 96))
-            if spans.segment[r, j]
-        }
-        assert max(sums, key=lambda span: sums[span]) == (row, first, last)
+        rows = windows.places[windows.group == number]
+        seen = {tuple(place) for place in rows.reshape(-1, 2).tolist() if place[1]}
+        assert seen == {tuple(place) for place in word_places(question.context).tolist()}
+    assert set(windows.group[windows.start >= 0].tolist()) == set(range(9)), "some window holds each answer"
+    # A reader who knows: what it says of the answer is higher in one window than in another.
+    rows, rng = np.arange(len(windows.group)), np.random.default_rng(0)
+    score = np.where(windows.start >= 0, 50 + rows, rng.normal(size=len(rows)))
+    contexts = [question.context for question in questions]
+    found = best_answers(windows, contexts, (np.maximum(windows.start, 0), np.maximum(windows.end, 0), score))
+    assert found == [question.answer for question in questions]
+    # Rows that fill up a batch are not looked at.
+    filled = [np.append(values, 10_000) for values in (np.maximum(windows.start, 0), np.maximum(windows.end, 0), score)]
+    assert best_answers(windows, contexts, filled) == found
+
+
+def features_of(question, context):
+    return describe(question, context).words.astype(np.float32)
+
+
+def test_words_are_described_by_what_they_share_with_the_question():
+    context = "Zwei Brücken stehen dort. Die Burg wurde 1402 (von Anna) erbaut."
+    found = describe("Wann wurde die Burg gebaut?", context)
+    assert [context[start:end] for start, end in found.places] == context.replace(".", "").replace("(", "").replace(
+        ")", ""
+    ).split()
+    assert found.sentence.tolist() == [1] * 4 + [2] * 7
+    assert found.words.shape == (11, WORD_FEATURES)
+    assert found.words[[5, 6], 0].tolist() == [1, 1]
+    assert 0.5 <= found.words[10, 0] < 1, "erbaut is like gebaut"
+    assert found.words[[0, 1, 7, 9], 0].tolist() == [0] * 4
+    assert not describe("", context).words[:, :6].any()
+    assert describe("Wann?", "").words.shape == describe("Wann?", "...").words.shape == (0, WORD_FEATURES)
+    assert describe("Wo 3?", "").question[0] == 1
+    assert describe("Wann WANN", "").asked[:3].tolist() == [describe("wann", "").asked[0]] * 2 + [0]
+
+
+def test_what_is_described_does_not_depend_on_the_letters():
+    """A language written in other letters is described as the first one is, but for what hashes say."""
+    context, question = (
+        "Am Abend kam der Bote. Er trug (1402) eine Krone, und die Krone war alt.",
+        "Was trug er im Jahr?",
+    )
+    # Letters of another script in their place; capitals stay capitals.
+    table = {ord(c): chr(0x430 + i) for i, c in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    table |= {ord(chr(c).upper()): chr(new).upper() for c, new in ((c, ord(v)) for c, v in table.items())}
+    np.testing.assert_array_equal(
+        features_of(question, context), features_of(question.translate(table), context.translate(table))
+    )
 
 
 def test_answers_too_long_are_left_out_of_training_alone():
     table = table_of("question_answering", per_split=4)
     rows = [int(table.rows(code, split)[0]) for code in ("aa", "dd") for split in ("train", "test")]
     for column in ("context", "answer"):
-        table.columns[column] = tuple("y" * 99 if k in rows else text for k, text in enumerate(table.columns[column]))
+        text = "y " * 60 + "y"
+        table.columns[column] = tuple(text if k in rows else old for k, old in enumerate(table.columns[column]))
     table.columns["answer_start"][rows] = 0
     episodes = PairEpisodes(table, ByteTokenizer(LENGTH), SPLIT, shots=1, queries=2)
     assert episodes.left_out == 2
@@ -252,14 +282,12 @@ def test_answers_too_long_are_left_out_of_training_alone():
     query = episodes.evaluation_episode("dd", shots=1, draw=0).query
     assert query["targets"]["start"].tolist()[0] == -1
     assert len(query["mask"]) == 4, "what is judged stays, and counts as wrong"
-    assert len(episodes.windows(table.rows("dd", "test")).tokens) > 4
+    assert len(episodes.windows(table.rows("dd", "test")).group) > 4
 
 
 def test_wrong_arguments():
     table = table_of("question_answering", per_split=2)
     pieces = SentencePieceTokenizer.train([f"Wort {k} und eins" for k in range(40)], 300, 16)
-    with pytest.raises(InputError, match=r"set `tokenizer\.kind` to bytes"):
-        PairEpisodes(table, pieces, SPLIT, shots=1, queries=1)
     with pytest.raises(ValueError, match="`target_length` must be positive"):
         PairEpisodes(table_of("translation"), pieces, SPLIT, shots=1, queries=1, target_length=0)
     with pytest.raises(InputError, match="test language xx of made-up has no train rows"):
@@ -306,12 +334,20 @@ def test_real_answers_are_found(data_folder):
     table = read_table(data_folder("xquad"), parallel=True)
     kept = table.take(np.concatenate([table.rows(c, s)[:60] for c in ("ar", "zh", "de") for s in ("train", "test")]))
     split = LanguageSplit(("ar", "de"), (), ("zh",))
-    episodes = PairEpisodes(kept, ByteTokenizer(512), split, shots=2, queries=2)
+    episodes = PairEpisodes(kept, ByteTokenizer(128), split, shots=2, queries=2)
     for code in ("ar", "de", "zh"):
         rows = episodes.rows(code, "train")
+        texts = (kept.texts(column, rows) for column in ("context", "question", "answer"))
+        questions = [Question(*q) for q in zip(*texts, kept.numbers("answer_start")[rows].tolist(), strict=True)]
+        found = encode_windows(questions, learning_windows(questions, 128, seed=0), 128)
         batch = episodes.batch(rows)
-        spans = zip(batch["inputs"]["tokens"], batch["targets"]["start"], batch["targets"]["end"], strict=True)
-        assert [span_text(*span) for span in spans] == kept.texts("answer", rows)
+        jax.tree.map(np.testing.assert_array_equal, batch["inputs"], found.inputs)
+        assert (batch["targets"]["start"] >= 0).all()
+        for row, question in enumerate(questions):
+            answer = words_between(question, found, row, found.start[row], found.end[row])
+            # Signs around words are no part of them, and the Arabic article and others may be written with a word.
+            assert question.answer.strip("$€£%\"'.,()-–“”« »") in answer
+            assert len(answer) < len(question.answer) + 12
     assert episodes.left_out == 0
     judged = episodes.batch(kept.rows("zh", "test"))["targets"]["start"]
     assert (judged >= 0).mean() > 0.5

@@ -6,7 +6,14 @@ import pytest
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.cldr import cldr
 from jaxmeta.data.corpus import Corpus
-from jaxmeta.data.splits import LanguageSplit, check_overlap, overlap, split_languages
+from jaxmeta.data.splits import (
+    LanguageSplit,
+    check_overlap,
+    overlap,
+    split_languages,
+    translated_shots,
+    without_sources,
+)
 from jaxmeta.data.tsv import read_tsv
 
 CODES = tuple("abcdefghij")
@@ -109,3 +116,23 @@ def test_nusax_shares_no_sentence_unless_test_rows_are_trained_on(data_dir):
             Corpus("leaky", corpus.labels, corpus.language, leaky, corpus.label, corpus.text, corpus.sentence),
             split,
         )
+
+
+def test_shots_that_say_what_is_trained_on_are_counted():
+    corpus = _corpus([
+        ("a", "train", 0, "ja", 1), ("a", "train", 0, "nein", 2), ("b", "train", 1, "yes", 1),
+        ("b", "train", 1, "maybe", 3), ("b", "test", 1, "no", 2), ("c", "train", 1, "peut-etre", 3),
+    ])  # fmt: skip
+    split = LanguageSplit(("a", "c"), (), ("b",))
+    assert translated_shots(corpus, split) == (2, 2)
+    assert translated_shots(corpus, without_sources(split, ["c"])) == (1, 2)
+
+
+def test_sources_may_be_left_out_but_not_all():
+    split = LanguageSplit(("a", "b"), ("c",), ("d",))
+    assert without_sources(split, ()) == split
+    assert without_sources(split, ("a",)) == LanguageSplit(("b",), ("c",), ("d",))
+    with pytest.raises(InputError, match="c cannot be left out: the train languages are a, b"):
+        without_sources(split, ("c",))
+    with pytest.raises(InputError, match="All train languages are left out"):
+        without_sources(split, ("a", "b"))

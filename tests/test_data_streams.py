@@ -135,7 +135,7 @@ def test_scripts_by_the_names_of_their_letters(text, script):
 
 def test_facts_by_script():
     texts = {"de": ["Größe und", "so"], "en": ["one two three"], "ru": ["два слова"], "zh": ["中文很好"]}
-    facts = {row.script: row for row in script_facts(ByteTokenizer(12), texts)}
+    facts = {row.script: row for row in script_facts((ByteTokenizer(12), texts))}
     assert list(facts) == ["CJK", "CYRILLIC", "LATIN"]
     latin = facts["LATIN"]
     assert latin.languages == ("de", "en")
@@ -149,5 +149,5 @@ def test_facts_by_script():
     assert facts["CJK"].tokens_per_word is None
     assert {row.unknown_rate for row in facts.values()} == {0.0}
     pieces = SentencePieceTokenizer.train(["one two three " * 3] * 20, 280, 12)
-    facts = {row.script: row for row in script_facts(pieces, texts)}
+    facts = {row.script: row for row in script_facts((pieces, texts))}
     assert facts["LATIN"].tokens_per_word < facts["CYRILLIC"].tokens_per_word

@@ -6,7 +6,7 @@ import pytest
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.splits import LanguageSplit, check_overlap, overlap, split_pairs, without_overlap
-from jaxmeta.data.table import SCHEMAS, Table, link_sentences
+from jaxmeta.data.table import SCHEMAS, Table, link_sentences, translated_from
 
 GOOD = {
     "translation": {"src_lang": "eng", "tgt_lang": "bug", "split": "train", "src": "a cat", "tgt": "meong"},
@@ -214,6 +214,23 @@ def test_rows_in_parallel_share_their_number(write):
     path = write("\n".join(["language\tsplit\ttext\tenglish", *rows[:-1]]))
     with pytest.raises(InputError, match="not parallel: b has 1 test rows and a has 2; give all languages"):
         read_table(path, parallel=True)
+
+
+def test_pairs_by_another_source_say_what_the_rows_of_their_common_source_say(write):
+    columns, rows = ("tgt_lang", "split", "src", "tgt"), [
+        ("ind", "train", "a cat", "kucing"), ("ind", "test", "a cat", "seekor kucing"),
+        ("ind", "test", "a dog", "anjing"), ("ban", "test", "a cat", "meng"), ("ban", "train", "a dog", "cicing"),
+    ]  # fmt: skip
+    table = read_table(write(content("translation", *(dict(zip(columns, row, strict=True)) for row in rows))))
+    found = translated_from(table, "ind")
+    # Another split is no help, and nothing is translated into the source.
+    assert found.languages() == ("ind-ban", "ind-bug")
+    assert found.texts("src") == ["kucing", "seekor kucing"]
+    assert found.texts("tgt") == ["meong", "meng"]
+    assert found.codes("ind-bug") == ("ind", "bug")
+    assert found.sentence[0] == found.sentence[1], "still translations of one text"
+    with pytest.raises(InputError, match=r"can be translated from 'jav'; name one of its languages \(ban, bug, ind\)"):
+        translated_from(table, "jav")
 
 
 def test_wrong_columns():

@@ -14,7 +14,7 @@ from jaxmeta.config.readouts import readout_for
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.objectives import scored_pair, span_qa
-from jaxmeta.run.classical_tokens import ngram_language_model
+from jaxmeta.run.classical_tokens import KneserNey, ngram_prediction
 from jaxmeta.run.plan import Cell
 from jaxmeta.run.text_scores import text_scores
 
@@ -75,18 +75,19 @@ def questions(tmp_path):
     path = tmp_path / "questions.tsv"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     changes = {
-        "task.kind": "question_answering", "task.source": "tsv", "task.path": str(path), "tokenizer.length": 64,
+        "task.kind": "question_answering", "task.source": "tsv", "task.path": str(path), "tokenizer.length": 14,
         "task.test_languages": ["bb"], "task.dev_languages": ["cc"], "task.shots": 2, "task.queries": 2,
     }  # fmt: skip
     return PairTasks(changed(Config(), changes, "here"))
 
 
 def logits_of(query, places) -> np.ndarray:
-    """Returns logits `[R, L, 2]` that are high at the two `places` of each row, where it has such."""
-    logits = np.where(query["inputs"]["segment"][..., None] == 1, 0.0, -1e9).repeat(2, axis=-1).astype(np.float32)
+    """Returns logits `[R, L, 4]` that are high for the span of words of each row, where it has such."""
+    sentence = query["inputs"]["sentence"]
+    logits = np.where(sentence[..., None] > 0, 0.0, -1e9).repeat(4, axis=-1).astype(np.float32)
     for row, (start, end) in enumerate(places):
         if start >= 0:
-            logits[row, start, 0], logits[row, end, 1] = 5.0, 5.0
+            logits[row, start, end - start] = 5.0
     return logits
 
 
@@ -98,7 +99,7 @@ def test_answers_are_looked_for_in_every_window(questions):
     assert judged(questions, span_qa(), logits_of(query, right)) == {"exact_match": 1.0, "f1": 1.0}
     # The first question is answered with one word too many, "called Oxbridge".
     wrong = [
-        (start - 7 * (group == 0), end) if start >= 0 else (-1, -1)
+        (start - (group == 0), end) if start >= 0 else (-1, -1)
         for (start, end), group in zip(right, windows.group, strict=False)
     ]
     found = judged(questions, span_qa(), logits_of(query, wrong))
@@ -167,18 +168,21 @@ def test_pairs_outside_jax_are_judged_on_the_same_rows(pairs):
     assert all(np.isfinite(list(readout.scores(ridge.counts(value, *CELL)).values())).all() for value in ridge.values)
 
 
-def test_an_ngram_model_is_witten_and_bells():
-    texts, queries = np.array([[1, 2, 1, 2, 3, 0]]), np.array([[1, 2, 0], [2, 4, 0]])
-    found = ngram_language_model(texts, queries, vocab_size=5, order=2)
-    of_one = {t: (c + 3 / 4) / (5 + 3) for t, c in ((1, 2), (2, 2), (3, 1), (4, 0))}  # three kinds followed nothing
-    after_one = {t: (c + 1 * of_one[t]) / (2 + 1) for t, c in ((2, 2), (4, 0))}
-    after_two = {4: (0 + 2 * of_one[4]) / (2 + 2)}
-    expected = [-np.log(of_one[1]) - np.log(after_one[2]), -np.log(of_one[2]) - np.log(after_two[4])]
+def test_an_ngram_model_is_kneser_and_neys():
+    model = KneserNey(np.array([[1, 2, 1, 2, 3, 0]]), vocab_size=5, order=2)
+    queries = np.array([[1, 2, 0], [2, 4, 0]])
+    found = ngram_prediction([model], [1.0], queries)
+    # Different tokens before 1 are two, before 2 and 3 one each; as discounts 2 / (2 + 2) and 3 / (3 + 2).
+    of_one = {t: (c - min(c, 0.5) + 3 * 0.5 / 4) / 4 for t, c in ((1, 2), (2, 1), (3, 1), (4, 0))}
+    first = {1: 1 - 0.6 + 0.6 * of_one[1], 2: 0.6 * of_one[2]}
+    after_one, after_two = {2: (2 - 0.6 + 0.6 * of_one[2]) / 2}, {4: 2 * 0.6 * of_one[4] / 2}
+    expected = [-np.log(first[1] * after_one[2]), -np.log(first[2] * after_two[4])]
     np.testing.assert_allclose(found["nll"], expected)
     assert found["correct"].tolist() == [2, 0]
-    assert np.exp(-ngram_language_model(texts, np.array([[0], [4]]), vocab_size=5, order=1)["nll"]).tolist() == [
-        1.0, pytest.approx(of_one[4])
-    ]  # fmt: skip
+    assert model.predicted((2,)).sum() == pytest.approx(1)
+    other = KneserNey(np.array([[4, 4]]), vocab_size=5, order=1)
+    mixed = ngram_prediction([model, other], [0.75, 0.25], np.array([[4], [0]]))
+    np.testing.assert_allclose(np.exp(-mixed["nll"]), [0.75 * 0.6 * of_one[4] + 0.25 * other.predicted(())[4], 1.0])
 
 
 def test_rows_that_say_what_a_judged_row_says_are_left_out_of_training(tmp_path):

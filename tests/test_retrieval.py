@@ -11,9 +11,9 @@ from quick import quick_jit
 
 from jaxmeta.core.rows import compact, reading_rows
 from jaxmeta.core.select import matching
+from jaxmeta.core.trees import unit
 from jaxmeta.core.types import Episode
 from jaxmeta.models import dual_encoder, mlp, paired
-from jaxmeta.models.dual_encoder import unit
 from jaxmeta.objectives import retrieval, similarity_counts
 
 SIZES = {"vocab_size": 13, "outputs": 5, "width": 8, "embedding_width": 4, "layers": 1, "heads": 2, "expansion": 2}

@@ -15,6 +15,7 @@ from jaxmeta.core.gradients import first_order
 from jaxmeta.core.select import matching, partition, path_of
 from jaxmeta.core.types import Episode
 from jaxmeta.estimators import backprop
+from jaxmeta.models.pointer import mixed, same_tokens
 
 KINDS = list(BUILDERS)
 
@@ -74,8 +75,9 @@ def test_no_logit_depends_on_a_later_token(case, x64):
         np.testing.assert_array_equal(others[1:], logits[1:])
 
 
-def test_every_source_token_is_read_and_none_of_a_neighbour(x64):
-    case = Case("seq2seq")
+@pytest.mark.parametrize("kind", ["seq2seq", "pointer"])
+def test_every_source_token_is_read_and_none_of_a_neighbour(kind, x64):
+    case = Case(kind)
     _, logits, _ = case(case.inputs)
     for place in range(LENGTH):
         changed = case.inputs["source"].copy()
@@ -96,13 +98,14 @@ def test_paths_say_which_part_is_which(kind):
     inputs = inputs_of(kind)
     for tied in (False, True):
         params = jax.eval_shape(model_of(kind, tied=tied).init, jax.random.key(0), inputs)
-        parts = {"embedding", "decoder", "head"} | ({"encoder"} if kind == "seq2seq" else set())
+        parts = {"embedding", "decoder", "head"} | ({"encoder"} if kind != "language_model" else set())
+        parts |= {"copying"} if kind == "pointer" else set()
         assert set(params) == parts
         head = partition(params, matching("^head/"))[0]
         want = {"head/bias"} if tied else {"head/bias", "head/kernel"}
         assert {path for path in paths_of(head) if path.startswith("head/")} == want
         assert "decoder/block_1/qkv/kernel" in paths_of(params)
-    assert ("decoder/memory_0/kernel" in paths_of(params)) == (kind == "seq2seq")
+    assert ("decoder/memory_0/kernel" in paths_of(params)) == (kind != "language_model")
 
 
 def test_a_tied_output_layer_is_the_embedding(x64):
@@ -113,6 +116,54 @@ def test_a_tied_output_layer_is_the_embedding(x64):
     _, others, _ = case(case.inputs)
     changed = np.abs(others - logits).max(axis=(0, 1)) > 1e-9
     np.testing.assert_array_equal(changed, np.arange(VOCABULARY) == EOS)
+
+
+def test_an_untrained_pointer_copies_its_source_and_stops(x64):
+    inputs = inputs_of("pointer")
+    model = model_of("pointer", width=32, dtype=jnp.float64)
+    params = model.init(jax.random.key(0), inputs)
+    written = np.asarray(quick_jit(model.generate)(params, inputs))
+    np.testing.assert_array_equal(written[:, :LENGTH], inputs["source"])
+    assert not written[:, LENGTH:].any()
+
+
+def test_what_is_written_is_a_mixture_of_what_is_generated_and_what_is_copied(x64):
+    rng = np.random.default_rng(0)
+    logits, gate = rng.normal(size=(1, 2, 5)), rng.normal(size=(1, 2, 1))
+    shares = np.array([[[0.5, 0.2, 0.3, 0.0], [0.1, 0.6, 0.0, 0.3]]])
+    tokens = np.array([[3, 1, 3, 0]], np.int32)
+    copied = np.stack([shares[0] @ (tokens[0][:, None] == np.arange(5))])
+    share = 1 / (1 + np.exp(-gate))
+    want = (1 - share) * np.asarray(jax.nn.softmax(logits, axis=-1)) + share * copied
+    same = same_tokens(jnp.asarray(tokens), jnp.float64)
+    found = mixed(jnp.asarray(logits), jnp.asarray(shares), jnp.asarray(gate), jnp.asarray(tokens), same)
+    assert_close(jax.nn.softmax(found, axis=-1), want)
+
+
+def test_second_derivatives_of_a_mixture_are_finite_where_nothing_is_copied():
+    tokens = jnp.asarray([[1, 2, 0]], jnp.int32)  # no share goes to padding
+    same = same_tokens(tokens, jnp.float32)
+
+    def surprise(scores):
+        shares = jax.nn.softmax(jnp.concatenate([scores, jnp.full((1, 1, 1), -1e9)], axis=-1))
+        return -jax.nn.log_softmax(mixed(jnp.zeros((1, 1, 4)), shares, jnp.full((1, 1, 1), 2.0), tokens, same))[0, 0, 3]
+
+    scores = jnp.asarray([[[0.0, -200.0]]])
+    found = jax.jvp(jax.grad(surprise), (scores,), (jnp.ones_like(scores),))
+    assert np.isfinite(np.asarray(found)).all()
+
+
+def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_it(x64):
+    source = np.array([[1, 2, 3, 4, 0, 0]], np.int32)
+    model = model_of("pointer", width=32, dtype=jnp.float64)
+    params = model.init(jax.random.key(0), {"source": source, "previous": source})
+    table = params["embedding"]["embedding"]
+    params["copying"]["lexicon"]["embedding"] = params["copying"]["lexicon"]["embedding"].at[2].set(20 * table[6])
+    params["copying"]["gate"]["bias"] = jnp.full(1, -1.0)  # most is generated, where the other words are not told apart
+    params["head"]["bias"] = jnp.full(VOCABULARY, -5.0)
+    params["decoder"]["norm"]["scale"] = jnp.zeros(32)
+    (written,) = np.asarray(quick_jit(model.generate)(params, {"source": source}))
+    np.testing.assert_array_equal(written[:5], [1, 6, 3, 4, 0])
 
 
 def test_rows_of_the_embedding_adapt_alone_with_the_same_gradient(x64):
@@ -167,19 +218,15 @@ def test_wrong_arguments_are_named():
 
 def test_encoders_refuse_wrong_sizes_and_texts_that_are_too_long():
     sizes, tokens = {**SIZES, "window": 2}, np.ones((2, LENGTH), np.int32)
-    readings = {models.transformer: tokens, models.span_reader: {"tokens": tokens, "segment": tokens}}
-    for build, inputs in readings.items():
-        options = {**sizes, "outputs": 3} if build is models.transformer else sizes
-        for name in ("window", "stride", "embedding_width", "layers"):
-            with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
-                build(**{**options, name: 0})
-        with pytest.raises(ValueError, match=r"`heads` must divide `width` \(8\), got 3"):
-            build(**{**options, "heads": 3})
-        # One place for all would otherwise do: shapes agree.
-        with pytest.raises(ValueError, match=r"`max_length` must be at least the 3 places of a sequence, got 1"):
-            build(**options, stride=2, max_length=1).init(jax.random.key(0), inputs)
-    with pytest.raises(ValueError, match="`overlap` must be positive, got 0"):
-        models.span_reader(**sizes, overlap=(2, 0))
+    options = {**sizes, "outputs": 3}
+    for name in ("window", "stride", "embedding_width", "layers"):
+        with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
+            models.transformer(**{**options, name: 0})
+    with pytest.raises(ValueError, match=r"`heads` must divide `width` \(8\), got 3"):
+        models.transformer(**{**options, "heads": 3})
+    # One place for all would otherwise do: shapes agree.
+    with pytest.raises(ValueError, match=r"`max_length` must be at least the 3 places of a sequence, got 1"):
+        models.transformer(**options, stride=2, max_length=1).init(jax.random.key(0), tokens)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -53,3 +53,20 @@ def test_tasks_spread_over_devices_give_the_gradient_of_one(gradient, task_axis,
     found, loss = on_devices(estimator, params, waves)
     assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), found, expected))
     assert np.allclose(loss, metrics["loss"], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["imaml", "neumann", "cavia", "meta_curvature"])
+def test_relatives_of_maml_spread_over_devices_too(name, waves):
+    parts = (jm.models.mlp((8,), 1, activation=jnp.tanh), jm.objectives.regression(), optax.sgd(0.1))
+    build = {"imaml": jm.imaml, "neumann": jm.imaml, "cavia": jm.cavia, "meta_curvature": jm.meta_curvature}[name]
+    algorithm = build(*parts)
+    if build is jm.imaml:
+        solve = jm.neumann(0.1, 3) if name == "neumann" else jm.conjugate_gradient(3)
+        estimator = jm.implicit(algorithm, num_steps=2, solve=solve)
+    else:
+        estimator = jm.backprop(algorithm, num_steps=2)
+    params = algorithm.init(jax.random.key(1), jax.tree.map(lambda leaf: leaf[0], waves))
+    expected, _, metrics = jax.jit(estimator.estimate)(jax.random.key(0), params, (), waves)
+    found, loss = on_devices(estimator, params, waves)
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), found, expected))
+    assert np.allclose(loss, metrics["loss"], atol=1e-6)

@@ -1,7 +1,6 @@
-"""Spans against brute force, and the reader that finds them."""
+"""Spans against brute force, and the scorer that finds them."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,59 +9,32 @@ import pytest
 from derivatives import assert_derivatives
 from quick import quick_jit
 
-from jaxmeta.models import span_reader
-from jaxmeta.models.overlap import shared_ngrams
-from jaxmeta.models.windows import merged, neighbours, spread
+from jaxmeta.models import span_scorer
+from jaxmeta.models.windows import merged, neighbours
 from jaxmeta.objectives import best_spans, span_qa
 
-LENGTH, PADDED = 9, 8
-SIZES = {"vocab_size": 13, "width": 8, "embedding_width": 4, "layers": 1, "heads": 2, "expansion": 2}
-OPTIONS = {**SIZES, "window": 3, "stride": 4, "max_length": 8, "overlap": (2,)}
+LENGTH, LONGEST, PADDED = 9, 4, 8
+SIZES = {"width": 5, "layers": 2, "longest": LONGEST, "buckets": 11, "embedding_width": 3}
 
 
-def slow_spans(logits, max_length, k):
-    """Lists all spans, best first, then earliest, then shortest."""
-    length = len(logits)
-    spans = [(s, e) for s in range(length) for e in range(s, min(s + max_length, length))]
-    scored = [(-(logits[s, 0] + logits[e, 1]), s, e) for s, e in spans]
-    return [(s, e, -score) for score, s, e in sorted(scored)][:k]
+def f1_of(said, wanted):
+    """Returns the F1 of two spans `(first, last)`, by their places."""
+    said, wanted = (set(range(first, last + 1)) for first, last in (said, wanted))
+    return 2 * len(said & wanted) / (len(said) + len(wanted))
 
 
-@pytest.mark.parametrize(("max_length", "k"), [(1, 1), (3, 1), (4, 5), (20, 12)])
-def test_best_spans_are_those_of_brute_force(max_length, k):
-    random = np.random.default_rng(k)
-    for number in range(7):  # 56 rows in each of the four ways, half of them with many equals
-        shape = (PADDED, LENGTH, 2)
-        logits = random.integers(-2, 3, shape) if number % 2 else random.normal(size=shape)
-        logits = logits.astype(np.float32)
-        found = best_spans(logits, max_length, k)
-        assert found.start.dtype == found.end.dtype == jnp.int32
-        for row in range(PADDED):
-            got = list(zip(*(np.asarray(leaf[row]) for leaf in found), strict=True))
-            assert got == slow_spans(logits[row], max_length, k)
-
-
-def test_spans_that_do_not_exist_come_last():
-    found = best_spans(jnp.zeros((1, 2, 2)), 2, 4)
-    np.testing.assert_array_equal(np.isfinite(found.score), [[True, True, True, False]])
-    np.testing.assert_array_equal(found.start[0, :3], [0, 0, 1])
-    np.testing.assert_array_equal(found.end[0, :3], [0, 1, 1])
-    with pytest.raises(ValueError, match="`k` must be at most 4 for 2 tokens, got 5"):
-        best_spans(jnp.zeros((1, 2, 2)), 3, 5)
-    with pytest.raises(ValueError, match="`max_length` must be positive, got 0"):
-        best_spans(jnp.zeros((1, 2, 2)), 0)
-    with pytest.raises(ValueError, match="`max_length` must be positive, got 0"):
-        span_qa(0)
+def silu(x):
+    return x / (1 + np.exp(-x))
 
 
 def random_case(seed):
     random = np.random.default_rng(seed)
     n = int(random.integers(1, PADDED + 1))
-    logits = random.normal(0, 2, (n, LENGTH, 2)).astype(np.float32)
-    logits[:, random.random(LENGTH) < 0.2] = -1e9
+    logits = random.normal(0, 2, (n, LENGTH, LONGEST)).astype(np.float32)
+    logits[random.random(logits.shape) < 0.2] = -1e9
+    logits[:, np.arange(LENGTH)[:, None] + np.arange(LONGEST)[None] >= LENGTH] = -1e9
     start = random.integers(0, LENGTH, n)
-    end = np.minimum(start + random.integers(0, 5, n), LENGTH - 1)
-    logits[np.arange(n), start, 0], logits[np.arange(n), end, 1] = random.normal(1, 2, (2, n))
+    end = np.minimum(start + random.integers(0, 6, n), LENGTH - 1)  # some are longer than any span
     targets = {"start": start.astype(np.int32), "end": end.astype(np.int32)}
     return logits, {"targets": targets, "mask": random.random(n) < 0.8}
 
@@ -76,11 +48,23 @@ def padded(logits, batch, rubbish=np.nan):
 
 @functools.cache
 def compiled():
-    objective = span_qa(max_length=4)
+    objective = span_qa(overlap=3.0)
     return quick_jit(jax.value_and_grad(objective.loss, has_aux=True)), quick_jit(objective.counts), objective.scores
 
 
-@pytest.mark.parametrize("start", range(0, 200, 50))
+def test_the_best_span_is_the_first_of_the_likeliest():
+    random = np.random.default_rng(0)
+    for whole in (True, False):
+        logits = random.integers(-2, 3, (50, 6, 3)) if whole else random.normal(size=(50, 6, 3))
+        found = best_spans(jnp.asarray(logits, jnp.float32))
+        assert found.start.dtype == found.end.dtype == jnp.int32
+        for row, start, end, score in zip(logits, *map(np.asarray, found), strict=True):
+            spans = [(-row[s, k], s, min(s + k, 5)) for s in range(6) for k in range(3)]
+            assert (start, end) == min(spans)[1:]
+            assert score == pytest.approx(row.max())
+
+
+@pytest.mark.parametrize("start", range(0, 100, 50))
 def test_loss_and_scores_are_those_of_a_loop(start):
     loss_of, counts_of, scores_of = compiled()
     for seed in range(start, start + 50):
@@ -94,50 +78,46 @@ def test_loss_and_scores_are_those_of_a_loop(start):
             assert loss == 0
             assert all(np.isnan(score) for score in scores.values())
             continue
-        rows = []
+        losses, entropies, exact, f1 = [], [], [], []
         for i in real:
-            first, last = batch["targets"]["start"][i], batch["targets"]["end"][i]
-            exponentials = np.exp(logits[i].astype(np.float64))
-            shares = exponentials / exponentials.sum(axis=0)
-            ends = logits[i].argmax(axis=0)
-            begin, stop, _ = slow_spans(logits[i], 4, 1)[0]
-            said, wanted = set(range(begin, stop + 1)), set(range(first, last + 1))
-            rows.append(
-                {
-                    "nll": -np.log(shares[first, 0] * shares[last, 1]) / 2,
-                    "start_accuracy": ends[0] == first,
-                    "end_accuracy": ends[1] == last,
-                    "exact_span": said == wanted,
-                    "span_f1": 2 * len(said & wanted) / (len(said) + len(wanted)),
-                    "both": tuple(ends) == (first, last),
-                }
-            )
-        want = {name: np.mean([row[name] for row in rows]) for name in rows[0]}
-        assert float(metrics["exact_span"]) == pytest.approx(want.pop("both"))
-        assert float(loss) == pytest.approx(want["nll"], rel=1e-5)
-        assert scores == pytest.approx(want, rel=1e-5)
+            wanted = (batch["targets"]["start"][i], batch["targets"]["end"][i])
+            spans = [(s, k) for s in range(LENGTH) for k in range(LONGEST) if logits[i, s, k] > -1e8]
+            worth = np.array([f1_of((s, s + k), wanted) for s, k in spans])
+            exponentials = np.exp(np.array([logits[i, s, k] for s, k in spans], np.float64))
+            shares = exponentials / exponentials.sum()
+            said = worth[np.argmax(shares)] if worth.any() else 0.0
+            exact.append(said == 1)
+            f1.append(said)
+            if worth.any():
+                entropies.append(-np.log(shares[worth > worth.max() - 1e-6].sum()))
+                losses.append(entropies[-1] + 3.0 * (1 - (shares * worth).sum()))
+        assert float(loss) == pytest.approx(np.mean(losses) if losses else 0.0, rel=1e-4)
+        assert float(metrics["exact_span"]) == pytest.approx(np.mean(exact))
+        want = {"exact_span": np.mean(exact), "span_f1": np.mean(f1), "nll": np.mean(entropies) if losses else np.nan}
+        assert scores == pytest.approx(want, rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("rubbish", [3.0, np.nan])
 def test_a_window_that_lacks_the_answer_teaches_nothing_and_counts_as_wrong(rubbish):
     loss_of, counts_of, scores_of = compiled()
     logits, batch = random_case(5)
-    start, end = (batch["targets"][name] for name in ("start", "end"))
     batch["mask"][:] = True
-    logits[0] = -5.0
-    logits[0, start[0], 0] = logits[0, end[0], 1] = 5.0  # one is right
+    start, more = batch["targets"]["start"][0], 0
+    batch["targets"]["end"][0] = start
+    logits[0, start, more] = 9.0  # one is right
     (loss, metrics), gradient = loss_of(*padded(logits, batch))
     scores, n = scores_of(counts_of(*padded(logits, batch))), len(logits)
     assert scores["exact_span"] > 0
-    longer = np.concatenate([logits, np.full((2, LENGTH, 2), rubbish, np.float32)])
-    longer[n:, -1] = 9.0  # the place that a target of -1 would mean
-    targets = {name: np.concatenate([leaf, [-1, -1]]).astype(np.int32) for name, leaf in batch["targets"].items()}
-    case = padded(longer, {"targets": targets, "mask": np.ones(n + 2, bool)})
+    longer = np.concatenate([logits, np.full((2, LENGTH, LONGEST), rubbish, np.float32)])[:PADDED]
+    added = len(longer) - n
+    assert added > 0
+    targets = {name: np.concatenate([leaf, [-1] * added]).astype(np.int32) for name, leaf in batch["targets"].items()}
+    case = padded(longer, {"targets": targets, "mask": np.ones(n + added, bool)})
     (more_loss, more_metrics), more_gradient = loss_of(*case)
     assert float(more_loss) == pytest.approx(float(loss), rel=1e-6)
     np.testing.assert_allclose(more_gradient[:n], gradient[:n], rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(more_gradient[n:], 0)
-    share = n / (n + 2)
+    share = n / (n + added)
     assert float(more_metrics["exact_span"]) == pytest.approx(share * float(metrics["exact_span"]))
     want = {name: score if name == "nll" else share * score for name, score in scores.items()}
     assert scores_of(counts_of(*case)) == pytest.approx(want, rel=1e-6)
@@ -162,78 +142,86 @@ def test_counts_add_up():
     whole = scores_of(jax.tree.map(np.add, *counted))
     for name, score in whole.items():
         parts = [scores_of(counts)[name] for counts in counted]
-        assert score == pytest.approx(np.average(parts, weights=[counts["n"] for counts in counted]))
+        weights = [counts["answered" if name == "nll" else "n"] for counts in counted]
+        assert score == pytest.approx(np.average(parts, weights=weights))
+
+
+def test_wrong_sizes_are_refused():
+    with pytest.raises(ValueError, match="`overlap` must be zero or more, got -1"):
+        span_qa(-1)
+    for name in SIZES:
+        with pytest.raises(ValueError, match=f"`{name}` must be positive, got 0"):
+            span_scorer(**{**SIZES, name: 0})
 
 
 def passage(seed, size, length):
-    """Returns inputs that begin with a question of three or four tokens and end in padding, and where answers are."""
+    """Returns described words of two sentences, which end in padding, and where answers are."""
     random = np.random.default_rng(seed)
-    tokens = random.integers(1, 13, (size, length), dtype=np.int32)
-    lengths = random.integers(length - 4, length + 1, size)
-    tokens = np.where(np.arange(length)[None] < lengths[:, None], tokens, 0)
-    question = random.integers(3, 5, size)
-    segment = (np.arange(length)[None] >= question[:, None]).astype(np.int32)
-    targets = {"start": question.astype(np.int32) + 1, "end": question.astype(np.int32) + 3}
-    return {"tokens": tokens, "segment": segment}, targets
+    lengths = random.integers(length - 3, length + 1, size)
+    place = np.arange(length)[None]
+    sentence = np.where(place < lengths[:, None], 1 + (place > 4), 0).astype(np.int32)
+    inputs = {
+        "words": random.normal(size=(size, length, 6)).astype(np.float32),
+        "sentence": sentence,
+        "question": random.normal(size=(size, 2)).astype(np.float32),
+        "asked": random.integers(0, 12, (size, 5)).astype(np.int32),
+    }
+    return inputs, {"start": np.full(size, 1, np.int32), "end": np.full(size, 3, np.int32)}
 
 
-def test_derivatives_of_a_reader_in_float64(x64):
-    model, objective = span_reader(dtype=jnp.float64, **OPTIONS), span_qa(max_length=4)
-    inputs, targets = passage(0, 3, 13)
+def test_derivatives_of_a_scorer_in_float64(x64):
+    model, objective = span_scorer(dtype=jnp.float64, **SIZES), span_qa()
+    inputs, targets = passage(0, 3, 8)
     batch = {"targets": targets, "mask": np.array([True, False, True])}
     params = quick_jit(model.init)(jax.random.key(0), inputs)
     assert_derivatives(lambda params: objective.loss(model.apply(params, inputs), batch)[0], params)
 
 
 @pytest.fixture(scope="module")
-def reader():
-    """A reader with random parameters everywhere, and what it is compiled to."""
-    model = span_reader(**OPTIONS)
-    inputs, _ = passage(1, 4, 15)
+def scorer():
+    """A scorer with random parameters everywhere, and what it is compiled to."""
+    model = span_scorer(**SIZES)
+    inputs, _ = passage(1, 4, 9)
     shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)
     random = np.random.default_rng(4)
     params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), shapes)
-    return quick_jit(functools.partial(model.apply, params)), inputs
+    return quick_jit(functools.partial(model.apply, params)), inputs, params
 
 
-def test_readers_answer_in_the_context_alone_and_padding_changes_nothing(reader):
-    apply, inputs = reader
+def test_a_score_is_that_of_its_words_one_span_after_another(scorer):
+    apply, inputs, params = scorer
     logits = np.asarray(apply(inputs))
-    context = (inputs["tokens"] != 0) & (inputs["segment"] == 1)
-    assert logits.shape == (4, 15, 2)
-    np.testing.assert_array_equal(logits[~context], -1e9)
-    assert np.all(np.abs(logits[context]) < 1e4)
+    assert logits.shape == (4, 9, LONGEST)
+    dense = {name: params[name]["kernel"] for name in ("begin", "stop", "inside", "asked", "hidden_1", "head")}
+    for row in range(4):
+        real = inputs["sentence"][row] > 0
+        words = np.concatenate([np.zeros((1, 6)), inputs["words"][row] * real[:, None], np.zeros((1, 6))])
+        known = sum(params["embedding"]["embedding"][i] for i in inputs["asked"][row] if i)
+        about = np.concatenate([inputs["question"][row], known])
+        for first in range(9):
+            for more in range(LONGEST):
+                last = first + more
+                if last > 8 or not real[last] or inputs["sentence"][row, first] != inputs["sentence"][row, last]:
+                    assert logits[row, first, more] == -1e9
+                    continue
+                x = params["begin"]["bias"] + params["sizes"][more] + about @ dense["asked"]
+                x = x + np.concatenate([words[first + 1], words[first]]) @ dense["begin"]
+                x = x + np.concatenate([words[last + 1], words[last + 2]]) @ dense["stop"]
+                x = x + words[first + 1 : last + 2].mean(axis=0) @ dense["inside"]
+                direct, x = x[-1], silu(x[:-1])
+                x = x + silu(x @ dense["hidden_1"] + params["hidden_1"]["bias"])
+                assert logits[row, first, more] == pytest.approx(direct + (x @ dense["head"])[0], rel=1e-3, abs=1e-3)
+
+
+def test_padding_changes_nothing(scorer):
+    apply, inputs, _ = scorer
+    logits = np.asarray(apply(inputs))
     longer = {
-        name: np.pad(leaf, ((0, 0), (0, 6)), constant_values=(name == "segment")) for name, leaf in inputs.items()
+        name: np.pad(inputs[name], ((0, 0), (0, 3), (0, 0))[: inputs[name].ndim]) for name in ("words", "sentence")
     }
-    np.testing.assert_allclose(np.asarray(apply(longer))[:, :15], logits, rtol=1e-4, atol=1e-4)
-    rubbish = {**inputs, "segment": np.where(inputs["tokens"] == 0, 77, inputs["segment"])}
-    np.testing.assert_array_equal(apply(rubbish), logits)
-
-
-def test_readers_tell_the_tokens_of_a_place_apart_and_heed_the_question(reader):
-    apply, inputs = reader
-    logits = np.asarray(apply(inputs))
-    # Tokens 8 to 11 are one place of the trunk.
-    differences = np.abs(np.diff(logits[:, 8:11], axis=1))
-    assert np.all(differences > 1e-3)
-    other = {**inputs, "tokens": inputs["tokens"].copy()}
-    other["tokens"][:, 0] = other["tokens"][:, 0] % 12 + 1
-    assert np.all(np.abs(np.asarray(apply(other))[:, 8:11] - logits[:, 8:11]).max(axis=(1, 2)) > 1e-4)
-
-
-def test_shared_ngrams_are_those_of_brute_force():
-    random = np.random.default_rng(0)
-    tokens = random.integers(1, 4, (6, 14), dtype=np.int32)
-    first, second = np.zeros_like(tokens, bool), np.zeros_like(tokens, bool)
-    first[:, :5], second[:, 5:12] = True, True
-    for n in (1, 2, 3, 6):
-        want = np.zeros_like(second)
-        for row, a, b in itertools.product(range(6), range(5 - n + 1), range(5, 12 - n + 1)):
-            if np.array_equal(tokens[row, a : a + n], tokens[row, b : b + n]):
-                want[row, b : b + n] = True
-        np.testing.assert_array_equal(shared_ngrams(jnp.asarray(tokens), first, second, n), want)
-        assert n == 6 or want.any()
+    np.testing.assert_allclose(np.asarray(apply({**inputs, **longer}))[:, :9], logits, rtol=1e-5, atol=1e-5)
+    rubbish = np.where(inputs["sentence"][..., None] > 0, inputs["words"], np.nan)
+    np.testing.assert_array_equal(apply({**inputs, "words": rubbish}), logits)
 
 
 def test_windows_and_strides_by_hand():
@@ -243,4 +231,3 @@ def test_windows_and_strides_by_hand():
     y, real = merged(x, jnp.array([[True, True, True, False, False]]), 2)
     np.testing.assert_array_equal(y[0, :, 0], [2, 4, 5])
     np.testing.assert_array_equal(real, [[True, True, False]])
-    np.testing.assert_array_equal(spread(y, 2, 5)[0, :, 0], [2, 2, 4, 4, 5])

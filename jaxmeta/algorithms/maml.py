@@ -2,6 +2,7 @@
 
     FOMAML      gradient=first_order                              (Finn et al. 2017, section 5.2)
     ANIL        select=matching("^head/")                         (Raghu et al. 2020, arXiv 1909.09157)
+    BOIL        select=excluding("^head/")                        (Oh et al. 2021, arXiv 2008.08882)
     Meta-SGD    rates=LearnedRates(per="element")                 (Li et al. 2017, arXiv 1707.09835)
     LSLR        rates=LearnedRates(per="leaf", steps=K)           (MAML++, Antoniou et al. 2019, arXiv 1810.09502)
 
@@ -16,20 +17,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmeta.algorithms.descent import FastWeights, descent
 from jaxmeta.core.checks import check_one_of, check_positive
 from jaxmeta.core.gradients import Strategy, forward_over_reverse
 from jaxmeta.core.rows import check_by_row, compact, reading_rows
-from jaxmeta.core.select import Predicate, everything, merge, partition
-from jaxmeta.core.trees import leading_size, strip_weak_types
-from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
-
-
-class FastWeights(NamedTuple):
-    """What adaptation changes."""
-
-    fast: ArrayTree  # the adapted subset of the parameters, None where a parameter does not adapt
-    opt_state: ArrayTree
-    step: jax.Array  # [] int32
+from jaxmeta.core.select import Predicate, everything, partition
+from jaxmeta.core.types import ArrayTree, Episode, MetaAlgorithm, Model, Objective
 
 
 class LearnedRates(NamedTuple):
@@ -78,53 +71,32 @@ def maml(
         runs if `rows` cannot be exact with this model and inner optimizer; when adapting if `microbatches` does not
         divide the support.
     """
-    check_positive("microbatches", microbatches)
     if rates is not None:
         check_one_of("rates.per", rates.per, ("leaf", "element"))
         check_positive("rates.steps", rates.steps)
-
     if rows is not None:
         model = reading_rows(model, rows)
 
-    def support_loss(fast, rest, support: Batch):
-        return objective.loss(model.apply(merge(fast, rest), support["inputs"]), support)
+    last = rates.steps - 1 if rates is not None else 0
 
-    support_gradient = _in_parts(gradient(support_loss), microbatches)
+    def at_its_rate(meta_params, state: FastWeights, updates):
+        now = jnp.minimum(state.step, last)
+        return jax.tree.map(lambda u, log: u * _like(jnp.exp(log[now]), u), updates, meta_params["log_rates"])
+
+    base = descent(
+        model, objective, inner_optimizer, select=select, gradient=gradient, microbatches=microbatches,
+        of_update=None if rates is None else at_its_rate,
+    )  # fmt: skip
 
     def init(key, episode: Episode):
-        params = model.init(key, episode.support["inputs"])
-        selected, _ = partition(params, select)
+        meta_params = base.init(key, episode)
         if rates is None:
-            return {"params": params}
-        return {"params": params, "log_rates": jax.tree.map(partial(_log_rates, rates), selected)}
-
-    def begin(key, meta_params, support):
-        del key, support
-        fast, _ = partition(meta_params["params"], select)
-        opt_state = strip_weak_types(inner_optimizer.init(fast))
-        return FastWeights(fast, opt_state, jnp.zeros((), jnp.int32))
-
-    def step(key, meta_params, state: FastWeights, support):
-        del key
-        _, rest = partition(meta_params["params"], select)
-        (loss, metrics), grads = support_gradient(state.fast, rest, support)
-        updates, opt_state = inner_optimizer.update(grads, state.opt_state, state.fast)
-        if rates is not None:
-            now = jnp.minimum(state.step, rates.steps - 1)
-            updates = jax.tree.map(lambda u, log: u * _like(jnp.exp(log[now]), u), updates, meta_params["log_rates"])
-        fast = optax.apply_updates(state.fast, updates)
-        return FastWeights(fast, opt_state, state.step + 1), {**metrics, "loss": loss}
-
-    def loss(key, meta_params, state: FastWeights, query):
-        del key
-        return objective.loss(predict(meta_params, state, query["inputs"]), query)
-
-    def predict(meta_params, state: FastWeights, inputs):
-        _, rest = partition(meta_params["params"], select)
-        return model.apply(merge(state.fast, rest), inputs)
+            return meta_params
+        selected, _ = partition(meta_params["params"], select)
+        return {**meta_params, "log_rates": jax.tree.map(partial(_log_rates, rates), selected)}
 
     by_row = None if rows is None else partial(_compacted, model, inner_optimizer, select, rows)
-    return MetaAlgorithm(init, begin, step, loss, predict, compact=by_row)
+    return base._replace(init=init, compact=by_row)
 
 
 def _compacted(model, inner_optimizer, select: Predicate, tables: Predicate, meta_params, episode: Episode):
@@ -147,31 +119,6 @@ def _rows_of(tree: ArrayTree, rows: ArrayTree, axis: int) -> ArrayTree:
         return jnp.take(leaf, of_it, axis=axis, mode="clip")
 
     return jax.tree.map(rows_of, tree, rows, is_leaf=lambda leaf: leaf is None)
-
-
-def _in_parts(support_gradient, parts: int):
-    """The same gradient, a part of the support after the other: the mean weighted by the real examples of each."""
-    if parts == 1:
-        return support_gradient
-
-    def gradient(fast, rest, support: Batch):
-        size = leading_size(support)
-        if size % parts:
-            raise ValueError(f"`microbatches` must divide the support, got {parts} for {size} examples")
-        cut = jax.tree.map(lambda leaf: jnp.reshape(leaf, (parts, size // parts, *jnp.shape(leaf)[1:])), dict(support))
-        real = jnp.sum(cut["mask"], axis=1) if "mask" in cut else jnp.full(parts, size // parts)
-
-        def add(total, part):
-            batch, count = part
-            found = support_gradient(fast, rest, batch)
-            share = count / jnp.maximum(jnp.sum(real), 1)
-            return jax.tree.map(lambda t, leaf: t + share.astype(t.dtype) * leaf, total, found), None
-
-        first = jax.tree.map(lambda leaf: leaf[0], cut)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(support_gradient, fast, rest, first))
-        return jax.lax.scan(add, zeros, (cut, real))[0]
-
-    return gradient
 
 
 def _log_rates(rates: LearnedRates, leaf: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Typed configs, and the only place where names in a file become objects."""
 
 from jaxmeta.config.build import build
-from jaxmeta.config.read import difference, dump, load
+from jaxmeta.config.read import difference, dump, load, load_jobs
 from jaxmeta.config.schema import Config
 
-__all__ = ["Config", "build", "difference", "dump", "load"]
+__all__ = ["Config", "build", "difference", "dump", "load", "load_jobs"]

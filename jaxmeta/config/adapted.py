@@ -52,6 +52,7 @@ class _AdaptedTask(_Task):
     examples: pydantic.PositiveInt
     learning_rate: float
     steps: int
+    words: dict[str, str] = {}
 
 
 _Facts = TypeVar("_Facts", bound=_Task)
@@ -65,6 +66,7 @@ class Adapted(NamedTuple):
     tokenizer: Tokenizer | None  # None: it reads recordings
     algorithm: MetaAlgorithm
     state: ArrayTree  # what adaptation started from, and what it came to
+    words: dict[str, str]  # what the lexicon of the examples exchanges, of translations
 
 
 def write_task(folder: pathlib.Path, labels: Sequence[str], tokenizer: Tokenizer | None) -> None:
@@ -126,6 +128,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
             "examples": count,
             "learning_rate": chosen["learning_rate"],
             "steps": chosen["steps"],
+            "words": dict(found.words),
         },
     )
     missing = sorted(set(labels) - {labels[i] for i in support["targets"]}) if labelled else []
@@ -163,7 +166,7 @@ def load(folder: pathlib.Path) -> Adapted:
         saved = checkpoints.latest(jax.eval_shape(like_saved, jax.random.key(0), support))
     if saved is None:
         raise InputError(f"{folder} has lost its state; run `jaxmeta adapt` again.")
-    return Adapted(facts.config, labels, tokenizer, algorithm, saved.tree)
+    return Adapted(facts.config, labels, tokenizer, algorithm, saved.tree, facts.words)
 
 
 def predict(model: Adapted, texts: Sequence[str]) -> np.ndarray:

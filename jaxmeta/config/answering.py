@@ -12,20 +12,21 @@ Fields are separated by TAB. The file for `adapt` has the columns of the kind un
 split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from jaxmeta import data
-from jaxmeta.config.readouts import LONGEST_ANSWER
+from jaxmeta import data, objectives
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.types import ArrayTree, Batch
+from jaxmeta.core.types import ArrayTree, Batch, Episode
 from jaxmeta.data import LanguageSplit, PairEpisodes, Tokenizer
 from jaxmeta.data.lines import where
 from jaxmeta.data.sequences import with_length
-from jaxmeta.data.spans import Question, strided_windows
+from jaxmeta.data.spans import Question, encode_windows, strided_windows
 
 Run = Callable[[ArrayTree], ArrayTree]  # inputs [N, ...] -> outputs [N, ...], as numpy
 
@@ -41,6 +42,7 @@ class Support(NamedTuple):
 
     batch: Batch
     texts: list[str]  # those that have to fit in a row
+    words: Mapping[str, str] = MappingProxyType({})  # what the lexicon exchanges, of translations
 
 
 def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
@@ -49,7 +51,8 @@ def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
     Raises:
       InputError: the file is malformed, or holds nothing to adapt to.
     """
-    table = data.read_table(path, config.task.kind, require_splits=False, language="yours")
+    language = "yours" if len(data.SCHEMAS[config.task.kind].language) == 1 else "theirs-yours"
+    table = data.read_table(path, config.task.kind, require_splits=False, language=language)
     table = table.take(np.flatnonzero(table.split == "train"))
     if not len(table):
         raise InputError(f"{path} has no train rows; mark some as train, or leave the column split out.")
@@ -59,15 +62,26 @@ def read_support(config: Config, tokenizer: Tokenizer, path: str) -> Support:
     (language,) = languages
     split = LanguageSplit(train=(language,), dev=(), test=())
     episodes = PairEpisodes(
-        table, tokenizer, split, shots=1, queries=1, target_length=config.tokenizer.target_length or None
-    )
-    columns = ("question",) if config.task.kind == "question_answering" else table.schema.texts
+        table, tokenizer, split, shots=1, queries=1, target_length=config.tokenizer.target_length or None,
+        lexicon=config.task.lexicon,
+    )  # fmt: skip
+    columns = () if config.task.kind == "question_answering" else table.schema.texts  # those are read whole
     rows = episodes.rows(language, "train")
-    return Support(episodes.batch(rows), [text for column in columns for text in table.texts(column, rows)])
+    texts = [text for column in columns for text in table.texts(column, rows)]
+    batch = episodes.batch(rows)
+    batch = episodes.informed(Episode(batch, episodes.batch(rows)), rows, rows).support
+    if not config.task.lexicon:
+        return Support(batch, texts)
+    words = data.learn_lexicon(*(table.texts(side, rows) for side in ("src", "tgt"))).words
+    return Support(batch, texts, words)
 
 
 def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
     """Returns a batch that is shaped like what `read_support` reads of `count` examples."""
+    if config.task.kind == "question_answering":
+        found = encode_windows([Question("", "")] * count, np.zeros(count, np.int64), tokenizer.length)
+        targets = {"start": found.start, "end": found.end}
+        return {"inputs": found.inputs, "targets": targets, "mask": np.ones(count, bool)}
     row = np.ones((count, tokenizer.length), np.int32)
     written = np.ones((count, config.tokenizer.target_length or tokenizer.length), np.int32)
     one = np.ones(count, np.int32)
@@ -75,7 +89,6 @@ def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
     shapes = {
         "retrieval": {"inputs": sides, "group": one},
         "scored_pairs": {"inputs": sides, "targets": one.astype(np.float32)},
-        "question_answering": {"inputs": {"tokens": row, "segment": row}, "targets": {"start": one, "end": one}},
         "translation": {"inputs": tokens, "targets": written},
         "summaries": {"inputs": tokens, "targets": written},
         "generation": {"inputs": {"previous": written}, "targets": written, "bytes": one},
@@ -83,7 +96,9 @@ def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
     return {**shapes[config.task.kind], "mask": np.ones(count, bool)}
 
 
-def answers(config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str], source: str) -> list[str]:
+def answers(
+    config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str], source: str, words: Mapping[str, str]
+) -> list[str]:
     """Returns what a model answers to the lines of a file.
 
     Args:
@@ -92,6 +107,7 @@ def answers(config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str]
       run: the adapted model.
       lines: the lines of the file.
       source: its name, for sentences on what is wrong.
+      words: what the lexicon of the examples exchanges.
 
     Raises:
       InputError: a line has too many fields or too few.
@@ -102,7 +118,8 @@ def answers(config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str]
     if kind == "question_answering":
         return _spans(tokenizer, run, first, second)
     if kind in ("translation", "summaries"):
-        return _decoded(tokenizer, run({"source": tokenizer.encode(first)}))
+        texts = [data.exchange_words(text, words) for text in first] if words else first
+        return _decoded(tokenizer, run({"source": tokenizer.encode(texts)}))
     if kind == "generation":
         return _decoded(tokenizer, run({"prompt": _prompts(config, tokenizer, first)}))
     outputs = run({"left": tokenizer.encode(first), "right": tokenizer.encode(second)})
@@ -126,9 +143,8 @@ def _fields(kind: str, source: str, number: int, line: str) -> list[str]:
 def _spans(tokenizer: Tokenizer, run: Run, contexts: Sequence[str], questions: Sequence[str]) -> list[str]:
     asked = [Question(context, question) for context, question in zip(contexts, questions, strict=True)]
     windows = strided_windows(asked, tokenizer.length)
-    logits = run({"tokens": windows.tokens, "segment": windows.segment})
-    best = data.best_answers(windows, logits[..., 0], logits[..., 1], longest=LONGEST_ANSWER)
-    return [data.span_text(windows.tokens[row], int(start), int(end)) for row, start, end in best]
+    found = jax.device_get(objectives.best_spans(run(windows.inputs)))
+    return data.best_answers(windows, contexts, found)
 
 
 def _prompts(config: Config, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """From a config to the objects of a run."""
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -10,20 +11,23 @@ import numpy as np
 
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.image_tasks import ImageTasks
-from jaxmeta.config.kinds import RECORDED, kind_of, make_model, settled
+from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.problems import AnyTasks, follow_manifest
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.schema import Config
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
+from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Batch, Objective
 from jaxmeta.run.plan import Experiment, Judging, Phase
+from jaxmeta.run.similarity import gradient_method
 
-AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks | ImageTasks
+_SHOWN = 15  # methods that a sentence names
 
 
 class Built(NamedTuple):
@@ -42,8 +46,10 @@ def build(config: Config) -> Built:
     """
     config = settled(config)
     check_numbers(config)
+    check_source(config)
     check_gradient(config)
     tasks, setting = tasks_and_setting(config)
+    problems = follow_manifest(tasks, config)
     check_methods(config, setting)
     check_rows(config, setting, tasks)
     phases, methods = phases_and_methods(setting)
@@ -72,11 +78,17 @@ def build(config: Config) -> Built:
             shot_curve=evaluate.shot_curve,
             curve_methods=evaluate.curve_methods if evaluate.shot_curve else (),
             tasks_at_once=evaluate.tasks_at_once,
+            temperature_methods=evaluate.temperature_methods,
         ),
         log_every=config.train.log_every,
         save_every=config.train.save_every,
-        data_facts=tasks.facts(),
+        data_facts=tasks.facts() | problems,
     )
+    if evaluate.similarity and gradient_method(experiment) is None:
+        raise InputError(
+            "`evaluate.similarity` compares task gradients, and no method of the run takes inner steps from what was "
+            "trained; add one to `evaluate.methods`, such as joint_finetune or maml."
+        )
     return Built(experiment, tasks, setting)
 
 
@@ -96,7 +108,7 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
             config, classes=len(tasks.corpus.labels), vocab_size=tasks.tokenizer.vocab_size, source=tasks.source()
         )
         return tasks, setting
-    pairs = PairTasks(config)
+    pairs = (StreamTasks if config.task.stream else PairTasks)(config)
     return pairs, make_setting(config, vocab_size=pairs.tokenizer.vocab_size, source=pairs.source())
 
 
@@ -157,6 +169,31 @@ def check_numbers(config: Config) -> None:
         )
     if min(config.evaluate.shot_curve, default=1) < 1:
         raise InputError(f"`evaluate.shot_curve` must be positive numbers, got {list(config.evaluate.shot_curve)}.")
+
+
+def check_source(config: Config) -> None:
+    """Refuses settings of data that their source has not.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    task = config.task
+    for key in ("columns", "language"):
+        if getattr(task, key) and task.source not in ("tsv", "tfds"):
+            raise InputError(
+                f'`task.{key}` is about a file or a prepared set; leave it out with `task.source` "{task.source}", or '
+                'set that to "tsv" or "tfds".'
+            )
+    if task.stream and (task.kind, task.source) != ("generation", "tsv"):
+        raise InputError(
+            f'`task.stream` is for generation from TSV files, not for {task.kind} with `task.source` "{task.source}"; '
+            "leave it out."
+        )
+    if task.stream and task.parallel:
+        raise InputError("`task.parallel` compares all rows, and `task.stream` never holds them; leave one out.")
+    if task.source == "sinusoid" and (task.train_languages or task.sampling != "temperature"):
+        key = "train_languages" if task.train_languages else "sampling"
+        raise InputError(f"`task.{key}` is about languages, and waves have none; leave it out.")
 
 
 def check_gradient(config: Config) -> None:
@@ -241,8 +278,12 @@ def check_methods(config: Config, setting: Setting) -> None:
     known = [*baselines(setting), *recipes(setting), *kind.classical]
     for name in evaluate.methods:
         if name not in known:
+            # Those that look like it come first, and a sentence does not hold them all.
+            like = dict.fromkeys((*difflib.get_close_matches(name, known), *known))
+            shown, more = list(like)[:_SHOWN], len(known) - _SHOWN
             raise InputError(
-                f"`evaluate.methods`: there is no method {name!r} for {kind.title}; known are {', '.join(known)}."
+                f"`evaluate.methods`: there is no method {name!r} for {kind.title}; known are {', '.join(shown)}"
+                f"{f' and {more} more' if more > 0 else ''}."
             )
     if len(set(evaluate.methods)) < len(evaluate.methods):
         raise InputError(f"`evaluate.methods` must name each method once, got {', '.join(evaluate.methods)}.")
@@ -256,6 +297,10 @@ def check_methods(config: Config, setting: Setting) -> None:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
     if evaluate.main not in trainable:
         raise InputError(f"`evaluate.main` must be one of {', '.join(trainable)}, got {evaluate.main!r}.")
+    calibrated = [name for name in evaluate.methods if name not in UNSCALED] if kind.head == CLASSES else []
+    if unknown := [name for name in evaluate.temperature_methods if name not in calibrated]:
+        allowed = f"some of {', '.join(calibrated)}" if calibrated else "empty, for nothing answers with classes"
+        raise InputError(f"`evaluate.temperature_methods` must be {allowed}, got {', '.join(unknown)}.")
     if evaluate.metric not in kind.metrics:
         allowed = ", ".join(kind.metrics)
         raise InputError(f"`evaluate.metric` must be one of {allowed} for {kind.title}, got {evaluate.metric!r}.")

@@ -6,13 +6,14 @@ n-grams, words around those of a question, the source itself).
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta import data
 from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import speech_frames
@@ -21,15 +22,24 @@ from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts,
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
+from jaxmeta.data import best_answers
 from jaxmeta.models import log_mel
-from jaxmeta.objectives import classification, edit_distance, scored_pair, similarity_counts
+from jaxmeta.models.romanization import respelled
+from jaxmeta.objectives import best_spans, classification, edit_distance, scored_pair, similarity_counts
 from jaxmeta.run import classical_pairs
 from jaxmeta.run.classical_audio import spectral_regression
 from jaxmeta.run.classical_images import pixel_regression
+from jaxmeta.run.classical_span_regression import span_regression as span_regression_weights
+from jaxmeta.run.classical_span_regression import span_scores
 from jaxmeta.run.classical_spans import overlap_spans
 from jaxmeta.run.classical_strings import connected_words, levelled
-from jaxmeta.run.classical_tokens import ngram_language_model
+from jaxmeta.run.classical_tokens import KneserNey, ngram_prediction
 from jaxmeta.run.plan import Classical
+
+_FITTED = 1024  # questions of the train languages, at most
+# As they are, and as `jaxmeta.models.ngrams` reads them romanized.
+_SPELLINGS = (str, respelled, functools.partial(respelled, vowels=False))
+_LONGEST = 10  # tokens of the n-grams of the train languages
 
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
@@ -104,19 +114,62 @@ def ngram_overlap(tasks: PairTasks) -> Classical:
 
     It needs no shots, and is the same for every draw of them.
     """
-    counted = jax.jit(similarity_counts)
+    return _overlap(tasks, "ngram_overlap", (str,))
+
+
+def romanized_overlap(tasks: PairTasks) -> Classical:
+    """Returns the same by all spellings that a bag of n-grams reads: sounds are shared where scripts are not."""
+    return _overlap(tasks, "romanized_overlap", _SPELLINGS)
+
+
+def _overlap(tasks: PairTasks, name: str, spellings: Sequence[Callable[[str], str]]) -> Classical:
+    judge = _similarity_judge(tasks)
 
     @functools.cache
     def of_language(longest: float, language: str, split: str) -> ArrayTree:
         query = tasks.judged_rows(language, split)
-        sides = (tasks.table.texts(column, query) for column in tasks.table.schema.texts)
-        size = tasks.config.evaluate.max_queries  # one size, one compilation
-        similarities = np.zeros((size, size), np.float32)
-        similarities[: len(query), : len(query)] = classical_pairs.ngram_similarities(*sides, ngrams=(1, int(longest)))
-        batch = pad_batch({"group": tasks.judged.batch(query)["group"]}, size)
-        return jax.device_get(counted(similarities, batch))
+        sides = _sides(tasks, query)
+        cosines = [
+            classical_pairs.ngram_similarities(
+                *([spell(text) for text in side] for side in sides), ngrams=(1, int(longest))
+            )
+            for spell in spellings
+        ]
+        return judge(np.mean(cosines, axis=0), query)
 
-    return _without_shots("ngram_overlap", "longest_ngram", (2.0, 3.0, 4.0, 6.0), of_language)
+    return _without_shots(name, "longest_ngram", (2.0, 3.0, 4.0, 6.0), of_language)
+
+
+def cl_esa(tasks: PairTasks) -> Classical:
+    """Returns retrieval by closeness to pairs of the source and to the shots; how sharp is for the dev languages."""
+    judge = _similarity_judge(tasks)
+
+    @functools.cache
+    def space() -> classical_pairs.SemanticSpace:
+        return classical_pairs.SemanticSpace(*_sides(tasks, tasks.source_rows()), _SPELLINGS)
+
+    def counts(power: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+        support, query = tasks.rows(language, shots=shots, draw=draw, split=split)
+        return judge(space().similarities(*_sides(tasks, query), *_sides(tasks, support), power=power), query)
+
+    return Classical("cl_esa", "power", (1.0, 2.0, 3.0, 4.0), counts)
+
+
+def _sides(tasks: PairTasks, rows: np.ndarray) -> tuple[list[str], list[str]]:
+    left, right = (tasks.table.texts(column, rows) for column in tasks.table.schema.texts)
+    return left, right
+
+
+def _similarity_judge(tasks: PairTasks) -> Callable[[np.ndarray, np.ndarray], ArrayTree]:
+    """Returns what counts similarities `[Q, Q]` of the rows that they are of."""
+    counted, size = jax.jit(similarity_counts), tasks.config.evaluate.max_queries  # one size, one compilation
+
+    def judge(similarities: np.ndarray, rows: np.ndarray) -> ArrayTree:
+        padded = np.zeros((size, size), np.float32)
+        padded[: len(rows), : len(rows)] = similarities
+        return jax.device_get(counted(padded, pad_batch({"group": tasks.judged.batch(rows)["group"]}, size)))
+
+    return judge
 
 
 def mean_score(tasks: PairTasks) -> Classical:
@@ -136,6 +189,21 @@ def ngram_regression(tasks: PairTasks) -> Classical:
         return classical_pairs.ngram_regression(left, right, scores, one, other, ridge=value)
 
     return _regression(tasks, "ngram_regression", "ridge", (0.1, 1.0, 10.0, 100.0), predicted)
+
+
+def ngram_regression_source(tasks: PairTasks) -> Classical:
+    """Returns a ridge regression on n-grams that is fitted to the source's pairs, and to no shot."""
+
+    @functools.cache
+    def source() -> classical_pairs.SourceRegression:
+        rows = tasks.source_rows()
+        return classical_pairs.SourceRegression(*_sides(tasks, rows), tasks.table.numbers("score")[rows])
+
+    def predicted(left, right, scores, one, other, value) -> np.ndarray:
+        del left, right, scores
+        return source().predict(one, other, ridge=value)
+
+    return _regression(tasks, "ngram_regression_source", "ridge", (3.0, 10.0, 30.0, 100.0), predicted)
 
 
 def _regression(tasks: PairTasks, name: str, setting: str, values: tuple[float, ...], predict: Callable) -> Classical:
@@ -165,12 +233,47 @@ def word_overlap(tasks: PairTasks) -> Classical:
         found = [context[start:end] for context, (start, end) in zip(contexts, places, strict=True)]
         return answers_judged(tasks, found, language, split)
 
-    return _without_shots("word_overlap", "price", (0.25, 0.5, 1.0), of_language)
+    return _without_shots("word_overlap", "price", (0.25, 0.15, 0.1, 0.5), of_language)
+
+
+def span_regression(tasks: PairTasks) -> Classical:
+    """Returns logistic regression on what is told of spans, fitted to the train languages; its C is for the dev ones.
+
+    It reads what the span scorer reads, but for the words of questions, and the same number of words in an answer.
+    """
+    longest = tasks.config.model.window
+
+    @functools.cache
+    def fitted(strength: float) -> np.ndarray:
+        batch = tasks.judged.pool("train", _FITTED)
+        places = batch["targets"]["start"], batch["targets"]["end"]
+        return span_regression_weights(batch["inputs"], *places, strength=strength, longest=longest)
+
+    @functools.cache
+    def of_language(strength: float, language: str, split: str) -> ArrayTree:
+        windows, query = tasks.windows(language, split)
+        best = jax.device_get(best_spans(jnp.asarray(span_scores(fitted(strength), windows.inputs), jnp.float32)))
+        return answers_judged(tasks, best_answers(windows, tasks.table.texts("context", query), best), language, split)
+
+    return _without_shots("span_regression", "C", (0.1, 0.01, 1.0), of_language)
 
 
 def copied_source(tasks: PairTasks) -> Classical:
     """Returns the source as its own translation: what names and loanwords are worth."""
     return _cut_source(tasks, "copied_source", "copies", (1.0,), lambda text, copies: text)
+
+
+def lexicon(tasks: PairTasks) -> Classical:
+    """Returns the source with the words exchanged for which the shots have a translation; dev says how readily."""
+    judge = judge_of_texts(tasks)
+
+    def counts(kept: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+        support, query = tasks.rows(language, shots=shots, draw=draw, split=split)
+        found = data.learn_lexicon(*(tasks.table.texts(side, support) for side in ("src", "tgt")), kept=kept)
+        texts = [data.exchange_words(text, found.words) for text in tasks.table.texts("src", query)]
+        return judge.counts(texts, tasks.references(language, split))
+
+    return Classical("lexicon", "kept", (0.6, 0.1, 1.5), counts)
 
 
 def first_words(tasks: PairTasks) -> Classical:
@@ -197,14 +300,42 @@ def _cut_source(
 
 def token_ngrams(tasks: PairTasks) -> Classical:
     """Returns an n-gram model of the shots' tokens; its order is for the dev languages to say."""
-    vocab_size = tasks.judged.specials.vocab_size
 
-    def counts(order: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+    def predicted(order: float, shown: np.ndarray, asked: np.ndarray) -> Mapping[str, np.ndarray]:
+        model = KneserNey(shown, vocab_size=tasks.judged.specials.vocab_size, order=int(order))
+        return ngram_prediction([model], [1.0], asked)
+
+    return _of_tokens(tasks, "token_ngrams", "order", (4.0, 6.0, 8.0, 10.0, 12.0), predicted)
+
+
+def token_ngrams_source_and_shots(tasks: PairTasks) -> Classical:
+    """Returns an n-gram model of the shots beside one of all train languages, whose weight dev languages choose."""
+    sizes = {"vocab_size": tasks.judged.specials.vocab_size, "order": _LONGEST}
+
+    @functools.cache
+    def source() -> KneserNey:
+        rows = np.concatenate([tasks.judged.rows(code, "train") for code in tasks.split.train])
+        return KneserNey(tasks.judged.batch(rows)["targets"], **sizes)
+
+    def predicted(weight: float, shown: np.ndarray, asked: np.ndarray) -> Mapping[str, np.ndarray]:
+        return ngram_prediction([KneserNey(shown, **sizes), source()], [1 - weight, weight], asked)
+
+    weights = (0.05, 0.1, 0.2, 0.3, 0.4)
+    return _of_tokens(tasks, "token_ngrams_source_and_shots", "weight of the source", weights, predicted)
+
+
+def _of_tokens(
+    tasks: PairTasks, name: str, setting: str, values: tuple[float, ...],
+    predicted: Callable[[float, np.ndarray, np.ndarray], Mapping[str, np.ndarray]],
+) -> Classical:  # fmt: skip
+    """Returns a language model: `predicted` reads its setting, and the tokens of the shots and of the queries."""
+
+    def counts(value: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
         support, query = (
             tasks.judged.batch(rows) for rows in tasks.rows(language, shots=shots, draw=draw, split=split)
         )
         targets = query["targets"]
-        found = ngram_language_model(support["targets"], targets, vocab_size=vocab_size, order=int(order))
+        found = predicted(value, support["targets"], targets)
         tokens = (targets > 0).sum(axis=1)
         return {
             "n": np.int64(len(targets)),
@@ -215,7 +346,7 @@ def token_ngrams(tasks: PairTasks) -> Classical:
             "bytes": query["bytes"].sum(),
         }
 
-    return Classical("token_ngrams", "order", (1.0, 2.0, 3.0, 4.0, 6.0), counts)
+    return Classical(name, setting, values, counts)
 
 
 def _without_shots(name: str, setting: str, values: tuple[float, ...], of_language: Callable) -> Classical:
@@ -230,10 +361,16 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "pixels": pixels,
     "word_templates": word_templates,
     "ngram_overlap": ngram_overlap,
+    "romanized_overlap": romanized_overlap,
+    "cl_esa": cl_esa,
     "mean_score": mean_score,
     "ngram_regression": ngram_regression,
+    "ngram_regression_source": ngram_regression_source,
     "word_overlap": word_overlap,
+    "span_regression": span_regression,
     "copied_source": copied_source,
     "first_words": first_words,
+    "lexicon": lexicon,
     "token_ngrams": token_ngrams,
+    "token_ngrams_source_and_shots": token_ngrams_source_and_shots,
 }

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxmeta.config.tasks import TextTasks
-from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Objective
+from jaxmeta.config.tasks import HeldOut, TextTasks
+from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch
 from jaxmeta.objectives import classification
 from jaxmeta.run.plan import Classical
 
@@ -22,27 +22,20 @@ _SHOT_STRENGTH = 30.0
 
 def tfidf(tasks: TextTasks) -> Classical:
     """Returns TF-IDF with logistic regression; how little the latter is regularised is for the dev languages to say."""
-    objective = classification(len(tasks.corpus.labels))
-    return Classical("tfidf", "C", _STRENGTHS, functools.partial(tfidf_counts, tasks, objective))
+
+    def fitted(inverse_strength: float) -> Callable:
+        return functools.partial(_tfidf, inverse_strength)
+
+    return _of_shots("tfidf", "C", _STRENGTHS, tasks, fitted)
 
 
-def tfidf_counts(
-    tasks: TextTasks, objective: Objective, inverse_strength: float, language: str, shots: int, draw: int, split: str
-) -> ArrayTree:
-    """Fits scikit-learn's TF-IDF of character 1- to 4-grams and logistic regression to the support of one problem.
+def _tfidf(inverse_strength: float, texts: Sequence[str], labels: np.ndarray, queries: Sequence[str]) -> np.ndarray:
+    """Fits scikit-learn's TF-IDF of character 1- to 4-grams and logistic regression; returns log-probabilities."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
 
-    Returns:
-      What the objective counts of its log-probabilities on the query.
-    """
-
-    def fit(texts: Sequence[str], labels: np.ndarray, queries: Sequence[str]) -> np.ndarray:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_pipeline
-
-        model = make_pipeline(TfidfVectorizer(**_NGRAMS, sublinear_tf=True), _regression(inverse_strength))
-        return model.fit(texts, labels).predict_log_proba(queries)
-
-    return _counts(tasks, objective, fit, language, shots, draw, split)
+    model = make_pipeline(TfidfVectorizer(**_NGRAMS, sublinear_tf=True), _regression(inverse_strength))
+    return model.fit(texts, labels).predict_log_proba(queries)
 
 
 def tfidf_source(tasks: TextTasks) -> Classical:
@@ -54,7 +47,7 @@ def tfidf_source(tasks: TextTasks) -> Classical:
 
     @functools.cache
     def of_language(strength: float, language: str, split: str) -> ArrayTree:
-        _, _, queries, query = tasks.texts(language, shots=1, draw=0, split=split)
+        queries, query = tasks.queries(language, split)
         logits = np.full((len(queries), len(tasks.corpus.labels)), IMPOSSIBLE, np.float32)
         logits[:, source.fitted(strength).classes_] = source.logits(strength, source.read(queries))
         return objective.counts(logits, query)
@@ -69,9 +62,9 @@ def tfidf_source_and_shots(tasks: TextTasks) -> Classical:
 
     How much they count beside it is for the dev languages to say. So one fit to the source serves every problem.
     """
-    source, objective = Source(tasks), classification(len(tasks.corpus.labels))
+    source = Source(tasks)
 
-    def counts(share: float, language: str, shots: int, draw: int, split: str) -> ArrayTree:
+    def fitted(share: float) -> Callable:
         from scipy.sparse import csr_matrix, hstack
 
         def fit(texts: Sequence[str], labels: np.ndarray, queries: Sequence[str]) -> np.ndarray:
@@ -81,9 +74,9 @@ def tfidf_source_and_shots(tasks: TextTasks) -> Classical:
             )
             return _regression(_SHOT_STRENGTH).fit(support, labels).predict_log_proba(query)
 
-        return _counts(tasks, objective, fit, language, shots, draw, split)
+        return fit
 
-    return Classical("tfidf_source_and_shots", "share", _SHARES, counts)
+    return _of_shots("tfidf_source_and_shots", "share", _SHARES, tasks, fitted)
 
 
 class Source:
@@ -127,13 +120,21 @@ def _regression(strength: float) -> Any:
     return LogisticRegression(C=strength, max_iter=1000)
 
 
-def _counts(
-    tasks: TextTasks, objective: Objective, fit: Callable, language: str, shots: int, draw: int, split: str
-) -> ArrayTree:
-    """Returns what the objective counts of the log-probabilities `fit(texts, labels, queries)` of one problem."""
-    texts, labels, queries, query = tasks.texts(language, shots=shots, draw=draw, split=split)
-    logits = np.full((len(queries), len(tasks.corpus.labels)), IMPOSSIBLE, np.float32)
-    seen = np.unique(labels)
-    # Of one class there is nothing to fit, and scikit-learn refuses to.
-    logits[:, seen] = fit(texts, labels, queries) if len(seen) > 1 else 0.0
-    return objective.counts(logits, query)
+def _of_shots(
+    name: str, setting: str, values: tuple[float, ...], tasks: TextTasks, fitted: Callable[[float], Callable]
+) -> Classical:
+    """Returns a baseline whose `fitted(value)(texts, labels, queries)` are log-probabilities of the classes it saw."""
+    objective = classification(len(tasks.corpus.labels))
+
+    def logits(
+        value: float, language: str, shots: int, draw: int, split: str, held_out: HeldOut | None = None
+    ) -> tuple[np.ndarray, Batch]:
+        where = {"shots": shots, "draw": draw, "split": split}
+        texts, labels, queries, query = tasks.texts(language, **where, held_out=held_out)
+        found = np.full((len(queries), len(tasks.corpus.labels)), IMPOSSIBLE, np.float32)
+        seen = np.unique(labels)
+        # Of one class there is nothing to fit, and scikit-learn refuses to.
+        found[:, seen] = fitted(value)(texts, labels, queries) if len(seen) > 1 else 0.0
+        return found, query
+
+    return Classical(name, setting, values, lambda *where: objective.counts(*logits(*where)), logits)

@@ -1,78 +1,75 @@
 """What the commands of the command line do."""
 
+import json
 import os
 import pathlib
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tomli_w
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from jaxmeta import data
 from jaxmeta.config import adapted, planning
 from jaxmeta.config.answering import answers
 from jaxmeta.config.build import Built, build, check_device
+from jaxmeta.config.comparing import similarity_of
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import settled
-from jaxmeta.config.read import difference, dump, validated
+from jaxmeta.config.read import Jobs, changed, difference, dump, load_jobs
 from jaxmeta.config.schema import Config
+from jaxmeta.config.sources import sources_to_leave_out, without_source
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.spoken import heard
-from jaxmeta.config.tasks import TextTasks, WaveTasks, find_file
+from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
-from jaxmeta.data.cldr_pairs import pair_languages
-from jaxmeta.data.lines import read_header, read_lines
-from jaxmeta.data.read_arrays import array_names
 from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.files import PART, write_json, write_whole
 from jaxmeta.run.fits import fits
 from jaxmeta.run.judge import evaluate
+from jaxmeta.run.leave_out import leave_one_out
 from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
+from jaxmeta.run.similarity import SIMILARITY, nearest_sources
 from jaxmeta.run.table import Evaluation, results_table
+from jaxmeta.run.transfer import transfer
 from jaxmeta.run.turns import pooled
 
+AsTable = Callable[[Evaluation], Table]  # what is printed of an evaluation
 
-def train_run(config: Config, out: str | None, table: Callable[[Evaluation], Table] = results_table) -> None:
+
+def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_table) -> None:
     """Trains, judges and reports; goes on where an earlier run of the same config was cut off.
 
     Args:
-      config: the config.
-      out: the run folder; runs/NAME by default.
+      config: of the run.
+      folder: of the run.
       table: makes what is printed in the end of the evaluation.
 
     Raises:
       InputError: the folder holds a run of another config, or the config cannot be carried out.
     """
-    folder = pathlib.Path(out or f"runs/{config.name}")
     config = settled(config)
     turns = turns_of(config) if takes_turns(config) else {}
-    found = (folder / "config.toml").exists()
-    if found:
-        _check_same(folder, config)
-    elif folder.exists() and not _is_free(folder):
-        raise InputError(f"{folder} exists and is not a run; give another folder with --out.")
+    found = is_begun(folder, Jobs(config.name, {"": config}))
     console = Console(stderr=True)
     check_device(config)
     if turns:
-        build(next(iter(turns.values())))  # whatever is wrong is said before there is a folder
+        check_built(config)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.toml", dump(config))
-        for name, turn in turns.items():
-            # A turn that is over is not judged again: a run that was cut off soon is where it was.
-            if not (folder / name / "evaluation.json").exists():
-                train_run(turn, str(folder / name))
+        train_parts(folder, turns)
         _report_turns(folder, turns, table)
         return
     built = build(config)
+    sources = sources_to_leave_out(built)
     chosen = _chosen(built, folder, console) if config.gradient.strategy == "auto" else {}
     if chosen:
         built = planning.with_choices(built, chosen)
@@ -92,6 +89,28 @@ def train_run(config: Config, out: str | None, table: Callable[[Evaluation], Tab
     with MetricsLog(folder) as log, progress() as display:
         trained = train(built.experiment, folder, log, display)
     _judge(built, trained, folder, table)
+    for source in sources:
+        part, reduced = _folder_without(folder, source), without_source(config, source)
+        if (part / "evaluation.json").exists():
+            is_begun(part, Jobs(reduced.name, {"": settled(reduced)}))
+        else:
+            train_run(reduced, part)
+    _report_sources(built, folder, sources, table)
+
+
+def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
+    """Trains runs one after another, each in the folder of its name in `folder`.
+
+    One that is over is not judged again, so that what was cut off soon is where it was.
+    """
+    for name, config in parts.items():
+        if not _is_over(folder / name, config):
+            train_run(config, folder / name)
+
+
+def check_built(config: Config) -> None:
+    """Makes every object of a run, or of the first of several: whatever is wrong is said before there is a folder."""
+    sources_to_leave_out(build(next(iter(turns_of(config).values())) if takes_turns(config) else config))
 
 
 def plan_gradient(config: Config, method: str | None, memory: str | None) -> None:
@@ -114,22 +133,33 @@ def plan_gradient(config: Config, method: str | None, memory: str | None) -> Non
     print(planning.as_toml(planning.How(*best.labels)), end="")
 
 
-def evaluate_run(run: str) -> None:
+def evaluate_run(folder: pathlib.Path, changes: Mapping[str, Any] = types.MappingProxyType({})) -> None:
     """Judges a finished run again.
+
+    Args:
+      folder: of the run.
+      changes: of its config, by dotted key, for this judgement.
 
     Raises:
       InputError: there is no run, or it is not finished.
     """
-    folder = pathlib.Path(run)
-    config = read_run_config(folder)
+    config = changed(settled(read_run_config(folder)), changes, "the command line")
     if takes_turns(config):
         turns = turns_of(config)
         for name in turns:
-            evaluate_run(str(folder / name))
+            evaluate_run(folder / name, changes)
         _report_turns(folder, turns)
         return
     built = build(config)
+    sources = sources_to_leave_out(built)
     _judge(built, restore(built.experiment, folder), folder)
+    for source in sources:
+        part = _folder_without(folder, source)
+        if (part / "evaluation.json").exists():
+            evaluate_run(part, {"evaluate.manifest": config.evaluate.manifest})
+        else:
+            train_run(without_source(config, source), part)
+    _report_sources(built, folder, sources)
 
 
 def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
@@ -166,7 +196,9 @@ def predict_texts(model: str, source: str, *, every_label: bool) -> None:
     if not loaded.labels:
         if every_label:
             raise InputError("`--all` prints the probabilities of labels, and this model has none; leave it out.")
-        found = answers(loaded.config, loaded.tokenizer, lambda inputs: adapted.outputs(loaded, inputs), texts, source)
+        found = answers(
+            loaded.config, loaded.tokenizer, lambda inputs: adapted.outputs(loaded, inputs), texts, source, loaded.words
+        )
         for answer, text in zip(found, texts, strict=True):
             print(f"{answer}\t{text}")
         return
@@ -197,97 +229,8 @@ def _shown(labels: Sequence[str], row: np.ndarray, *, every_label: bool) -> str:
     return f"{labels[int(row.argmax())]}\t{row.max():.4f}"
 
 
-def list_data() -> None:
-    """Prints the tasks that come with the package and the TSV and npz files under JAXMETA_DATA."""
-    table = Table(box=None)
-    for heading in ("name", "languages", "labels", "rows"):
-        table.add_column(heading, justify="left" if heading == "name" else "right")
-    for task in data.CLDR_TASKS:
-        corpus = data.cldr(task)
-        table.add_row(task, *map(str, (len(corpus.languages()), len(corpus.labels), len(corpus))))
-    for task in data.CLDR_PAIR_TASKS:
-        table.add_row(task, str(len(pair_languages(task))), "", "")
-    console = Console()
-    console.print(table)
-    folder = os.environ.get("JAXMETA_DATA")
-    if not folder:
-        console.print("Set JAXMETA_DATA to a folder of TSV and npz files to see them here.")
-        return
-    for path in sorted((*pathlib.Path(folder).rglob("*.tsv"), *pathlib.Path(folder).rglob("*.npz"))):
-        console.print(str(path.relative_to(folder)), highlight=False)
-
-
-def show_data(what: str | None, rows: int) -> None:
-    """Prints the first labelled examples of some languages.
-
-    Raises:
-      InputError: there is no such data.
-    """
-    found = _rows(what)
-    table = Table(box=None)
-    if isinstance(found, data.Images):
-        for heading in ("alphabet", "characters", "drawings"):
-            table.add_column(heading)
-        for name in found.alphabets()[:rows]:
-            drawn = found.characters((name,))
-            table.add_row(name, str(len(drawn)), str(sum(map(len, drawn))))
-        Console().print(table)
-        return
-    columns = _columns(found)
-    for heading in ("language", "split", *columns):
-        table.add_column(heading)
-    # A stride shows many languages instead of the first alone.
-    for row in range(0, len(found), max(1, len(found) // max(1, rows)))[:rows]:
-        values = (str(values[row]) for values in columns.values())
-        table.add_row(*map(escape, (str(found.language[row]), str(found.split[row]), *values)))
-    Console().print(table)
-
-
-def check_data(what: str | None) -> None:
-    """Prints what a file holds, or what is wrong with it.
-
-    Raises:
-      InputError: it is malformed.
-    """
-    found = _rows(what)
-    if isinstance(found, data.Images):
-        drawn = [len(rows) for rows in found.characters(found.alphabets())]
-        print(f"{found.name}: {len(found)} images, {len(drawn)} characters, {len(found.alphabets())} alphabets")
-        print(f"  {min(drawn)} to {max(drawn)} drawings of a character")
-        return
-    labels = f"of {found.schema.name}" if isinstance(found, data.Table) else f"labels {', '.join(found.labels)}"
-    print(f"{found.name}: {len(found)} rows, {len(found.languages())} languages, {labels}")
-    for split in data.SPLITS:
-        counts = [len(found.rows(language, split)) for language in found.languages()]
-        print(f"  {split}: {sum(counts)} rows, {min(counts)} to {max(counts)} in a language")
-
-
-def build_data(name: str | None, source: str, out: str) -> None:
-    """Builds a set of tensorflow-datasets out of a file, or an npz file of Omniglot out of its folders, and prints the
-    lines of a config that read it.
-
-    Raises:
-      InputError: there is no such file, it is malformed, or the set is there already.
-    """
-    if name is None:
-        raise InputError("Name the set to build: NAME of NAME.tsv, such as `jaxmeta data build reviews --from FOLDER`.")
-    if name == "omniglot":
-        path = data.build_omniglot(find_file(source, folder=True), out)
-        print(f"Built {path}. In a config:\n")
-        print(tomli_w.dumps({"task": {"source": "omniglot", "path": str(path)}}), end="")
-        return
-    folder = data.build_tfds(name, find_file(source, folder=True), out)
-    kind = _kind_of(data.read_tfds(folder))
-    print(f"Built {folder}. In a config:\n")
-    print(tomli_w.dumps({"task": {"kind": kind, "source": "tfds", "path": str(folder)}}), end="")
-
-
-def _kind_of(rows: data.Corpus | data.Table) -> str:
-    return "classification" if isinstance(rows, data.Corpus) else rows.schema.name
-
-
-def read_run_config(folder: pathlib.Path) -> Config:
-    """Returns the config that a run was started with.
+def read_run_jobs(folder: pathlib.Path) -> Jobs:
+    """Returns what the run, or the runs, of a folder were started with.
 
     Raises:
       InputError: the folder is no run, or its config is not one of this version.
@@ -295,50 +238,50 @@ def read_run_config(folder: pathlib.Path) -> Config:
     path = folder / "config.toml"
     if not folder.is_dir():
         raise InputError(f"There is no run at {folder}; `jaxmeta train --out {folder}` makes one.")
+    if not path.exists():
+        raise InputError(f"{folder} is not a run: it has no config.toml; name a folder that `jaxmeta train` wrote.")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} is not a run: it has no config.toml; name a folder that `jaxmeta train` wrote."
-        ) from None
+        tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged: {error}; restore it, or train again.") from None
-    return validated(values, str(path))
+    return load_jobs(path)
 
 
-def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings | data.Images:
-    if what is None:
-        raise InputError(f"Say what to look at: {', '.join((*data.CLDR_TASKS, *data.CLDR_PAIR_TASKS))}, or a file.")
-    if what in data.CLDR_TASKS:
-        return data.cldr(what)
-    if what in data.CLDR_PAIR_TASKS:
-        return data.cldr_pairs(what)
-    path = find_file(what)
-    if path.suffix == ".npz":
-        return data.read_images(path) if "image" in array_names(path) else data.read_recordings(path)
-    header = set(read_header(path, read_lines(path)[0][1]))
-    known = any(set(schema.columns) - {"split"} <= header for schema in data.SCHEMAS.values())
-    return data.read_rows(path) if known and "label" not in header else data.read_tsv(path, require_splits=False)
+def read_run_config(folder: pathlib.Path) -> Config:
+    """Returns the config that a run was started with.
+
+    Raises:
+      InputError: the folder is no run, or holds several, or its config is not one of this version.
+    """
+    jobs = read_run_jobs(folder)
+    if jobs.several:
+        first = folder / next(iter(jobs.configs))
+        raise InputError(f"{folder} holds several runs, {', '.join(jobs.configs)}; name one of them, such as {first}.")
+    return jobs.configs[""]
 
 
-def _columns(found: data.Corpus | data.Table | data.Recordings) -> dict[str, Sequence]:
-    """Returns what the rows hold beside their language and split, by column."""
-    if not isinstance(found, data.Table):
-        labels = [found.labels[number] for number in found.label]
-        if isinstance(found, data.Corpus):
-            return {"label": labels, "text": found.text}
-        return {"label": labels, "seconds": [f"{count / found.rate:.2f}" for count in found.samples]}
-    return {column: found.columns[column] for column in (*found.schema.texts, *found.schema.numbers)}  # pyright: ignore
+def is_begun(folder: pathlib.Path, jobs: Jobs) -> bool:
+    """Returns whether a folder holds the run, or the runs, of a config, to go on with.
 
-
-def _check_same(folder: pathlib.Path, config: Config) -> None:
-    differences = difference(settled(read_run_config(folder)), config)
+    Raises:
+      InputError: it holds something else.
+    """
+    if not (folder / "config.toml").exists():
+        if folder.exists() and not _is_free(folder):
+            raise InputError(f"{folder} exists and is not a run; give another folder with --out.")
+        return False
+    found = read_run_jobs(folder)
+    mine, theirs = (", ".join(filter(None, which.configs)) or "none" for which in (found, jobs))
+    differences = [] if mine == theirs else [f"jobs: {mine} against {theirs}"]
+    for job in found.configs.keys() & jobs.configs.keys():
+        differences += difference(settled(found.configs[job]), jobs.configs[job])
     if differences:
         first, more = "; ".join(differences[:3]), len(differences) - 3
         raise InputError(
             f"{folder} holds a run of another config ({first}{f'; and {more} more' if more > 0 else ''}); "
             "give another folder with --out, or the same config to continue."
         )
+    return True
 
 
 def _chosen(built: Built, folder: pathlib.Path, console: Console) -> dict[str, planning.How]:
@@ -357,21 +300,59 @@ def _is_free(folder: pathlib.Path) -> bool:
     return folder.is_dir() and all(path.name == f"config.toml{PART}" for path in folder.iterdir())
 
 
-def _judge(built: Built, trained: Trained, folder: pathlib.Path, table=results_table) -> None:
+def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable = results_table) -> None:
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
     if isinstance(built.tasks, WaveTasks):
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
+    similarity = similarity_of(built, trained, evaluation)
+    if similarity is None:
+        (folder / SIMILARITY).unlink(missing_ok=True)
+    else:
+        # Without indentation: matrices have one number for every two languages.
+        write_whole(folder / SIMILARITY, json.dumps(similarity, ensure_ascii=False) + "\n")
+    nearest = {} if similarity is None else nearest_sources(similarity)
+    _write_evaluation(folder, evaluation, nearest)
+    _report(folder, table)
+
+
+def _write_evaluation(folder: pathlib.Path, evaluation: dict[str, Any], nearest: Mapping[str, Any]) -> None:
+    found = transfer(evaluation, nearest)
+    if nearest:
+        evaluation["nearest_sources"] = nearest
+    if found is not None:
+        evaluation["transfer"] = found
+    write_json(folder / "evaluation.json", evaluation)
+
+
+def _is_over(folder: pathlib.Path, config: Config) -> bool:
+    if not (folder / "evaluation.json").exists():
+        return False
+    return not config.evaluate.leave_out or "leave_one_out" in read_evaluation(folder)
+
+
+def _folder_without(folder: pathlib.Path, source: str) -> pathlib.Path:
+    return folder / f"without_{source}"
+
+
+def _report_sources(built: Built, folder: pathlib.Path, sources: Sequence[str], table: AsTable = results_table) -> None:
+    """Adds to what a run has judged what each of some sources is worth, from the runs without them."""
+    if not sources:
+        return
+    evaluation = read_evaluation(folder)
+    without = {source: read_evaluation(_folder_without(folder, source)) for source in sources}
+    nearest = evaluation.get("nearest_sources", {})
+    evaluation["leave_one_out"] = leave_one_out(evaluation, without, built.experiment.main, nearest)
     write_json(folder / "evaluation.json", evaluation)
     _report(folder, table)
 
 
-def _report_turns(folder: pathlib.Path, turns: Iterable[str], table=results_table) -> None:
-    write_json(folder / "evaluation.json", pooled([read_evaluation(folder / name) for name in turns]))
+def _report_turns(folder: pathlib.Path, turns: Iterable[str], table: AsTable = results_table) -> None:
+    _write_evaluation(folder, pooled([read_evaluation(folder / name) for name in turns]), {})
     _report(folder, table)
 
 
-def _report(folder: pathlib.Path, table: Callable[[Evaluation], Table]) -> None:
+def _report(folder: pathlib.Path, table: AsTable) -> None:
     page = write_report(folder)
     console = Console()
     console.print(table(read_evaluation(folder)))

@@ -1,56 +1,111 @@
-"""Any methods on one task at equal compute: trained and judged as ever, then told in one table."""
+"""What is compared of the languages of a run: texts always, gradients and displacements where they are asked for."""
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxmeta.config import planning
-from jaxmeta.config.build import Built, build
-from jaxmeta.config.commands import train_run
-from jaxmeta.config.read import changed
-from jaxmeta.config.schema import AUTO, Config
-from jaxmeta.config.turns import takes_turns, turns_of
-from jaxmeta.core.checks import InputError
-from jaxmeta.run.comparison import comparison_table
+from jaxmeta import data
+from jaxmeta.config.build import Built
+from jaxmeta.config.image_tasks import ImageTasks
+from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.problems import AnyTasks
+from jaxmeta.config.schema import Config
+from jaxmeta.config.tasks import TextTasks, WaveTasks
+from jaxmeta.core.types import Batch
+from jaxmeta.models.romanization import romanized
+from jaxmeta.run.experiment import Trained
+from jaxmeta.run.similarity import (
+    DISPLACEMENTS,
+    GRADIENTS,
+    TEXTS,
+    displacements,
+    gradient_method,
+    rounded,
+    task_gradients,
+    text_similarity,
+)
+
+_TEXTS_READ = 400  # of a language
 
 
-def compare_methods(config: Config, methods: Sequence[str], out: str | None) -> None:
-    """Trains and judges `methods`, goes on where that was cut off, and prints how they compare.
+def text_measures(tasks: AnyTasks, config: Config) -> dict[str, Any] | None:
+    """Returns what `similarity.json` holds of texts alone; nothing where tasks have no texts.
 
-    Raises:
-      InputError: there are fewer than two, one is not known, or what `train_run` raises.
+    Of every language its train rows are read, which it is adapted to; nothing is chosen by them.
     """
-    if len(methods) < 2:
-        raise InputError("`--methods` must name two methods at least, such as `--methods ridge protonet`.")
-    changes = {"methods": tuple(methods), "main": AUTO, "curve_methods": (AUTO,), "shot_curve": ()}
-    config = changed(config, {f"evaluate.{key}": value for key, value in changes.items()}, "the command line")
-    folder = pathlib.Path(out or f"runs/{config.name}_compared")
-    train_run(config, str(folder), table=lambda evaluation: comparison_table(evaluation, _step_bytes(config, folder)))
+    if not isinstance(tasks, TextTasks | PairTasks):
+        return None
+    names, roles = _languages(tasks)
+    texts = [_texts(tasks, name) for name in names]
+    if not any(map(any, texts)):
+        return None
+    scripts = [data.script_of(found) for found in texts]
+    says = "Cosine of the character n-grams of the texts"
+    if config.model.romanize:
+        texts = [[*found, *("".join(map(romanized, text)) for text in found)] for found in texts]
+        says += ", which are read in their own letters and romanized"
+    measure = {"says": f"{says}.", "matrix": rounded(text_similarity(texts))}
+    return {"languages": names, "roles": roles, "scripts": scripts, "measures": {TEXTS: measure}}
 
 
-def _step_bytes(config: Config, folder: pathlib.Path) -> dict[str, int]:
-    if takes_turns(config):  # every turn trains the same models
-        name, config = next(iter(turns_of(config).items()))
-        folder = folder / name
-    built = build(config)
-    if config.gradient.strategy == AUTO:
-        chosen = planning.read_choices(folder, planning.methods_to_choose_for(built))
-        built = planning.with_choices(built, chosen or {})
-    return step_bytes(built)
+def similarity_of(built: Built, trained: Trained, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns what `similarity.json` holds, or nothing where there is nothing to compare."""
+    config, experiment, tasks = built.setting.config, built.experiment, built.tasks
+    found = text_measures(tasks, config)
+    if not config.evaluate.similarity:
+        return found
+    method = gradient_method(experiment)
+    assert method is not None  # `build` refuses it
+    names, roles = _languages(tasks)
+    found = found or {"languages": names, "roles": roles, "scripts": [], "measures": {}}
+    supports = jax.tree.map(lambda *leaves: np.stack(leaves), *[_support(tasks, name, config) for name in names])
+    meta_params = method.complete(trained[experiment.training_seeds[0], method.phase])  # pyright: ignore
+    chosen = evaluation["methods"][method.name]["adaptation"]
+    rate, steps = chosen["learning_rate"], chosen["steps"] or method.steps[-1]
+    shots = f"a support of {config.task.shots} shots"
+    matrix, norms = task_gradients(method, meta_params, supports, learning_rate=rate)
+    found["measures"][GRADIENTS] = {
+        "says": f"Cosine of the gradients of {method.name} on {shots} of each language, before it adapts.",
+        "method": method.name,
+        "matrix": rounded(matrix),
+        "norms": norms.tolist(),
+    }
+    matrix, norms = displacements(method, meta_params, supports, learning_rate=rate, steps=steps)
+    found["measures"][DISPLACEMENTS] = {
+        "says": f"Cosine of what {steps} steps of {method.name} on {shots} of each language change.",
+        "method": method.name,
+        "matrix": rounded(matrix),
+        "norms": norms.tolist(),
+    }
+    return found
 
 
-def step_bytes(built: Built) -> dict[str, int]:
-    """Returns the temporary memory of one step of training, as the compiler reports it, by method.
+def _languages(tasks: AnyTasks) -> tuple[list[str], list[str]]:
+    judged = list(tasks.languages("test"))
+    sources = [] if isinstance(tasks, WaveTasks | ImageTasks) else list(tasks.languages("train"))
+    return [*judged, *sources], ["test"] * len(judged) + ["train"] * len(sources)
 
-    That of a method which starts from a phase that others share is that of the phase; a method without has none.
-    """
-    experiment = built.experiment
-    episodes = next(experiment.tasks.batches(experiment.seed, 0, augmented=False)(0))
-    found = {}
-    for phase in experiment.phases:
-        state = jax.eval_shape(phase.learner.init, jax.random.key(0), episodes)
-        analysis: Any = jax.jit(phase.learner.update).lower(state, episodes).compile().memory_analysis()
-        found[phase.name] = analysis.temp_size_in_bytes
-    return {method.name: found[method.phase] for method in experiment.methods if method.phase is not None}
+
+def _support(tasks: AnyTasks, language: str, config: Config) -> Batch:
+    if isinstance(tasks, WaveTasks | ImageTasks):
+        return tasks.episode(language, shots=config.task.shots, draw=0, split="test").support
+    return tasks.judged.support(language, shots=config.task.shots, draw=0)
+
+
+def _texts(tasks: TextTasks | PairTasks, language: str) -> list[str]:
+    """Returns texts of the train rows of a language; of pairs, not those of a language that all pairs share."""
+    if isinstance(tasks, TextTasks):
+        return tasks.corpus.texts(tasks.corpus.rows(language, "train")[:_TEXTS_READ])
+    table = tasks.table
+    rows = table.rows(language, "train")[:_TEXTS_READ]
+    columns = [name for name, code in table.schema.sides.items() if _is_own(table, code)]
+    return [text for column in columns for text in table.texts(column, rows)]
+
+
+def _is_own(table: data.Table, code: str) -> bool:
+    """Whether the texts whose language is called `code` in a schema are of the language of the row."""
+    if code in table.columns:
+        return len(set(table.columns[code])) > 1
+    return code in ("language", "")

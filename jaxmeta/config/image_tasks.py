@@ -30,9 +30,14 @@ class ImageTasks:
                 f"enlarge them to {SMALLEST_IMAGE} at least."
             )
         assert task.test_languages != "each"  # `build` refuses it
-        self.split = data.split_languages(
-            self.images.alphabets(), test=task.test_languages, dev=task.dev_languages, seed=config.seed
+        split = data.split_languages(
+            self.images.alphabets(),
+            test=task.test_languages,
+            dev=task.dev_languages,
+            train=task.train_languages,
+            seed=config.seed,
         )
+        self.split = data.without_sources(split, task.left_out_languages)
         self.judged = self._episodes(config.seed)
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
@@ -43,9 +48,9 @@ class ImageTasks:
 
     def languages(self, split: str) -> Sequence[str]:
         """Returns the alphabets of `split`, or the problems where alphabets are mixed: what is averaged over."""
-        if self.config.task.mixed:
+        if self.config.task.mixed and split != "train":
             return [f"{_PROBLEM}{number}" for number in range(self.config.task.problems)]
-        return self.judged.names(split)
+        return self.split.train if split == "train" else self.judged.names(split)
 
     def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
         """Returns the `draw`-th few-shot problem of an alphabet."""

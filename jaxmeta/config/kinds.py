@@ -8,16 +8,19 @@ import jax.numpy as jnp
 from jaxmeta import models, objectives
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.types import ArrayTree, Model, Objective
+from jaxmeta.core.types import ArrayTree, Mixing, Model, Objective
+from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
-# A byte n-gram that question and context share says more the longer it is; two lengths tell a word from its stem.
-_OVERLAP = (3, 5)
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
 _READERS = {"sinusoid": "mlp", "omniglot": "conv4"}  # the models of other sources read text, or recordings
 _READ = {"mlp": "numbers", "conv4": "images"}
 _GROUPS = 8  # of channels that an image's activations are normalised in
+UNSCALED = ("tfidf_source", "mean_spectra", "pixels")  # classical methods of classes that show no logits
+_SCALED = ("joint_finetune", "tfidf")  # whose calibration is shown with temperatures, beside the main method's
+_WRITES = "^(head|copying)/"  # where there is a pointer, it is part of what writes
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
+_COUNTED = ("classification", "retrieval", "scored_pairs")  # kinds that bags of n-grams serve
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
 
 
@@ -36,6 +39,8 @@ class Kind(NamedTuple):
     last_layer: str = "^head/"  # the part of the parameters that ANIL adapts
     cipher: bool = False  # whether there are pretended languages
     renamed: bool = False  # whether a class is another one in every task, so that no model of all of them names it
+    pairs: bool = False  # whether there are vectors of two sides, which a map can bring together
+    continues: bool = False  # whether every token is predicted from those before it alone
 
 
 def kind_of(config: Config) -> Kind:
@@ -81,6 +86,9 @@ def settled(config: Config) -> Config:
     if evaluate.curve_methods == (AUTO,):
         drawn = kind.curve_methods if evaluate.shot_curve else ()
         found["curve_methods"] = tuple(name for name in drawn if name in methods)
+    if evaluate.temperature_methods == (AUTO,):
+        shown = dict.fromkeys((*_SCALED, found.get("main", evaluate.main))) if kind.head == CLASSES else ()
+        found["temperature_methods"] = tuple(name for name in shown if name in methods)
     return config.model_copy(update={"evaluate": evaluate.model_copy(update=found)})
 
 
@@ -101,8 +109,13 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
     if reads != _READ.get(right, "text"):
         gives = "recordings" if source in RECORDED else _READ.get(right, "text")
         raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
-    if settings.kind == "ngrams" and config.task.kind != "classification":
-        raise InputError('`model.kind` "ngrams" answers with classes; set it to "transformer", or leave it out.')
+    if settings.kind == "ngrams" and config.task.kind not in _COUNTED:
+        raise InputError(
+            f'`model.kind` "ngrams" reads texts as wholes, for {", ".join(_COUNTED)}; set it to "transformer", or '
+            "leave it out."
+        )
+    if settings.pointer and config.task.kind not in ("translation", "summaries"):
+        raise InputError("`model.pointer` copies into what is written, of translations and summaries; leave it out.")
     if reads == "text" and settings.width % settings.heads:
         raise InputError(
             f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
@@ -118,15 +131,16 @@ def writing(model: Model) -> Model:
     So whatever algorithm is built on it, its `predict` of `{"source"}`, or of `{"prompt"}` for a language model, writes
     with the adapted parameters; with "previous" it answers logits, as ever.
     """
-    generate = model.generate
-    assert generate is not None
+    write = model.generate
+    assert write is not None
+
+    def generate(params: ArrayTree, inputs: Mapping[str, Any], *mixing: Mixing) -> ArrayTree:
+        return write(params, {"previous": inputs["prompt"]} if "prompt" in inputs else inputs, *mixing)
 
     def apply(params: ArrayTree, inputs: Mapping[str, Any]) -> ArrayTree:
-        if "prompt" in inputs:
-            return generate(params, {"previous": inputs["prompt"]})
         return (model.apply if "previous" in inputs else generate)(params, inputs)
 
-    return model._replace(apply=apply)
+    return model._replace(apply=apply, generate=generate)
 
 
 def _encoder(config: Config) -> dict[str, Any]:
@@ -167,31 +181,44 @@ def _image_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
     )
 
 
+def _counter(config: Config) -> dict[str, Any]:
+    """Returns the options that all bags of n-grams have."""
+    settings, from_bytes = config.model, config.tokenizer.kind == "bytes"
+    if settings.romanize and not from_bytes:
+        raise InputError('`model.romanize` reads characters; set it to false, or `tokenizer.kind` to "bytes".')
+    return {
+        "buckets": settings.buckets,
+        "longest": settings.window,
+        "from_bytes": from_bytes,
+        "romanize": settings.romanize,
+    }
+
+
 def _text_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
     if config.model.kind == "ngrams":
-        settings, from_bytes = config.model, config.tokenizer.kind == "bytes"
-        if settings.romanize and not from_bytes:
-            raise InputError('`model.romanize` reads characters; set it to false, or `tokenizer.kind` to "bytes".')
-        sizes = {"buckets": settings.buckets, "longest": settings.window}
-        return models.ngrams(outputs, from_bytes=from_bytes, romanize=settings.romanize, **sizes)
+        return models.ngrams(outputs, **_counter(config))
     return models.transformer(vocab_size=vocab_size, outputs=outputs, **_encoder(config))
 
 
 def _dual_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
     del outputs
+    if config.model.kind == "ngrams":
+        return models.ngram_dual_encoder(config.model.width, **_counter(config))
     return models.dual_encoder(vocab_size=vocab_size, outputs=config.model.width, **_encoder(config))
 
 
 def _pair_regressor(config: Config, outputs: int, vocab_size: int) -> Model:
     del outputs  # one number
     width = config.model.width
+    if config.model.kind == "ngrams":
+        return models.ngram_pair_regressor(width, **_counter(config))
     return models.pair_regressor(hidden=(width,), vocab_size=vocab_size, outputs=width, **_encoder(config))
 
 
-def _span_reader(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs
-    # Beside the bytes there are the tokens that begin and end a text; the latter parts a question from its context.
-    return models.span_reader(vocab_size=vocab_size + 2, overlap=_OVERLAP, **_encoder(config))
+def _span_scorer(config: Config, outputs: int, vocab_size: int) -> Model:
+    del outputs, vocab_size
+    settings = config.model
+    return models.span_scorer(width=settings.width, layers=settings.layers, longest=settings.window, buckets=BUCKETS)
 
 
 def _writer(config: Config) -> dict[str, Any]:
@@ -208,9 +235,12 @@ def _writer(config: Config) -> dict[str, Any]:
 def _seq2seq(config: Config, outputs: int, vocab_size: int) -> Model:
     del outputs
     tokens = config.tokenizer
+    # What the lexicon of a pointer says of tokens is said in terms of their embeddings, so those score the output.
+    pointer = config.model.pointer
     return models.seq2seq(
-        vocab_size=vocab_size + 2, max_new_tokens=tokens.target_length or tokens.length, **_writer(config)
-    )
+        vocab_size=vocab_size + 2, max_new_tokens=tokens.target_length or tokens.length, pointer=pointer, tied=pointer,
+        **_writer(config),
+    )  # fmt: skip
 
 
 def _language_model(config: Config, outputs: int, vocab_size: int) -> Model:
@@ -305,39 +335,43 @@ KINDS: dict[str, Kind] = {
             [f"{way}{score}" for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
              for score in ("recall_at_1", "recall_at_10", "mrr")], True
         ),
-        methods=(*_TRAINED_BASELINES, "ngram_overlap", *_META), main="maml",
-        curve_methods=("joint_finetune", "ngram_overlap", "maml"), classical=("ngram_overlap",),
-        last_layer="^tower/head/",
+        methods=(
+            *_TRAINED_BASELINES, "joint_alignment", "ngram_overlap", "romanized_overlap", "cl_esa", *_META,
+            "ridge_alignment",
+        ),
+        main="ridge_alignment", curve_methods=("joint_finetune", "cl_esa", "maml", "ridge_alignment"),
+        classical=("ngram_overlap", "romanized_overlap", "cl_esa"), last_layer="^tower/head/", pairs=True,
     ),
     "scored_pairs": Kind(
         "scored pairs", _pair_regressor, lambda outputs, tokens: objectives.scored_pair(),
         {"pearson": True, "spearman": True, "mae": False, "rmse": False},
         methods=(*_TRAINED_BASELINES, "linear_head", "mean_score", "ngram_regression", "ridge", *_META), main="ridge",
         curve_methods=("joint_finetune", "ngram_regression", "ridge", "maml"),
-        classical=("mean_score", "ngram_regression"), head=NUMBERS,
+        classical=("mean_score", "ngram_regression", "ngram_regression_source"), head=NUMBERS,
     ),
     "question_answering": Kind(
-        "question answering", _span_reader, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
-        methods=(*_TRAINED_BASELINES, "word_overlap", *_META), main="maml",
-        curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap",),
+        "question answering", _span_scorer, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
+        methods=(*_TRAINED_BASELINES, "word_overlap", "span_regression", *_META), main="maml",
+        curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap", "span_regression"),
     ),
     "translation": Kind(
         "translation", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
         _written("chrf", "chrf++", "bleu", "exact_match"),
-        methods=(*_TRAINED_BASELINES, "copied_source", *_META), main="maml",
-        curve_methods=("joint_finetune", "copied_source", "maml"), classical=("copied_source",),
+        methods=(*_TRAINED_BASELINES, "copied_source", "lexicon", *_META), main="maml",
+        curve_methods=("joint_finetune", "lexicon", "maml"), classical=("copied_source", "lexicon"), last_layer=_WRITES,
     ),
     "summaries": Kind(
         "summaries", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
         _written("chrf", "chrf++", "rouge_l", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "first_words", *_META), main="maml",
-        curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",),
+        curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",), last_layer=_WRITES,
     ),
     "generation": Kind(
         "generation", _language_model, lambda outputs, tokens: objectives.generation(tokens + 2),
         {"bits_per_byte": False, "nll": False, "perplexity": False, "token_accuracy": True},
-        methods=(*_TRAINED_BASELINES, "token_ngrams", *_META), main="maml",
-        curve_methods=("joint_finetune", "token_ngrams", "maml"), classical=("token_ngrams",),
+        methods=(*_TRAINED_BASELINES, "token_ngrams", "token_ngrams_source_and_shots", "ngram_memory", *_META),
+        main="ngram_memory", curve_methods=("joint_finetune", "token_ngrams", "ngram_memory"),
+        classical=("token_ngrams", "token_ngrams_source_and_shots"), continues=True,
     ),
     "recognition": Kind(
         "recognition", _speech_recognizer, lambda outputs, tokens: objectives.recognition(outputs + 1),

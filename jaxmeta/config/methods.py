@@ -9,12 +9,13 @@ import optax
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
+from jaxmeta.algorithms.ridge_alignment import alignment_start
 from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core import gradients
 from jaxmeta.core.learner import build_learner
-from jaxmeta.core.select import everything, matching
+from jaxmeta.core.select import everything, excluding, matching
 from jaxmeta.core.types import Batch, GradientEstimator, MetaAlgorithm, MetaLearner, Model, Objective
 from jaxmeta.run.plan import BASELINE, META, Method, Phase
 
@@ -26,6 +27,9 @@ STRATEGIES: dict[str, gradients.Strategy] = {
     "first_order": gradients.first_order,
 }
 _SECOND_ORDER = ("forward_over_reverse", "linearized", "reverse")
+# What CAVIA's context is added to, and what MAML++ has anew for each step: names of Flax.
+_CONTEXT, _NORMS = r"(^|/)(bias|scale|log_weight)$", r"(LayerNorm_\d+|block_\d)/(bias|scale)$"
+_SEVERAL, _FIRST_ORDER = 0.1, 1 / 3  # shares of the outer steps of MAML++
 
 
 class How(NamedTuple):
@@ -35,6 +39,10 @@ class How(NamedTuple):
     memory: str
     task_axis: str
     unroll: int | str  # "auto", or how many steps
+
+    def along_tasks(self) -> dict[str, Any]:
+        """Returns what is not the algorithm's business but the estimator's."""
+        return {"memory": self.memory, "task_axis": self.task_axis, "unroll": self.unroll}
 
 
 class Setting(NamedTuple):
@@ -63,7 +71,8 @@ class Recipe(NamedTuple):
     """
 
     algorithm: Callable[..., MetaAlgorithm]  # (inner learning rate, **how inner gradients are taken)
-    estimator: Callable[[MetaAlgorithm, How], GradientEstimator]
+    # The number is that of outer steps; 0 asks for what most of them are taken by.
+    estimator: Callable[[MetaAlgorithm, How, int], GradientEstimator]
     cost: float
     strategies: tuple[str, ...] = ()  # how its inner steps may be differentiated, the default first; none: they are not
     inner: bool = True  # whether it takes inner steps
@@ -79,21 +88,23 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     model, objective, outputs = setting.model, setting.objective, setting.num_outputs
     classify = setting.kind.head == CLASSES
     rows = matching(config.gradient.rows) if config.gradient.rows else None
+    head = setting.kind.last_layer
 
-    def through_steps(algorithm: MetaAlgorithm, how: How) -> GradientEstimator:
-        return estimators.backprop(
-            algorithm, num_steps=steps, memory=how.memory, task_axis=how.task_axis, unroll=how.unroll
-        )
-
-    def maml(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER, **options) -> Recipe:
+    def through_steps(build: Callable[..., MetaAlgorithm], cost: float, strategies=_SECOND_ORDER, **options) -> Recipe:
         return Recipe(
-            lambda rate, **how: algorithms.maml(
-                model, objective, inner_optimizer(config, rate), rows=rows, **options, **how
-            ),
-            through_steps,
+            lambda rate, **how: build(model, objective, inner_optimizer(config, rate), **options, **how),
+            lambda a, how, outer: estimators.backprop(a, num_steps=steps, **how.along_tasks()),
             cost * steps * support + query,
             strategies,
         )
+
+    def maml(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER, **options) -> Recipe:
+        return through_steps(algorithms.maml, cost, strategies, rows=rows, **options)
+
+    def cavia(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER) -> Recipe:
+        # A step needs no gradient of the weights: 2F of 3F.
+        recipe = through_steps(algorithms.cavia, cost, strategies, select=matching(_CONTEXT))
+        return recipe._replace(step_cost=2 / 3)
 
     def solved(**options) -> Recipe:
         return closed_form(
@@ -106,7 +117,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     def closed_form(build: Callable[[], MetaAlgorithm]) -> Recipe:
         return Recipe(
             lambda rate: build(),
-            lambda a, how: estimators.backprop(a, num_steps=0, task_axis=how.task_axis),
+            lambda a, how, outer: estimators.backprop(a, num_steps=0, task_axis=how.task_axis),
             support + query,
             inner=False,
         )
@@ -115,11 +126,21 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         "maml": maml(3, select=everything),
         "maml_rates": maml(3, rates=LearnedRates("leaf", steps)),
         "meta_sgd": maml(3, rates=LearnedRates("element")),
-        "anil": maml(4 / 3, select=matching(setting.kind.last_layer))._replace(step_cost=1 / 3),
+        "anil": maml(4 / 3, select=matching(head))._replace(step_cost=1 / 3),
+        "boil": maml(3, select=excluding(head)),
+        "meta_curvature": through_steps(algorithms.meta_curvature, 3),
+        "cavia": cavia(8 / 3),
+        "maml_plus_plus": maml_plus_plus(setting),
+        "imaml": imaml(setting),
         "fomaml": maml(1, ("first_order",)),
+        "fo_anil": maml(1 / 3, ("first_order",), select=matching(head))._replace(step_cost=1 / 3),
+        "fo_boil": maml(1, ("first_order",), select=excluding(head)),
+        "fo_cavia": cavia(2 / 3, ("first_order",)),
+        "fo_meta_sgd": maml(1, ("first_order",), rates=LearnedRates("element")),
+        "fo_meta_curvature": through_steps(algorithms.meta_curvature, 1, ("first_order",)),
         "reptile": Recipe(
             lambda rate: algorithms.reptile(model, objective, inner_optimizer(config, rate), batch_size=support),
-            lambda a, how: estimators.displacement(a, num_steps=steps),
+            lambda a, how, outer: estimators.displacement(a, num_steps=steps),
             steps * support,
             whole=False,
         ),
@@ -133,23 +154,78 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         }
     if setting.kind.cipher:
         found["ridge_no_cipher"] = found["ridge"]._replace(augmented=False)
+    if setting.kind.pairs:
+        found["ridge_alignment"] = closed_form(lambda: algorithms.ridge_alignment(model, objective))
+    if setting.kind.continues:
+        found["ngram_memory"] = closed_form(lambda: algorithms.ngram_memory(model, objective))
     if classify:
+        proto_maml = through_steps(algorithms.proto_maml, 3, num_classes=outputs)
         found |= {
             "protonet": metric(algorithms.protonet),
             "transductive_protonet": metric(algorithms.transductive_protonet),
             "matching_network": metric(algorithms.matching_network),
             "relation_network": metric(algorithms.relation_network),
             "logistic": metric(algorithms.logistic),
-            "proto_maml": Recipe(
-                lambda rate, **how: algorithms.proto_maml(
-                    model, objective, inner_optimizer(config, rate), num_classes=outputs, **how
-                ),
-                through_steps,
-                3 * steps * support + support + query,  # the prototypes' gradient too
-                _SECOND_ORDER,
-            ),
+            "proto_maml": proto_maml._replace(cost=proto_maml.cost + support),  # the prototypes' gradient too
         }
     return found
+
+
+def maml_plus_plus(setting: Setting) -> Recipe:
+    """Returns MAML++: rates, scales and shifts for each step, and the two annealings of its paper.
+
+    Of the outer steps, a tenth has a multi-step loss, and a third, those first ones among it, is to first order.
+    """
+    config, steps, support, query = setting.config, setting.config.inner.steps, setting.support, setting.query
+    normed = config.model.kind in ("transformer", "conv4")  # the other models have nothing that normalises
+    rows = matching(config.gradient.rows) if config.gradient.rows else None
+
+    def algorithm(rate, **how) -> MetaAlgorithm:
+        base = algorithms.maml(
+            setting.model, setting.objective, inner_optimizer(config, rate), rows=rows,
+            select=excluding(_NORMS) if normed else everything, rates=LearnedRates("leaf", steps), **how,
+        )  # fmt: skip
+        return algorithms.per_step(base, select=matching(_NORMS), steps=steps + 1) if normed else base
+
+    def estimator(second: MetaAlgorithm, how: How, outer: int) -> GradientEstimator:
+        first = algorithm(
+            config.inner.learning_rate, gradient=gradients.first_order, microbatches=config.gradient.microbatches
+        )
+        options = {"num_steps": steps, **how.along_tasks()}
+        if not outer:
+            return estimators.backprop(second, **options)
+        several, before = max(1, round(_SEVERAL * outer)), max(1, round((_FIRST_ORDER - _SEVERAL) * outer))
+        return estimators.in_turn(
+            (estimators.multistep(first, anneal_over=several, **options), several),
+            (estimators.backprop(first, **options), before),
+            then=estimators.backprop(second, **options),
+        )
+
+    inner = (3 - 2 * _FIRST_ORDER) * steps * support
+    return Recipe(algorithm, estimator, inner + (1 + _SEVERAL * (steps - 1)) * query, _SECOND_ORDER)
+
+
+def imaml(setting: Setting) -> Recipe:
+    """Returns implicit MAML: K first-order steps, a gradient, and two for each product with its derivative."""
+    config, steps = setting.config, setting.config.inner.steps
+    inner = config.inner
+
+    def estimator(algorithm: MetaAlgorithm, how: How, outer: int) -> GradientEstimator:
+        del outer
+        if inner.solver == "neumann":
+            solve = estimators.neumann(inner.learning_rate, inner.solver_steps)
+        else:
+            solve = estimators.conjugate_gradient(inner.solver_steps)
+        axes = {"task_axis": how.task_axis, "unroll": how.unroll}
+        return estimators.implicit(algorithm, num_steps=steps, solve=solve, **axes)
+
+    return Recipe(
+        lambda rate, **how: algorithms.imaml(
+            setting.model, setting.objective, inner_optimizer(config, rate), strength=inner.proximal, **how
+        ),
+        estimator,
+        (steps + 1 + 2 * inner.solver_steps) * setting.support + setting.query,
+    )
 
 
 def how_of(setting: Setting, name: str, recipe: Recipe) -> How:
@@ -161,13 +237,15 @@ def how_of(setting: Setting, name: str, recipe: Recipe) -> How:
     return How(strategy, wanted.memory, wanted.task_axis, wanted.unroll)
 
 
-def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int) -> MetaLearner:
-    """Returns what meta-trains a recipe for a number of outer steps."""
+def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int, *, typical: bool = False) -> MetaLearner:
+    """Returns what meta-trains a recipe for a number of outer steps, or takes a typical one of them again and again."""
     config, options = setting.config, {}
     if recipe.strategies:
         options = {"gradient": STRATEGIES[how.strategy], "microbatches": config.gradient.microbatches}
     algorithm = recipe.algorithm(config.inner.learning_rate, **options)
-    return build_learner(algorithm, recipe.estimator(algorithm, how), outer_optimizer(config, steps))
+    return build_learner(
+        algorithm, recipe.estimator(algorithm, how, 0 if typical else steps), outer_optimizer(config, steps)
+    )
 
 
 def inner_optimizer(config: Config, learning_rate: Any) -> optax.GradientTransformation:
@@ -227,6 +305,11 @@ def baselines(setting: Setting) -> dict[str, Method]:
             "source_and_target", BASELINE, JOINT,
             lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.adapted),
             rates, steps, 2 * setting.adapted,
+        )  # fmt: skip
+    if setting.kind.pairs:
+        found["joint_alignment"] = Method(
+            "joint_alignment", BASELINE, JOINT, lambda r: algorithms.ridge_alignment(model, objective), rates[:1], (0,),
+            complete=lambda meta_params: {**meta_params, **alignment_start()},
         )  # fmt: skip
     if setting.kind.cipher:
         # Whether pretended languages help joint training too is for the dev languages to say.

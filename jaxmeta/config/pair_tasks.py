@@ -8,15 +8,17 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import data_path, make_tokenizer
+from jaxmeta.config.tasks import data_path, make_tokenizer, named_columns, scripts_read, weighting_of
 from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
-from jaxmeta.data import PairEpisodes, Table, Tokenizer, Windows
+from jaxmeta.data import LanguageSplit, PairEpisodes, Table, Tokenizer, Windows
 from jaxmeta.data.sequences import with_length
 
 # Rows of the train languages that are replayed while a method adapts; they become part of what is compiled.
 _REPLAYED = 2048
+_REPLAYED_QUESTIONS = 512  # whose contexts are described by many numbers
+_WHOLE = 2**31 - 1  # tokens, where nothing is cut
 
 
 class PairTasks:
@@ -28,12 +30,11 @@ class PairTasks:
     def __init__(self, config: Config):
         self.config = config
         if config.task.kind == "question_answering" and config.tokenizer.kind != "bytes":
-            raise InputError('Answers are places of bytes; set `tokenizer.kind` to "bytes" for question answering.')
-        table = read_pairs(config)
-        self.split = data.split_pairs(
-            table, test=config.task.test_languages, dev=config.task.dev_languages, seed=config.seed
-        )
-        self.table, self.shared = data.without_overlap(table, self.split)
+            raise InputError('Questions are read by words; leave `tokenizer.kind` at "bytes" for question answering.')
+        table, split = self._divided()
+        # Rows keep their numbers whichever sources are left out.
+        self.table, self.shared = data.without_overlap(table, split)
+        self.split = data.without_sources(split, config.task.left_out_languages)
         self.overlap = data.check_overlap(self.table, self.split)
         seen = [text for texts in self._texts_of("train").values() for text in texts]
         self.tokenizer: Tokenizer = make_tokenizer(config, seen)
@@ -58,10 +59,7 @@ class PairTasks:
         if self.config.task.kind != "question_answering":
             return episode
         found, _ = self.windows(language, split)
-        batch = {
-            "inputs": {"tokens": found.tokens, "segment": found.segment},
-            "targets": {"start": found.start, "end": found.end},
-        }
+        batch = {"inputs": found.inputs, "targets": {"start": found.start, "end": found.end}}
         return Episode(episode.support, pad_batch(batch, self._most_windows))
 
     def windows(self, language: str, split: str) -> tuple[Windows, np.ndarray]:
@@ -73,7 +71,7 @@ class PairTasks:
 
     def judged_rows(self, language: str, split: str) -> np.ndarray:
         """Returns the rows that a language is judged on, the same for every draw of shots."""
-        return self.rows(language, shots=1, draw=0, split=split)[1]
+        return self.judged.query_rows(language, split=split, max_queries=self.config.evaluate.max_queries)
 
     def references(self, language: str, split: str) -> list[str]:
         """Returns the texts that are to be written, of translations and summaries."""
@@ -85,9 +83,14 @@ class PairTasks:
             language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
 
+    def source_rows(self) -> np.ndarray:
+        """Returns the train rows of the train languages: what a baseline that reads the source may read."""
+        return np.concatenate([self.table.rows(code, "train") for code in self.languages("train")])
+
     def source(self) -> Batch:
         """Returns train rows of the train languages, for baselines that replay them."""
-        return self.judged.pool("train", _REPLAYED)
+        asks = self.config.task.kind == "question_answering"
+        return self.judged.pool("train", _REPLAYED_QUESTIONS if asks else _REPLAYED)
 
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""
@@ -100,10 +103,18 @@ class PairTasks:
             "tokenizer": self.tokenizer.statistics(seen),
             "texts": {role: sum(map(len, found.values())) for role, found in texts.items()},
             "truncated_texts": {role: self._count_cut(found) for role, found in texts.items()},
+            "scripts": scripts_read(*self._read()),
         }
         if self.judged.left_out:
             facts["answers_longer_than_a_window"] = str(self.judged.left_out)
         return facts
+
+    def _divided(self) -> tuple[Table, LanguageSplit]:
+        """Returns the rows, and the roles of the languages, or the pairs of languages, that they are in."""
+        table, task = read_pairs(self.config), self.config.task
+        return table, data.split_pairs(
+            table, test=task.test_languages, dev=task.dev_languages, train=task.train_languages, seed=self.config.seed
+        )
 
     @functools.cached_property
     def _most_windows(self) -> int:
@@ -113,27 +124,38 @@ class PairTasks:
 
     def _texts_of(self, role: str) -> dict[str, list[str]]:
         """Returns the different texts of each column that are read in languages of a role."""
+        chosen = self._rows_of(role)
+        return {c: list(dict.fromkeys(self.table.texts(c, chosen))) for c in self.table.schema.texts}
+
+    def _rows_of(self, role: str) -> np.ndarray:
         # Every language is adapted to on its train rows; those held out are judged on the rows of their role.
         rows = [self.table.rows(code, part) for code in self.languages(role) for part in dict.fromkeys(("train", role))]
-        chosen = np.concatenate(rows)
-        return {c: list(dict.fromkeys(self.table.texts(c, chosen))) for c in self.table.schema.texts}
+        return np.concatenate(rows)
+
+    def _readers(self) -> dict[str, Tokenizer]:
+        """Returns what reads each column of text, as much of it as there is room for."""
+        kind, columns = self.config.task.kind, self.table.schema.texts
+        if kind == "question_answering":  # contexts are read in windows, and questions whole
+            return dict.fromkeys(("context", "question"), with_length(self.tokenizer, _WHOLE))
+        readers = dict.fromkeys(columns, self.tokenizer)
+        if kind in ("translation", "summaries", "generation"):
+            readers[columns[-1]] = self.judged.targets_tokenizer
+        return readers
+
+    def _read(self) -> list[tuple[Tokenizer, dict[str, list[str]]]]:
+        chosen = np.concatenate([self._rows_of(role) for role in self.split._fields])
+        return [(read, data.texts_by_language(self.table, chosen, (c,))) for c, read in self._readers().items()]
 
     def _count_cut(self, texts: dict[str, list[str]]) -> int:
         """Returns how many texts are longer than what is read of their column."""
-        of_targets, kind = self.judged.targets_tokenizer, self.config.task.kind
-        readers = dict.fromkeys(texts, self.tokenizer)
-        if kind == "question_answering":  # contexts are read in windows, of which a question may take half
-            readers = {"question": with_length(self.tokenizer, max(self.tokenizer.length // 2 - 1, 1))}
-        elif kind in ("translation", "summaries", "generation"):
-            readers[self.table.schema.texts[-1]] = of_targets
-        return sum(data.count_cut(reader, texts[column]) for column, reader in readers.items())
+        return sum(data.count_cut(reader, texts[column]) for column, reader in self._readers().items())
 
     def _episodes(self, seed: int) -> PairEpisodes:
         task = self.config.task
         return PairEpisodes(
             self.table, self.tokenizer, self.split,
             shots=task.shots, queries=task.queries, target_length=self.config.tokenizer.target_length or None,
-            temperature=task.temperature, seed=seed,
+            weighting=weighting_of(self.config), lexicon=task.lexicon, seed=seed,
         )  # fmt: skip
 
 
@@ -144,6 +166,10 @@ def read_pairs(config: Config) -> Table:
       InputError: the file is missing or malformed, or what is embedded has no such rows.
     """
     task = config.task
+    if task.lexicon and task.kind != "translation":
+        raise InputError("`task.lexicon` is about translations; leave it out.")
+    if task.source_language and (task.kind != "translation" or task.source == "cldr"):
+        raise InputError("`task.source_language` is about translations in files; leave it out.")
     if task.source == "cldr":
         if task.kind not in data.CLDR_PAIR_TASKS:
             known = ", ".join(("classification", *data.CLDR_PAIR_TASKS))
@@ -152,9 +178,13 @@ def read_pairs(config: Config) -> Table:
                 '"tsv" and name a file in `task.path`.'
             )
         return data.cldr_pairs(task.kind, seed=config.seed)
+    named = {
+        "columns": named_columns(config, data.SCHEMAS[task.kind].columns), "language": task.language or None
+    }  # fmt: skip
     path = data_path(config)
     if task.source == "tsv":
-        return data.read_table(path, task.kind, name=config.name, parallel=task.parallel)
-    table = data.read_tfds(path, schema=task.kind)
-    assert isinstance(table, Table)
-    return table
+        table = data.read_table(path, task.kind, name=config.name, parallel=task.parallel, **named)
+    else:
+        table = data.read_tfds(path, schema=task.kind, **named)
+        assert isinstance(table, Table)
+    return data.translated_from(table, task.source_language) if task.source_language else table

@@ -79,7 +79,7 @@ def measured_ways(built: Built, name: str, limit: int) -> list[Measured]:
     setting = built.setting
     config, recipe = setting.config, recipes(setting)[name]
     learners = {
-        how: learner_of(setting, recipe, how, config.train.steps)
+        how: learner_of(setting, recipe, how, config.train.steps, typical=True)
         for how in ways(recipe, config.inner.steps, config.task.tasks_per_step)
     }
     episodes = episodes_of(built, recipe)
@@ -198,7 +198,7 @@ def _facts(built: Built, name: str) -> dict[str, Any]:
     config, recipe = setting.config, recipes(setting)[name]
     episodes = episodes_of(built, recipe)
     how = ways(recipe, config.inner.steps, config.task.tasks_per_step)[0]
-    init = learner_of(setting, recipe, how, config.train.steps).init
+    init = learner_of(setting, recipe, how, config.train.steps, typical=True).init
     state = jax.eval_shape(init, jax.random.key(0), episodes)
     return {
         "method": name,

@@ -6,7 +6,7 @@ import pathlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 import tomli_w
@@ -18,8 +18,20 @@ from jaxmeta.core.checks import InputError
 Path = str | os.PathLike[str]
 
 
+class Jobs(NamedTuple):
+    """The runs that a file asks for: one, or several that share settings and run one after another."""
+
+    name: str
+    configs: dict[str, Config]  # by the name of the job; "" where there is one run and no jobs
+
+    @property
+    def several(self) -> bool:
+        """Whether the file has `[jobs.NAME]`: the runs are folders in a folder."""
+        return "" not in self.configs
+
+
 def load(path: Path | None = None, *, preset: str | None = None, changes: Mapping[str, Any] | None = None) -> Config:
-    """Returns the config of a file, of the embedded default job without one.
+    """Returns the config of a file of one run, of the embedded default job without one.
 
     Args:
       path: a TOML file.
@@ -27,22 +39,51 @@ def load(path: Path | None = None, *, preset: str | None = None, changes: Mappin
       changes: dotted keys to values, applied last.
 
     Raises:
-      InputError: the file cannot be read, or a key or value is not allowed; the message names it.
+      InputError: the file cannot be read, asks for several runs, or has a key or value that is not allowed; the message
+        names it.
     """
-    where = str(path) if path is not None else "the default config"
+    jobs = load_jobs(path, preset=preset)
+    if jobs.several:
+        raise InputError(f"{path} asks for several runs ({', '.join(jobs.configs)}); read it with `load_jobs`.")
+    return changed(jobs.configs[""], changes or {}, _named(path, preset))
+
+
+def load_jobs(path: Path | None = None, *, preset: str | None = None) -> Jobs:
+    """Returns the runs of a file: of each `[jobs.NAME]`, a table of changes, the settings that all share and its own.
+
+    A preset may change both, in `[presets.NAME.train]` what all share, in `[presets.NAME.jobs.JOB.train]` one job.
+
+    Args:
+      path: a TOML file; none for the embedded default job.
+      preset: one of the file's `[presets.NAME]`, applied over it.
+
+    Raises:
+      InputError: as of `load`.
+    """
+    where = _named(path, None)
     values = _toml(pathlib.Path(path)) if path is not None else {"presets": PRESETS}
-    presets = values.get("presets", {})
-    if not isinstance(presets, dict) or not all(isinstance(value, dict) for value in presets.values()):
-        raise InputError(f"{where}: `presets` must hold tables; write each as [presets.NAME].")
+    presets, jobs = _tables(where, values, "presets"), _tables(where, values, "jobs")
+    if unfit := [name for name in jobs if not re.fullmatch(r"\w[\w-]*", name)]:
+        raise InputError(f"{where}: a job cannot be called {unfit[0]!r}; use letters, digits, - and _.")
     if preset is not None:
         if preset not in presets:
             there = f"it has {', '.join(presets)}" if presets else "it has none"
             raise InputError(f"{where} has no preset {preset!r}; {there}.")
+        where = _named(path, preset)
+        if unknown := [name for name in _tables(where, presets[preset], "jobs") if name not in jobs]:
+            raise InputError(f"{where}: there is no job {unknown[0]!r}; the file has {', '.join(jobs) or 'none'}.")
         values = _merged(values, presets[preset])
-        where += f" with preset {preset}"
     # What is stored with a run is what it does, not what it might have done.
-    config = validated({k: v for k, v in values.items() if k != "presets"}, where)
-    return changed(config, changes or {}, where)
+    shared = {k: v for k, v in values.items() if k not in ("presets", "jobs")}
+    if not jobs:
+        config = validated(shared, where)
+        return Jobs(config.name, {"": config})
+    name = validated({k: v for k, v in shared.items() if k == "name"}, where).name
+    configs = {
+        job: validated(_merged({**shared, "name": f"{name}.{job}"}, changes), f"{where}, job {job}")
+        for job, changes in values["jobs"].items()
+    }
+    return Jobs(name, configs)
 
 
 def changed(config: Config, changes: Mapping[str, Any], where: str) -> Config:
@@ -86,15 +127,20 @@ def refusal(error: pydantic.ValidationError, where: str) -> InputError:
     return InputError(f"{where}: `{key}`: {reason}{got}.")
 
 
-def dump(config: Config) -> str:
-    """Returns the config as TOML; `load` reads it back as it was."""
-    return tomli_w.dumps(config.model_dump(mode="json"))
+def dump(config: Config | Jobs) -> str:
+    """Returns the config of a run, or of several, as TOML; `load` and `load_jobs` read it back as it was."""
+    if isinstance(config, Config):
+        return tomli_w.dumps(config.model_dump(mode="json"))
+    jobs = {job: each.model_dump(mode="json") for job, each in config.configs.items()}
+    return tomli_w.dumps({"name": config.name, "jobs": jobs})
 
 
 def difference(one: Config, other: Config) -> list[str]:
     """Returns a line for each key that two configs disagree on."""
     first, second = dict(_flat(one.model_dump())), dict(_flat(other.model_dump()))
-    return [f"{key}: {first[key]!r} against {second[key]!r}" for key in first if first[key] != second[key]]
+    keys = dict.fromkeys((*first, *second))  # of a table without fixed keys, either may lack some
+    values = [(key, first.get(key), second.get(key)) for key in keys]
+    return [f"{key}: {mine!r} against {theirs!r}" for key, mine, theirs in values if mine != theirs]
 
 
 def known_keys() -> list[str]:
@@ -107,6 +153,18 @@ def without_kind(key: str) -> str:
     for kind in ("constrained-int", "int", "tuple[str, ...]", "literal['auto']", "literal['each']"):
         key = key.removesuffix(f".{kind}")
     return key
+
+
+def _named(path: Path | None, preset: str | None) -> str:
+    where = str(path) if path is not None else "the default config"
+    return where if preset is None else f"{where} with preset {preset}"
+
+
+def _tables(where: str, values: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
+    tables = values.get(key, {})
+    if not isinstance(tables, dict) or not all(isinstance(value, dict) for value in tables.values()):
+        raise InputError(f"{where}: `{key}` must hold tables; write each as [{key}.NAME].")
+    return tables
 
 
 def _key(place: tuple[int | str, ...]) -> str:
@@ -139,7 +197,7 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

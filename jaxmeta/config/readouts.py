@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta import data, objectives
+from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.speech_tasks import SpeechTasks
+from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.types import ArrayTree, Objective
 from jaxmeta.run.answer_scores import answer_counts, answer_scores
 from jaxmeta.run.correlation import spearman
 from jaxmeta.run.plan import Cell, Readout, readout_of
+from jaxmeta.run.temperature import classified
 from jaxmeta.run.text_scores import TextScores, text_scores
-
-LONGEST_ANSWER = 160  # bytes; of a hundred answers of SQuAD one is longer
 
 
 def ranked(tasks: PairTasks, objective: Objective) -> Readout:
@@ -53,17 +55,11 @@ def answers(tasks: PairTasks, objective: Objective) -> Readout:
     del objective  # it compares places in one window
 
     def read(algorithm, meta_params, state, query):
-        found = objectives.best_spans(algorithm.predict(meta_params, state, query["inputs"]), LONGEST_ANSWER)
-        start, end, score = (values[:, 0] for values in found)
-        return {"start": start, "end": end, "score": jnp.where(query["mask"], score, -jnp.inf)}
+        return objectives.best_spans(algorithm.predict(meta_params, state, query["inputs"]))
 
     def counts(arrays: ArrayTree, cell: Cell) -> ArrayTree:
-        windows, _ = tasks.windows(cell.language, cell.split)
-        found = []
-        for question in range(int(windows.group[-1]) + 1):
-            rows = np.flatnonzero(windows.group == question)
-            best = rows[np.argmax(arrays["score"][rows])]
-            found.append(data.span_text(windows.tokens[best], int(arrays["start"][best]), int(arrays["end"][best])))
+        windows, query = tasks.windows(cell.language, cell.split)
+        found = data.best_answers(windows, tasks.table.texts("context", query), arrays)
         return answers_judged(tasks, found, cell.language, cell.split)
 
     return Readout(read, counts, answer_scores)
@@ -109,4 +105,6 @@ def readout_for(tasks: object, objective: Objective) -> Readout:
     """Returns how the adapted states of a run are judged."""
     if isinstance(tasks, PairTasks) and tasks.config.task.kind in _READOUTS:
         return _READOUTS[tasks.config.task.kind](tasks, objective)
+    if isinstance(tasks, TextTasks | SpeechTasks | ImageTasks) and tasks.config.task.kind == "classification":
+        return classified(objective)
     return readout_of(objective)

@@ -40,8 +40,17 @@ class TaskConfig(Section):
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
-    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, several TSV files are
-    read as one."""
+    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, and where `stream` is
+    set, several TSV files are read as one."""
+    stream: bool = False
+    """Whether rows of train languages stay in the TSV file and are read as they are drawn, for text larger than memory
+    (generation)."""
+    columns: dict[str, str] = {}
+    """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
+    = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation."""
+    language: str = ""
+    """The language of all rows, where no column says it; of a pair of languages, "SOURCE-TARGET" ("eng-" where a column
+    says the target)."""
     parallel: bool = False
     """Whether row k of a split is the same sentence in every language of the TSV file."""
     shots: Count = 2
@@ -58,13 +67,28 @@ class TaskConfig(Section):
     """Problems to judge on, and to choose settings on, where alphabets are mixed."""
     tasks_per_step: Count = 8
     """Tasks in one outer step."""
+    source_language: str = ""
+    """The language that is translated from, where the file pairs it with the same texts as all others (translation);
+    empty: as the file has it."""
+    lexicon: bool = False
+    """Whether sources are read with the words exchanged for which the support has a translation (translation)."""
+    sampling: Literal["temperature", "unimax"] = "temperature"
+    """How often each language, or speaker, is drawn: by its size, see `temperature`, or every one alike as far as its
+    rows last (UniMax), see `epochs`."""
     temperature: Rate = 1.0
-    """A language of n rows is drawn in proportion to n ** (1 / temperature)."""
+    """A language of n rows is drawn in proportion to n ** (1 / temperature): 1 for every row alike, inf for every
+    language alike (sampling temperature)."""
+    epochs: Rate = 4.0
+    """How often a row is drawn at most, on average, in the training of one method (sampling unimax)."""
     test_languages: int | Literal["each"] | tuple[str, ...] = 40
-    """Languages, speakers or alphabets held out for the final judgement: how many, or which; "each": every speaker in
-    turn, by a model that is trained anew."""
+    """Languages, speakers or alphabets held out for the final judgement: how many, or which; "each": every
+    speaker in turn, by a model that is trained anew."""
+    train_languages: tuple[str, ...] = ()
+    """Languages, speakers or alphabets to train on; all that are not held out by default."""
     dev_languages: int | tuple[str, ...] = 30
     """Languages, speakers or alphabets held out to choose settings on: how many, or which."""
+    left_out_languages: tuple[str, ...] = ()
+    """Languages, speakers or alphabets that would be trained on and are not: what are they worth to the others?"""
     speakers: int = Field(default=0, ge=0)
     """Synthetic voices (source synthetic_digits); 0: those held out and 16 more."""
     rate: Count = 8000
@@ -81,7 +105,7 @@ class TokenizerConfig(Section):
     kind: Literal["bytes", "sentencepiece"] = "bytes"
     """Raw UTF-8 bytes, or a SentencePiece model trained on the train languages alone."""
     length: Count = 64
-    """Tokens of a text; what is beyond is cut (a context is read in windows of so many)."""
+    """Tokens of a text; what is beyond is cut (a context of a question is read in windows of so many words)."""
     target_length: int = Field(default=0, ge=0)
     """Tokens of what is written (translation, summaries, generation); 0: as many as `length`."""
     vocab_size: Count = 2000
@@ -93,7 +117,8 @@ class ModelConfig(Section):
 
     kind: Literal["transformer", "ngrams", "mlp", "conv4"] = "transformer"
     """A Transformer of the shape that the kind of task needs for text, a bag of hashed character n-grams for
-    classification of text, a multilayer perceptron for numbers, four blocks of convolutions for images."""
+    classification, retrieval and scored pairs of texts, a multilayer perceptron for numbers, four blocks of
+    convolutions for images."""
     width: Count = 64
     """Size of the hidden vectors, or channels of a convolution."""
     layers: Count = 2
@@ -101,8 +126,8 @@ class ModelConfig(Section):
     heads: Count = 4
     """Attention heads."""
     window: Count = 5
-    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing), or characters
-    of the longest n-gram."""
+    """Neighbouring tokens, or frames of sound, that are embedded together (by models that write nothing), characters of
+    the longest n-gram, or words of the longest answer (question answering)."""
     buckets: Count = 2**14
     """Places that n-grams are hashed to."""
     romanize: bool = False
@@ -111,6 +136,8 @@ class ModelConfig(Section):
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     segments: Count = 4
     """Parts of a recording that are averaged apart (classification of recordings)."""
+    pointer: bool = False
+    """Whether tokens of the source may be copied (translation, summaries): a pointer-generator."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the arithmetic; parameters and their gradients are kept in float32."""
 
@@ -152,6 +179,13 @@ class InnerConfig(Section):
     """Of the inner optimizer."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The inner optimizer."""
+    proximal: Rate = 1.0
+    """How strongly iMAML holds what adapts to its start."""
+    solver: Literal["neumann", "conjugate_gradient"] = "neumann"
+    """What solves for the outer gradient of iMAML: a Neumann series of the inner learning rate, which bears an inner
+    loop that has not converged, or conjugate gradients."""
+    solver_steps: Count = 10
+    """Terms of the series, or iterations."""
 
 
 class GradientConfig(Section):
@@ -199,6 +233,16 @@ class EvaluateConfig(Section):
     """Shots of the score-against-shots figure; empty for no such figure."""
     curve_methods: tuple[str, ...] = (AUTO,)
     """The methods in that figure; auto: a few that suit the kind of task."""
+    temperature_methods: tuple[str, ...] = (AUTO,)
+    """The methods whose calibration is shown before and after a temperature that is fitted inside the support divides
+    their logits (classification); auto: joint_finetune, tfidf and the main one; empty for none."""
+    similarity: bool = False
+    """Whether languages are compared by task gradients and by what adaptation changes too; texts always are."""
+    leave_out: tuple[str, ...] = ()
+    """Source languages to train the main method without, one at a time: names, "nearest" for the one nearest to each
+    judged language by its text, or "each"."""
+    manifest: str = ""
+    """A file of problems, as `jaxmeta data manifest` writes it, to judge on; empty: those that follow from the seed."""
     max_queries: Count = 96
     """Most test rows of a language."""
     tasks_at_once: Count = 4

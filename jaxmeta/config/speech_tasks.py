@@ -8,7 +8,7 @@ import numpy as np
 from jaxmeta import data
 from jaxmeta.config.kinds import samples_of
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import data_path
+from jaxmeta.config.tasks import data_path, weighting_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import AudioEpisodes, Recordings, StringEpisodes
@@ -25,12 +25,14 @@ class SpeechTasks:
         self.config = config
         self.recordings, test = recordings_of(config), config.task.test_languages
         assert test != "each"  # `build` refuses it
-        self.split = data.split_languages(
+        split = data.split_languages(
             self.recordings.languages(),
             test=test,
             dev=config.task.dev_languages,
+            train=config.task.train_languages,
             seed=config.seed,
         )
+        self.split = data.without_sources(split, config.task.left_out_languages)
         self.overlap = data.check_overlap(self.recordings, self.split)
         self.judged = self._episodes(config.seed, repeats=config.task.repeats)
 
@@ -75,7 +77,7 @@ class SpeechTasks:
         task = self.config.task
         options: dict[str, Any] = {
             "shots": task.shots, "queries": task.queries, "length": samples_of(self.config), "voices": voices,
-            "seed": seed,
+            "weighting": weighting_of(self.config, len(self.recordings.labels)), "seed": seed,
         }  # fmt: skip
         if task.kind == "recognition":
             return StringEpisodes(self.recordings, self.split, repeats=repeats, **options)

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from jaxmeta import data
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
-from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, TextEpisodes, Tokenizer
+from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, TextEpisodes, Tokenizer, Weighting
 
+HeldOut = Callable[[np.ndarray], np.ndarray]  # labels [S] -> which of them are held out [S] bool
 # Dev and test waves are numbered apart.
 _WAVES = {"dev": 1_000_000, "test": 0}
 
@@ -24,12 +25,14 @@ class TextTasks:
         self.config = config
         self.corpus = read_corpus(config)
         languages = self.corpus.languages()
-        self.split: LanguageSplit = data.split_languages(
+        split = data.split_languages(
             languages,
             test=config.task.test_languages,
             dev=config.task.dev_languages,
+            train=config.task.train_languages,
             seed=config.seed,
         )
+        self.split: LanguageSplit = data.without_sources(split, config.task.left_out_languages)
         self.overlap = data.check_overlap(self.corpus, self.split)
         seen = (t for code in self.split.train for t in self.corpus.texts(self.corpus.rows(code, "train")))
         self.tokenizer = make_tokenizer(config, seen)
@@ -53,14 +56,25 @@ class TextTasks:
         )
 
     def texts(
-        self, language: str, *, shots: int, draw: int, split: str
+        self, language: str, *, shots: int, draw: int, split: str, held_out: HeldOut | None = None
     ) -> tuple[Sequence[str], np.ndarray, Sequence[str], Batch]:
-        """Returns what `episode` is made of, as text: support texts and labels, query texts and their batch."""
+        """Returns what `episode` is made of, as text: support texts and labels, query texts and their batch.
+
+        Where `held_out` says of the labels which shots are held out, these are the query, and the others the support.
+        """
         support, query = self.judged.evaluation_rows(
             language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
         corpus = self.corpus
+        if held_out is not None:
+            hidden = held_out(corpus.label[support])
+            support, query = support[~hidden], support[hidden]
         return corpus.texts(support), corpus.label[support], corpus.texts(query), self.judged.batch(query)
+
+    def queries(self, language: str, split: str) -> tuple[Sequence[str], Batch]:
+        """Returns the query texts of a language and their batch, the same for every draw of shots."""
+        query = self.judged.query_rows(language, split=split, max_queries=self.config.evaluate.max_queries)
+        return self.corpus.texts(query), self.judged.batch(query)
 
     def source_texts(self) -> tuple[Sequence[str], np.ndarray]:
         """Returns what `source` is made of, as text: texts and labels."""
@@ -74,30 +88,35 @@ class TextTasks:
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""
         texts = {role: self._texts_of(role) for role in self.split._fields}
+        known, shots = data.translated_shots(self.corpus, self.split)
         return {
             "corpus": f"{self.corpus.name}: {len(self.corpus)} rows, {len(self.corpus.languages())} languages",
             "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
             "overlap": str(self.overlap),
+            "shots": f"{known} of {shots} rows to adapt to say what a row that is trained on says",
             "tokenizer": self.tokenizer.statistics(texts["train"]),
             "texts": {role: len(found) for role, found in texts.items()},
             "truncated_texts": {role: data.count_cut(self.tokenizer, found) for role, found in texts.items()},
+            "scripts": scripts_read((self.tokenizer, self._by_language())),
         }
 
+    def _by_language(self) -> dict[str, list[str]]:
+        rows = [self.corpus.rows(code, part) for role in self.split._fields for code, part in self._parts(role)]
+        return data.texts_by_language(self.corpus, np.concatenate(rows))
+
     def _texts_of(self, role: str) -> list[str]:
+        return [text for of in self._parts(role) for text in self.corpus.texts(self.corpus.rows(*of))]
+
+    def _parts(self, role: str) -> list[tuple[str, str]]:
         # Every language is adapted to on its train rows; those held out are judged on the rows of their role.
-        parts = dict.fromkeys(("train", role))
-        return [
-            text
-            for code in self.languages(role)
-            for part in parts
-            for text in self.corpus.texts(self.corpus.rows(code, part))
-        ]
+        return [(code, part) for code in self.languages(role) for part in dict.fromkeys(("train", role))]
 
     def _episodes(self, seed: int, *, cipher: float = 0.0) -> TextEpisodes:
         task = self.config.task
         return TextEpisodes(
             self.corpus, self.tokenizer, self.split,
-            shots=task.shots, queries=task.queries, temperature=task.temperature, cipher=cipher, seed=seed,
+            shots=task.shots, queries=task.queries, weighting=weighting_of(self.config, len(self.corpus.labels)),
+            cipher=cipher, seed=seed,
         )  # fmt: skip
 
 
@@ -151,10 +170,17 @@ def read_corpus(config: Config) -> Corpus:
     task = config.task
     if task.source == "cldr":
         return data.cldr(task.cldr, seed=config.seed)
+    named = {"columns": named_columns(config, data.COLUMNS), "language": task.language or None}
     if task.source == "tsv":
         paths = [find_file(path) for path in task.path] if isinstance(task.path, tuple) else []
-        return data.read_tsv(paths or data_path(config), name=config.name, parallel=task.parallel)
-    corpus = data.read_tfds(data_path(config), schema="classification")
+        # What is neither trained on nor judged need not be parallel.
+        roles = (task.train_languages, task.dev_languages, task.test_languages)
+        named_roles = [codes for codes in roles if isinstance(codes, tuple) and codes]
+        used = [code for codes in named_roles for code in codes] if len(named_roles) == len(roles) else []
+        return data.read_tsv(
+            paths or data_path(config), name=config.name, parallel=task.parallel, languages=used, **named
+        )
+    corpus = data.read_tfds(data_path(config), schema="classification", **named)
     assert isinstance(corpus, Corpus)
     return corpus
 
@@ -196,6 +222,35 @@ def find_file(name: str, *, folder: bool = False) -> pathlib.Path:
     places = " nor at ".join(map(str, tried))
     hint = "" if home else " (or set JAXMETA_DATA to the folder it is under)"
     raise InputError(f"There is no {'folder' if folder else 'file'} at {places}; correct the path{hint}.")
+
+
+def weighting_of(config: Config, classes: int = 1) -> Weighting:
+    """Returns how often each language is drawn in training; an episode has its rows of each of so many classes."""
+    task = config.task
+    if task.sampling == "temperature":
+        return data.tempered(task.temperature)
+    return data.unimax(config.train.steps * task.tasks_per_step * (task.shots + task.queries) * classes, task.epochs)
+
+
+def scripts_read(*read: tuple[Tokenizer, Mapping[str, Sequence[str]]]) -> list[dict[str, Any]]:
+    """Returns what tokenizers make of each script, as the report has it."""
+    return [{**row._asdict(), "languages": list(row.languages)} for row in data.script_facts(*read)]
+
+
+def named_columns(config: Config, known: Sequence[str]) -> dict[str, str]:
+    """Returns what the columns of a kind are called in the data of a config, where they are called otherwise.
+
+    Raises:
+      InputError: it names a column that the kind has not, or the data have columns of their own.
+    """
+    columns = config.task.columns
+    for column in columns:
+        if column not in known:
+            raise InputError(
+                f"`task.columns`: there is no column {column!r} in {config.task.kind}, which has {', '.join(known)}; "
+                'write each as COLUMN = "its name in the data".'
+            )
+    return columns
 
 
 def make_tokenizer(config: Config, texts: Iterable[str]) -> Tokenizer:

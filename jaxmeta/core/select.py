@@ -29,6 +29,15 @@ def matching(*patterns: str) -> Predicate:
     return lambda path: any(pattern.search(path) for pattern in compiled)
 
 
+def excluding(*patterns: str) -> Predicate:
+    """A predicate that holds where no regular expression is found in the path.
+
+    Example: `excluding("^head/")` adapts all but the last layer, which is BOIL (Oh et al. 2021).
+    """
+    found = matching(*patterns)
+    return lambda path: not found(path)
+
+
 def path_of(key_path: tuple) -> str:
     """Returns a jax key path as `"a/b/c"`, whatever mixture of dicts, sequences and attributes it crosses."""
     return jax.tree_util.keystr(key_path, simple=True, separator="/")

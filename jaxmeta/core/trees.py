@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import ArrayTree, Batch
 
+_TINY = 1e-8  # beside the squared length of a vector
+
 
 def strip_weak_types(tree: ArrayTree) -> ArrayTree:
     """Returns `tree` with strong types, so that a carry keeps its type and nothing is traced twice."""
@@ -26,6 +28,12 @@ def stop_gradient(tree: ArrayTree) -> ArrayTree:
 def sum_dtype(dtype):
     """Returns the precision to add up numbers of a floating `dtype` in."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Returns `x [N, D]` with every row at length one (in float32 at least); smooth at zero, which stays zero."""
+    x = x.astype(sum_dtype(x.dtype))
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _TINY)
 
 
 def leading_size(tree: ArrayTree) -> int:

@@ -40,6 +40,14 @@ class Episode(NamedTuple):
     query: Batch  # leaves [Q, ...]
 
 
+class Mixing(NamedTuple):
+    """What else has a say in every token that a model writes, given those right before it: a memory, say."""
+
+    read: int  # R, how many tokens before it reads
+    # (logits [N, B, V], the tokens before [N, B, R], 0 where there are fewer) -> logits [N, B, V]
+    mixed: Callable[[jax.Array, jax.Array], jax.Array]
+
+
 class Model(NamedTuple):
     """A parametric function as a pair of pure functions, whatever library it was written in.
 
@@ -47,13 +55,14 @@ class Model(NamedTuple):
     without one (None) is read through `apply`.
 
     `generate` writes sequences, 0 from their end on. An algorithm that is built on
-    `model._replace(apply=model.generate)` has a `predict` that decodes with adapted parameters.
+    `model._replace(apply=model.generate)` has a `predict` that decodes with adapted parameters. Bundled models take a
+    `Mixing` as its third argument.
     """
 
     init: Callable[[Key, ArrayTree], ArrayTree]  # (key, inputs [N, ...]) -> params
     apply: Callable[[ArrayTree, ArrayTree], ArrayTree]  # (params, inputs [N, ...]) -> outputs [N, ...]
     features: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None
-    generate: Callable[[ArrayTree, ArrayTree], jax.Array] | None = None  # (params, inputs) -> tokens [N, M] int32
+    generate: Callable[..., jax.Array] | None = None  # (params, inputs) -> tokens [N, M] int32
 
 
 class Objective(NamedTuple):
@@ -66,6 +75,13 @@ class Objective(NamedTuple):
     loss: Callable[[ArrayTree, Batch], tuple[jax.Array, Metrics]]
     counts: Callable[[ArrayTree, Batch], ArrayTree]
     scores: Callable[[ArrayTree], dict[str, float]]
+
+
+class Stationary(NamedTuple):
+    """What adaptation minimises, for estimators that differentiate the minimum and not the way to it."""
+
+    field: str  # the part of the task state, a named tuple, that is the minimum
+    objective: Callable[[MetaParams, ArrayTree, Batch], jax.Array]  # (meta_params, that part, support) -> scalar
 
 
 class MetaAlgorithm(NamedTuple):
@@ -85,6 +101,8 @@ class MetaAlgorithm(NamedTuple):
     # Optional, of transductive learners: `(meta_params, task_state, query) -> task_state`, what the inputs of a whole
     # query say of the task. It reads no targets. `loss` does so by itself; `predict` answers by the state it is given.
     transduce: Callable[[MetaParams, TaskState, Batch], TaskState] | None = None
+    # Optional: where adaptation goes down to a minimum that the meta-parameters place.
+    stationary: Stationary | None = None
 
 
 class GradientEstimator(NamedTuple):

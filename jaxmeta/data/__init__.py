@@ -13,23 +13,24 @@ from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.image_episodes import ImageEpisodes
 from jaxmeta.data.images import Images, read_images
+from jaxmeta.data.lexicon import Lexicon, exchange_words, learn_lexicon
 from jaxmeta.data.loader import batches
 from jaxmeta.data.manifests import (
     Manifest,
     check_manifest,
     make_manifest,
-    manifest_episode,
     read_manifest,
+    with_problems,
     write_manifest,
 )
 from jaxmeta.data.pair_episodes import PairEpisodes
 from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
-from jaxmeta.data.scripts import ScriptFacts, script_facts
+from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of, texts_by_language
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
-from jaxmeta.data.spans import Windows, best_answers, span_text
+from jaxmeta.data.spans import Windows, best_answers
 from jaxmeta.data.splits import (
     LanguageSplit,
     OverlapReport,
@@ -37,12 +38,15 @@ from jaxmeta.data.splits import (
     overlap,
     split_languages,
     split_pairs,
+    translated_shots,
     without_overlap,
+    without_sources,
 )
+from jaxmeta.data.stream_rows import StreamedRows, StreamEpisodes
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
-from jaxmeta.data.table import SCHEMAS, Schema, Table
+from jaxmeta.data.table import SCHEMAS, Schema, Table, translated_from
 from jaxmeta.data.tfds_builders import build_tfds, read_rows, read_tfds
 from jaxmeta.data.tokenize import (
     ByteTokenizer,
@@ -51,12 +55,13 @@ from jaxmeta.data.tokenize import (
     count_cut,
     tokenizer_from_state,
 )
-from jaxmeta.data.tsv import read_plain, read_shots, read_tsv
+from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
 __all__ = [
     "CLDR_PAIR_TASKS",
     "CLDR_TASKS",
+    "COLUMNS",
     "SCHEMAS",
     "SPLITS",
     "AudioEpisodes",
@@ -66,6 +71,7 @@ __all__ = [
     "ImageEpisodes",
     "Images",
     "LanguageSplit",
+    "Lexicon",
     "Manifest",
     "OverlapReport",
     "PairEpisodes",
@@ -76,6 +82,8 @@ __all__ = [
     "SentencePieceTokenizer",
     "Sinusoid",
     "Specials",
+    "StreamEpisodes",
+    "StreamedRows",
     "StringEpisodes",
     "Table",
     "TextBlocks",
@@ -93,8 +101,9 @@ __all__ = [
     "cldr_pairs",
     "count_cut",
     "decode_sequence",
+    "exchange_words",
+    "learn_lexicon",
     "make_manifest",
-    "manifest_episode",
     "number_of_strings",
     "overlap",
     "pad_batch",
@@ -109,7 +118,7 @@ __all__ = [
     "read_tfds",
     "read_tsv",
     "script_facts",
-    "span_text",
+    "script_of",
     "specials",
     "split_languages",
     "split_pairs",
@@ -117,8 +126,13 @@ __all__ = [
     "synthetic_digits",
     "tempered",
     "text_batches",
+    "texts_by_language",
     "tokenizer_from_state",
+    "translated_from",
+    "translated_shots",
     "unimax",
+    "with_problems",
     "without_overlap",
+    "without_sources",
     "write_manifest",
 ]

@@ -2,7 +2,8 @@
 
 import abc
 import functools
-from typing import Generic, TypeVar
+from collections.abc import Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,6 +17,22 @@ from jaxmeta.data.weighting import Weighting
 _Rows = TypeVar("_Rows", bound=Rows)
 
 
+def support_share(count: int, shots: int, queries: int) -> int:
+    """Returns how many of `count` rows go to the support: a fair share where both sides cannot be full."""
+    if count >= shots + queries:
+        return shots
+    share = round(count * shots / (shots + queries))
+    return min(max(share, 1), max(count - 1, 1), shots)
+
+
+class Fixed(NamedTuple):
+    """Evaluation problems that are given instead of drawn, by the rows of the corpus."""
+
+    name: str  # of where they come from
+    support: Mapping[tuple[str, int, int], np.ndarray]  # by language, shots and draw
+    query: Mapping[tuple[str, str], np.ndarray]  # by language and split
+
+
 class FewShot(abc.ABC, Generic[_Rows]):
     """A `TaskDistribution` whose episodes are of one language each, pure in `(seed, split, index)`.
 
@@ -25,6 +42,8 @@ class FewShot(abc.ABC, Generic[_Rows]):
     on train rows of train languages; dev (test) languages adapt on their train rows and are judged on their dev (test)
     rows.
     """
+
+    fixed: Fixed | None = None  # the evaluation problems, where they are not drawn
 
     def __init__(
         self,
@@ -84,6 +103,11 @@ class FewShot(abc.ABC, Generic[_Rows]):
         del generator
         return episode
 
+    def informed(self, episode: Episode, support: np.ndarray, query: np.ndarray) -> Episode:
+        """Returns an episode of these rows that reads what the support says of it; itself by default."""
+        del support, query
+        return episode
+
     def present(self, rows: np.ndarray) -> np.ndarray:
         """Returns which classes the language of each of `rows` has, in any split: `[N, C]` bool."""
         classes, language_of = self._present
@@ -116,13 +140,14 @@ class FewShot(abc.ABC, Generic[_Rows]):
         for number, train_rows in enumerate(self._cells[language, "train"]):
             train_rows = generator.permutation(train_rows)
             if split == "train":
-                shots = self._share(len(train_rows))
+                shots = support_share(len(train_rows), self.shots, self.queries)
                 support.append(train_rows[:shots])
                 query.append(train_rows[shots : shots + self.queries])
             else:
                 support.append(train_rows[: self.shots])
                 query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
         episode = Episode(self.placed(language, support, self.shots), self.placed(language, query, self.queries))
+        episode = self.informed(episode, np.concatenate(support), np.concatenate(query))
         return self.augmented(generator, episode) if split == "train" else episode
 
     def evaluation_episode(
@@ -145,30 +170,68 @@ class FewShot(abc.ABC, Generic[_Rows]):
 
     def episode_of(self, language: str, support: np.ndarray, query: np.ndarray, *, shots: int) -> Episode:
         """Returns the episode of the rows that `evaluation_rows` named."""
-        by_class = [support[self._class[support] == number] for number in range(self.num_classes)]
-        return Episode(self.placed(language, by_class, shots), self.batch(query))
+        return self.informed(Episode(self._support(language, support, shots), self.batch(query)), support, query)
 
     def evaluation_rows(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the rows of the corpus that `evaluation_episode` is made of: support and query."""
-        check_one_of("split", split, ("dev", "test"))
+        query = self.query_rows(language, split=split, max_queries=max_queries)
+        return self.support_rows(language, shots=shots, draw=draw), query
+
+    def support_rows(self, language: str, *, shots: int, draw: int) -> np.ndarray:
+        """Returns the rows that the `draw`-th problem of a language adapts on."""
         check_positive("shots", shots)
-        if (language, split) not in self._cells:
-            raise InputError(f"{language} is in no set of the language split of {self.corpus.name}; add it to one.")
         check_not_negative("draw", draw)
-        if max_queries is not None:
-            check_positive("max_queries", max_queries)
+        self._check_known(language)
+        # A language that is trained on is in no file of problems.
+        if self.fixed is not None and language not in self.split.train:
+            if (language, shots, draw) not in self.fixed.support:
+                raise InputError(
+                    f"{self.fixed.name} has no problem of {language} with {shots} shots and draw {draw}; write one "
+                    "that has."
+                )
+            return self.fixed.support[language, shots, draw]
         support = [
             stream(self.seed, "support", language, number, index=draw).permutation(rows)[:shots]
             for number, rows in enumerate(self._cells[language, "train"])
         ]
+        return np.concatenate(support)
+
+    def query_rows(self, language: str, *, split: str = "test", max_queries: int | None = None) -> np.ndarray:
+        """Returns the rows that a language is judged on, the same for every draw of shots."""
+        check_one_of("split", split, ("dev", "test"))
+        self._check_known(language)
+        if max_queries is not None:
+            check_positive("max_queries", max_queries)
+        if self.fixed is not None:
+            query = self.fixed.query.get((language, split))
+            if query is None:
+                raise InputError(f"{self.fixed.name} judges no {split} rows of {language}; write one that does.")
+            if max_queries is not None and len(query) > max_queries:
+                raise InputError(
+                    f"{self.fixed.name} judges {language} on {len(query)} rows, more than the {max_queries} of "
+                    "`max_queries`; allow as many."
+                )
+            return query
         query = self.rows(language, split)
         if not len(query):
             raise InputError(f"{language} of {self.corpus.name} has no {split} rows to be judged on; add some.")
         if max_queries is not None and max_queries < len(query):
             query = np.sort(stream(self.seed, "queries", language, split).permutation(query)[:max_queries])
-        return np.concatenate(support), query
+        return query
+
+    def support(self, language: str, *, shots: int, draw: int) -> Batch:
+        """Returns the support of `evaluation_episode` alone, of a language that is trained on too."""
+        return self._support(language, self.support_rows(language, shots=shots, draw=draw), shots)
+
+    def _support(self, language: str, rows: np.ndarray, shots: int) -> Batch:
+        by_class = [rows[self._class[rows] == number] for number in range(self.num_classes)]
+        return self.placed(language, by_class, shots)
+
+    def _check_known(self, language: str) -> None:
+        if (language, "train") not in self._cells:
+            raise InputError(f"{language} is in no set of the language split of {self.corpus.name}; add it to one.")
 
     def pool(self, split: str = "train", size: int | None = None, *, index: int = 0) -> Batch:
         """Returns train rows of all languages of `split` together, for baselines that replay source data.
@@ -197,13 +260,6 @@ class FewShot(abc.ABC, Generic[_Rows]):
         if not languages:
             raise InputError(f"No language is set aside for {split}; name one in the language split.")
         return languages
-
-    def _share(self, count: int) -> int:
-        """How many of a class's `count` rows go to the support: a fair share where both cannot be full."""
-        if count >= self.shots + self.queries:
-            return self.shots
-        share = round(count * self.shots / (self.shots + self.queries))
-        return min(max(share, 1), max(count - 1, 1), self.shots)
 
     def placed(self, language: str, rows: list[np.ndarray], places: int) -> Batch:
         """Returns the rows of each class `[<= places]` as a batch: laid out as `[places, C]`, flattened, masked."""

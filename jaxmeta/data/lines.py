@@ -105,17 +105,37 @@ def read_fields(
         raise InputError(f"{where(path)} has a header and no rows; add rows under it.")
     read = [column for column in (*needed, *optional) if column in header]
     for number, line in lines[1:]:
-        fields = line.split("\t")
-        if len(fields) != len(header):
-            raise InputError(
-                f"{where(path)}, line {number}: {len(fields)} fields where the header has {len(header)}; separate "
-                "fields by one TAB each, and replace TABs and line breaks inside a text by spaces."
-            )
-        values = dict(zip(header, fields, strict=True))
-        for column in read:
-            if not values[column].strip():
-                raise InputError(f"{where(path)}, line {number}: the {column} is empty; fill it in or remove the line.")
-        yield number, {column: values[column] for column in read}
+        yield number, split_fields(path, number, line, header, read)
+
+
+def split_fields(path: object, number: int, line: str, header: Sequence[str], read: Sequence[str]) -> dict[str, str]:
+    """Returns the fields of one line under the columns of `header` that are read; none is empty.
+
+    Raises:
+        InputError: there are too few or too many, or one is empty.
+    """
+    fields = line.split("\t")
+    if len(fields) != len(header):
+        raise InputError(
+            f"{where(path)}, line {number}: {len(fields)} fields where the header has {len(header)}; separate "
+            "fields by one TAB each, and replace TABs and line breaks inside a text by spaces."
+        )
+    values = dict(zip(header, fields, strict=True))
+    for column in read:
+        if not values[column].strip():
+            raise InputError(f"{where(path)}, line {number}: the {column} is empty; fill it in or remove the line.")
+    return {column: values[column] for column in read}
+
+
+def fixed_codes(columns: Sequence[str], language: str | None) -> dict[str, str]:
+    """Returns the columns of languages that are the same in all rows, by what is said of all: "eng", "eng-deu", "eng-".
+
+    Args:
+        columns: the column of the language, or the two columns of a pair of languages.
+        language: the language; of a pair SOURCE-TARGET, either of which may be left out.
+    """
+    codes = (language or "",) if len(columns) == 1 else (language or "").partition("-")[::2]
+    return {column: code for column, code in zip(columns, codes, strict=True) if code}
 
 
 def _bytes(path: Source) -> bytes:

@@ -1,23 +1,24 @@
 """Fixed few-shot problems on disk: which rows each was made of, so that somebody else can repeat a comparison."""
 
+import copy
 import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from jaxmeta.core.checks import InputError, check_positive
-from jaxmeta.core.types import Episode
 from jaxmeta.data.corpus import Corpus, Rows
-from jaxmeta.data.few_shot import FewShot
+from jaxmeta.data.few_shot import FewShot, Fixed
 from jaxmeta.data.lines import Path
 from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.streams import digest
 
 FORMAT = 1
+_Episodes = TypeVar("_Episodes", bound=FewShot)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,8 +123,14 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def check_manifest(manifest: Manifest, rows: Rows) -> None:
-    """Raises `InputError` unless each row of the problems holds what it held when they were drawn."""
+    """Checks a manifest against the data that it is to be used with.
+
+    Raises:
+        InputError: a row of the problems does not hold what it held when they were drawn, or is not of the language or
+            the split that it stands for, or a language is judged on several queries.
+    """
     now: dict[int, str] = {}
+    queries: dict[tuple[str, str], tuple[int, ...]] = {}
     for problem in manifest.problems:
         for row, before in problem.digests.items():
             if not 0 <= row < len(rows):
@@ -136,18 +143,36 @@ def check_manifest(manifest: Manifest, rows: Rows) -> None:
                     f"Row {row} of {rows.name}, for {problem.language}, is not what it was when the manifest was "
                     "written; use the data that it was written for, or write it again."
                 )
+        for part, numbers in (("train", problem.support), (problem.split, problem.query)):
+            for row in numbers:
+                if (rows.language[row], rows.split[row]) != (problem.language, part):
+                    raise InputError(
+                        f"Row {row} of {rows.name} is no {part} row of {problem.language}, as the manifest has it; "
+                        "write it again."
+                    )
+        if queries.setdefault((problem.language, problem.split), problem.query) != problem.query:
+            raise InputError(
+                f"The manifest judges {problem.language} on other {problem.split} rows in one problem than in another; "
+                "write it again."
+            )
 
 
-def manifest_episode(manifest: Manifest, episodes: FewShot, *, language: str, shots: int, draw: int) -> Episode:
-    """Returns the problem of a manifest as the episode that it was drawn as; check the manifest before.
+def with_problems(episodes: _Episodes, manifest: Manifest, name: str = "The manifest") -> _Episodes:
+    """Returns episodes whose evaluation problems are those of a manifest; meta-training draws as it did.
+
+    Args:
+        episodes: of the data that the manifest was written for.
+        manifest: the problems.
+        name: what messages call it.
 
     Raises:
-        InputError: the manifest has no such problem.
+        InputError: it does not fit the data; or later, when a problem is asked for that it does not have.
     """
-    for problem in manifest.problems:
-        if (problem.language, problem.shots, problem.draw) == (language, shots, draw):
-            return episodes.episode_of(language, np.array(problem.support), np.array(problem.query), shots=shots)
-    raise InputError(
-        f"The manifest of {manifest.data} has no problem of {language} with {shots} shots and draw {draw}; write one "
-        "that has."
+    check_manifest(manifest, episodes.corpus)
+    found = copy.copy(episodes)
+    found.fixed = Fixed(
+        name,
+        {(p.language, p.shots, p.draw): np.array(p.support, np.int64) for p in manifest.problems},
+        {(p.language, p.split): np.array(p.query, np.int64) for p in manifest.problems},
     )
+    return found

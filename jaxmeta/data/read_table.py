@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmeta.core.checks import InputError, check_one_of
 from jaxmeta.data.corpus import SPLITS
-from jaxmeta.data.lines import Path, read_fields, read_header, read_lines, where
+from jaxmeta.data.lines import Path, fixed_codes, read_fields, read_header, read_lines, where
 from jaxmeta.data.table import SCHEMAS, Schema, Table, link_sentences
 from jaxmeta.data.tsv import check_split, check_trained
 
@@ -51,7 +51,7 @@ def read_table(
             column is all train.
         parallel: row `k` of a split says the same in every language, so that these rows share a sentence number.
         columns: what a column of the schema is called in the file, where it is called otherwise.
-        language: the language of all rows where the file has no column for it; of a pair, the one that is not "en".
+        language: the language of all rows where the file has no column for it; of a pair, "SOURCE-TARGET".
 
     Raises:
         InputError: anything in the file is not so.
@@ -60,12 +60,12 @@ def read_table(
         check_one_of("schema", schema, tuple(SCHEMAS))
     found = _schema(path, schema, columns or {})
     called = {column: (columns or {}).get(column, column) for column in found.columns}
-    optional = [*([] if require_splits else ["split"]), *(found.language if language is not None else ())]
+    fixed = fixed_codes(found.language, language)
+    optional = [*([] if require_splits else ["split"]), *fixed]
     if "line" in found.numbers and not require_splits:  # the place in a document is the place in the file
         optional.append("line")
     needed = [called[column] for column in found.columns if column not in optional]
     fields = read_fields(path, needed, optional=[called[column] for column in optional])
-    fixed = dict(zip(found.language, (["en"] if len(found.language) > 1 else []) + [language or ""], strict=True))
     renamed = (
         (line, {**fixed, "line": str(line), **{c: row[field] for c, field in called.items() if field in row}})
         for line, row in fields

@@ -1,5 +1,6 @@
 """Which languages are meta-trained on, chosen on and judged on, and proof that they share no sentence."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
@@ -22,7 +23,12 @@ class LanguageSplit(NamedTuple):
 
 
 def split_languages(
-    languages: Sequence[str], *, test: int | Sequence[str], dev: int | Sequence[str], seed: int = 0
+    languages: Sequence[str],
+    *,
+    test: int | Sequence[str],
+    dev: int | Sequence[str],
+    train: Sequence[str] = (),
+    seed: int = 0,
 ) -> LanguageSplit:
     """Sets aside `test` and `dev` languages, by name or so many at random; the others are for training.
 
@@ -30,14 +36,15 @@ def split_languages(
         languages: all codes; their order does not matter.
         test: the codes to judge on, or how many to draw.
         dev: the codes to choose settings on, or how many to draw.
+        train: the codes to train on; all others by default.
         seed: what the draw depends on, together with the set of codes.
 
     Raises:
-        InputError: a named language does not exist, is in both sets, or none is left to train on.
+        InputError: a named language does not exist, is in two sets, or none is left to train on.
     """
     known = sorted(set(languages))
     named: dict[str, tuple[str, ...]] = {}
-    for role, wanted in (("test", test), ("dev", dev)):
+    for role, wanted in (("test", test), ("dev", dev), *((("train", train),) if len(train) else ())):
         if isinstance(wanted, str):
             raise ValueError(f"`{role}` must be a number or a sequence of codes, got the string {wanted!r}")
         if isinstance(wanted, int):
@@ -49,12 +56,15 @@ def split_languages(
                 "correct their codes."
             )
         named[role] = tuple(sorted(set(wanted)))
-    if both := sorted(set(named.get("test", ())) & set(named.get("dev", ()))):
-        raise InputError(f"{', '.join(both)} cannot be a test and a dev language at once; remove it from one of them.")
+    for one, other in itertools.combinations(named, 2):
+        if both := sorted(set(named[one]) & set(named[other])):
+            raise InputError(
+                f"{', '.join(both)} cannot be a {one} and a {other} language at once; remove it from one of them."
+            )
     taken = {language for codes in named.values() for language in codes}
     free = [language for language in known if language not in taken]
     wanted_free = sum(role for role in (test, dev) if isinstance(role, int))
-    if len(free) <= wanted_free:
+    if len(free) < wanted_free + ("train" not in named):
         raise InputError(
             f"{len(known)} languages are too few: {len(known) - len(free) + wanted_free} are set aside for "
             "test and dev, which leaves none to train on; set aside fewer."
@@ -64,7 +74,23 @@ def split_languages(
         if isinstance(wanted, int):
             named[role] = tuple(sorted(shuffled[:wanted]))
             shuffled = shuffled[wanted:]
-    return LanguageSplit(train=tuple(sorted(shuffled)), dev=named["dev"], test=named["test"])
+    return LanguageSplit(named.get("train", tuple(sorted(shuffled))), named["dev"], named["test"])
+
+
+def without_sources(split: LanguageSplit, left_out: Sequence[str]) -> LanguageSplit:
+    """Returns a split whose train languages are fewer; what is judged stays as it is.
+
+    Raises:
+        InputError: one of `left_out` is no train language, or none is left to train on.
+    """
+    if unknown := sorted(set(left_out) - set(split.train)):
+        raise InputError(
+            f"{', '.join(unknown)} cannot be left out: the train languages are {_some(split.train)}; name some of them."
+        )
+    kept = tuple(language for language in split.train if language not in left_out)
+    if not kept:
+        raise InputError("All train languages are left out; leave at least one to train on.")
+    return split._replace(train=kept)
 
 
 def _some(codes: Sequence[str], limit: int = 12) -> str:
@@ -76,25 +102,27 @@ def split_pairs(
     *,
     test: int | Sequence[str],
     dev: int | Sequence[str],
+    train: Sequence[str] = (),
     pivots: Sequence[str] | None = None,
     seed: int = 0,
 ) -> LanguageSplit:
     """Sets languages aside as `split_languages` does, and returns the pairs of languages that follow.
 
     A pair is for testing if it has a test language, else for dev if it has a dev language. A pair of a test and a dev
-    language is left out, for settings would be chosen on a language that is judged. Rows of one language each are split
-    as `split_languages` does.
+    language is left out, for settings would be chosen on a language that is judged, and so is one that has a language
+    of no set. Rows of one language each are split as `split_languages` does.
 
     Args:
         table: the rows.
         test: the codes of languages to judge on, or how many to draw.
         dev: the codes to choose settings on, or how many to draw.
+        train: the codes to train on; all others by default.
         pivots: languages that may be on both sides, such as English in English to many; those that all pairs have in
             common by default.
         seed: what the draw depends on.
 
     Raises:
-        InputError: a named language does not exist, is in both sets, or no pair is left to train on.
+        InputError: a named language does not exist, is in two sets, or no pair is left to train on.
     """
     pairs = {pair: table.codes(pair) for pair in table.languages()}
     if pivots is None:
@@ -102,12 +130,14 @@ def split_pairs(
     else:
         common = set(pivots)
     roles = split_languages(
-        sorted({c for codes in pairs.values() for c in codes} - common), test=test, dev=dev, seed=seed
-    )
+        sorted({c for codes in pairs.values() for c in codes} - common),
+        test=test, dev=dev, train=[code for code in train if code not in common], seed=seed,
+    )  # fmt: skip
+    known = {code for codes in roles for code in codes} | common
     found: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
     for pair, codes in pairs.items():
         tested, chosen = (bool(set(codes) & set(part)) for part in (roles.test, roles.dev))
-        if not (tested and chosen):
+        if set(codes) <= known and not (tested and chosen):
             found["test" if tested else "dev" if chosen else "train"].append(pair)
     for role, wanted in roles._asdict().items():
         if wanted and not found[role]:
@@ -159,6 +189,17 @@ def check_overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
             "translations of rows that are trained on; give each sentence the same split in every language."
         )
     return report
+
+
+def translated_shots(corpus: Rows, split: LanguageSplit) -> tuple[int, int]:
+    """Returns how many rows that test languages adapt to say what a meta-training row says, and how many there are.
+
+    That is as it should be in a parallel corpus, where only judged sentences are kept apart. But a method knows such
+    shots better than what it is judged on: whatever is fitted to its answers to them is too sure.
+    """
+    seen = set(corpus.sentence[_seen(corpus, split)].tolist())
+    shots = [int(row) for language in split.test for row in corpus.rows(language, "train")]
+    return sum(number in seen for number in corpus.sentence[shots].tolist()), len(shots)
 
 
 def without_overlap(corpus: _AnyRows, split: LanguageSplit) -> tuple[_AnyRows, int]:

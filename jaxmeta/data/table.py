@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from jaxmeta.core.checks import InputError
 from jaxmeta.data.corpus import Rows
 
 
@@ -108,6 +109,35 @@ class Table(Rows):
         first = np.unique(self.language, return_index=True)
         codes = [tuple(str(self.columns[column][row]) for column in self.schema.language) for row in first[1]]
         return dict(zip(first[0].tolist(), codes, strict=True))
+
+
+def translated_from(table: Table, language: str) -> Table:
+    """Returns pairs whose source is another language, of rows that pair the same texts with many languages.
+
+    A row "SOURCE-TARGET" becomes "LANGUAGE-TARGET", with what the row of the same split and source says in `language`.
+    Where there is none the row is left out, as are the rows of `language` itself.
+
+    Args:
+        table: translations.
+        language: the code of a target language of `table`.
+
+    Raises:
+        InputError: no other language has a text in common with that.
+    """
+    columns = {column: np.asarray(values, object) for column, values in table.columns.items()}
+    pivots, keys = columns["tgt_lang"] == language, list(zip(table.split.tolist(), columns["src"], strict=True))
+    says = {keys[row]: columns["tgt"][row] for row in np.flatnonzero(pivots)}
+    kept = np.array([row for row in np.flatnonzero(~pivots) if keys[row] in says], np.int64)
+    if not len(kept):
+        known = ", ".join(sorted(set(columns["tgt_lang"])))
+        raise InputError(
+            f"No pair of {table.name} can be translated from {language!r}; name one of its languages ({known}) whose "
+            "source texts others share."
+        )
+    found = table.take(kept)
+    texts = {"src_lang": (language,) * len(kept), "src": tuple(says[keys[row]] for row in kept)}
+    names = np.array([f"{language}-{target}" for target in columns["tgt_lang"][kept]], str)
+    return dataclasses.replace(found, language=names, columns={**found.columns, **texts})
 
 
 def normalised(text: str) -> str:

@@ -13,17 +13,17 @@ import numpy as np
 
 from jaxmeta.core.checks import InputError, check_one_of
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
-from jaxmeta.data.lines import Path, read_header, read_lines
+from jaxmeta.data.lines import Path, fixed_codes, read_header, read_lines
 from jaxmeta.data.read_table import make_table, read_table
 from jaxmeta.data.table import SCHEMAS, Table
-from jaxmeta.data.tsv import make_corpus, read_tsv
+from jaxmeta.data.tsv import COLUMNS, make_corpus, read_tsv
 
 # Sets whose rows are in one order in every language, so that sentence numbers can be stored with them.
 PARALLEL = frozenset({"nusax_senti", "nusax_mt", "xquad"})
 # What others call the splits.
 _SPLIT_NAMES = {**{split: split for split in SPLITS}, "validation": "dev", "valid": "dev", "val": "dev"}
 _KINDS: dict[str, tuple[str, ...]] = {
-    "classification": ("language", "split", "label", "text"),
+    "classification": COLUMNS,
     **{n: s.columns for n, s in SCHEMAS.items()},
 }
 # What `build_tfds` keeps of each row beside its columns.
@@ -93,7 +93,8 @@ def read_tfds(
         columns: which feature is which column, where they are not called the same: `{"text": "sentence"}`, and
             `{"src": "translation/en"}` for one inside another.
         schema: "classification" or one of `SCHEMAS`; by default the one whose columns the set has.
-        language: the language of all rows, where no feature says it; of a pair, "SOURCE-TARGET".
+        language: the language of all rows, where no feature says it; of a pair, "SOURCE-TARGET", or "SOURCE-" where
+            a feature says the target.
         splits: which of train, dev and test each of its splits is; by default what their names say.
         data_dir: the folder of TFDS sets; TFDS's own by default.
 
@@ -164,10 +165,13 @@ def _columns(
     if name is not None:
         check_one_of("schema", name, tuple(_KINDS))
     called = {column: columns.get(column, column) for names in _KINDS.values() for column in names}
-    fixed: dict[str, str] = {}
-    if language is not None:
-        first, _, second = language.partition("-")
-        fixed = {"language": language, "src_lang": first, "tgt_lang": second}
+    for column, feature in columns.items():
+        if feature not in features:
+            raise InputError(
+                f"{source} has no feature {feature!r}, which is to be the {column}, among "
+                f"{', '.join(sorted(features))}; correct its name."
+            )
+    fixed = fixed_codes(("language",), language) | fixed_codes(("src_lang", "tgt_lang"), language)
     have = {c for c, feature in called.items() if feature in features} | set(fixed) | {"split", "line"}
     fits = [kind for kind in ([name] if name else _KINDS) if set(_KINDS[kind]) <= have]
     if not fits:

@@ -2,14 +2,16 @@
 
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.corpus import SPLITS, Corpus
-from jaxmeta.data.lines import Path, Source, read_fields, read_lines, where
+from jaxmeta.data.lines import Path, Source, fixed_codes, read_fields, read_lines, where
+
+COLUMNS = ("language", "split", "label", "text")
 
 
 class _Row(NamedTuple):
@@ -28,6 +30,9 @@ def read_tsv(
     labels: Sequence[str] | None = None,
     require_splits: bool = True,
     parallel: bool = False,
+    columns: Mapping[str, str] | None = None,
+    language: str | None = None,
+    languages: Collection[str] = (),
 ) -> Corpus:
     """Reads a file whose first line names the columns `language`, `split`, `label` and `text`, in any order.
 
@@ -42,19 +47,28 @@ def read_tsv(
         parallel: row `k` of a split says the same in every language, so that these rows share a sentence
             number; then every language that has a split must have it in the same length and with the same
             labels.
+        columns: what one of the four columns is called in the file, where it is called otherwise.
+        language: the language of all rows where the file has no column for it.
+        languages: those to keep, if the file has them all; every one by default.
 
     Raises:
         InputError: anything in the file is not so.
     """
-    needed = ("language", *(("split",) if require_splits else ()), "label", "text")
-    optional = () if require_splits else ("split",)
+    optional = [*fixed_codes(("language",), language), *(() if require_splits else ("split",))]
+    called = {column: (columns or {}).get(column, column) for column in COLUMNS}
+    needed = [called[column] for column in COLUMNS if column not in optional]
     paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
-    files = [list(_rows(file, read_fields(file, needed, optional=optional))) for file in paths]
+    files = [
+        list(_rows(file, _renamed(read_fields(file, needed, optional=[called[c] for c in optional]), called), language))
+        for file in paths
+    ]
     rows = [row for file in files for row in file]
     if require_splits:
         trained = {row.language for row in rows if row.split == "train"}
         for file, found in zip(paths, files, strict=True):
             check_trained(file, ((row.line, row.language, row.split) for row in found), trained)
+    if languages and set(languages) <= {row.language for row in rows}:
+        rows = [row for row in rows if row.language in languages]
     corpus = _corpus(paths[0], name, labels, rows)
     return _paralleled(corpus, rows) if parallel else corpus
 
@@ -77,7 +91,7 @@ def read_shots(
     Raises:
         InputError: the file is malformed, has a label that is not in `labels`, or more than one language.
     """
-    rows = list(_rows(path, read_fields(path, ("label", "text"), optional=("language",)), language=language))
+    rows = list(_rows(path, read_fields(path, ("label", "text"), optional=("language",)), language))
     for row in rows:
         if row.language != rows[0].language:
             raise InputError(
@@ -129,12 +143,19 @@ def make_corpus(
     return _corpus(where, name, labels, list(_rows(where, fields)))
 
 
-def _rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]], *, language: str = "") -> Iterator[_Row]:
+def _renamed(
+    rows: Iterable[tuple[int, dict[str, str]]], called: Mapping[str, str]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    for number, fields in rows:
+        yield number, {column: fields[field] for column, field in called.items() if field in fields}
+
+
+def _rows(path: Path, rows: Iterable[tuple[int, dict[str, str]]], language: str | None = None) -> Iterator[_Row]:
     for number, fields in rows:
         values = {column: field.strip() for column, field in fields.items()}
         split = values.get("split", "train")
         check_split(path, number, split)
-        yield _Row(path, number, values.get("language", language), split, values["label"], values["text"])
+        yield _Row(path, number, values.get("language", language or ""), split, values["label"], values["text"])
 
 
 def _corpus(path: Path, name: str | None, labels: Sequence[str] | None, rows: list[_Row]) -> Corpus:

@@ -2,6 +2,18 @@
 
 from jaxmeta.estimators.backprop import backprop
 from jaxmeta.estimators.displacement import displacement
+from jaxmeta.estimators.implicit import conjugate_gradient, implicit, neumann
+from jaxmeta.estimators.in_turn import in_turn
+from jaxmeta.estimators.multistep import multistep
 from jaxmeta.estimators.pooled import pooled
 
-__all__ = ["backprop", "displacement", "pooled"]
+__all__ = [
+    "backprop",
+    "conjugate_gradient",
+    "displacement",
+    "implicit",
+    "in_turn",
+    "multistep",
+    "neumann",
+    "pooled",
+]

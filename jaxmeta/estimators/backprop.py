@@ -1,5 +1,7 @@
 """Differentiation through adaptation."""
 
+from collections.abc import Callable
+
 import jax
 
 from jaxmeta.core.adapt import adapt, check_unroll, memory_policy
@@ -8,7 +10,7 @@ from jaxmeta.core.select import merge, unselected
 from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
 from jaxmeta.core.task_products import fused_products
 from jaxmeta.core.trees import leading_size, mean_over_tasks
-from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm, MetaParams
+from jaxmeta.core.types import Episode, GradientEstimator, Key, MetaAlgorithm, MetaParams, Metrics
 
 
 def backprop(
@@ -44,37 +46,50 @@ def backprop(
         del key, meta_params, episodes
         return ()
 
+    def task_loss(meta_params, key, episode):
+        adapt_key, loss_key = jax.random.split(key)
+        task_state, _ = adapt(
+            algorithm, adapt_key, meta_params, episode.support, num_steps=num_steps, memory=memory, unroll=unroll
+        )
+        loss, metrics = algorithm.loss(loss_key, meta_params, task_state, episode.query)
+        return loss, {**metrics, "loss": loss}
+
     def estimate(key, meta_params, state, episodes):
-        own, expand, episodes = _compacted(algorithm, meta_params, episodes)
-        shared = unselected(meta_params, own)
-        num_tasks = leading_size(episodes)
-
-        def task_loss(shared, own, key, episode):
-            meta_params = merge(own, shared)
-            adapt_key, loss_key = jax.random.split(key)
-            task_state, _ = adapt(
-                algorithm, adapt_key, meta_params, episode.support, num_steps=num_steps, memory=memory, unroll=unroll
-            )
-            loss, metrics = algorithm.loss(loss_key, meta_params, task_state, episode.query)
-            return loss, {**metrics, "loss": loss}
-
-        def mean_loss(shared, own, keys, episodes):
-            losses, metrics = jax.vmap(task_loss, in_axes=(None, 0, 0, 0))(shared, own, keys, episodes)
-            return losses.mean(), mean_over_tasks(metrics)
-
-        def chunk_gradient(chunk):
-            with naming_the_switch():
-                gradient = jax.grad(mean_loss, argnums=(0, 1), has_aux=True)
-                gradient = fused_products(gradient) if leading_size(chunk) > 1 else gradient
-                (shared_gradient, own_gradient), metrics = gradient(shared, *chunk)
-            share = leading_size(chunk) / num_tasks
-            return (shared_gradient, metrics), jax.tree.map(lambda leaf: share * leaf, own_gradient)
-
-        chunk = (own, jax.random.split(key, num_tasks), episodes)
-        (gradient, metrics), own_gradient = mean_in_chunks(chunk_gradient, chunk, chunk_size(task_axis, episodes))
-        return merge(expand(own_gradient), gradient), state, metrics
+        gradient, metrics = mean_gradient(algorithm, task_loss, task_axis, key, meta_params, episodes)
+        return gradient, state, metrics
 
     return GradientEstimator(init, estimate)
+
+
+def mean_gradient(
+    algorithm: MetaAlgorithm,
+    task_loss: Callable[[MetaParams, Key, Episode], tuple[jax.Array, Metrics]],
+    task_axis: str,
+    key: Key,
+    meta_params: MetaParams,
+    episodes: Episode,
+) -> tuple[MetaParams, Metrics]:
+    """Returns the gradient of the mean of `task_loss(meta_params, key, episode)` over tasks, and its mean metrics."""
+    own, expand, episodes = _compacted(algorithm, meta_params, episodes)
+    shared = unselected(meta_params, own)
+    num_tasks = leading_size(episodes)
+
+    def mean_loss(shared, own, keys, episodes):
+        each = jax.vmap(lambda own, key, episode: task_loss(merge(own, shared), key, episode))
+        losses, metrics = each(own, keys, episodes)
+        return losses.mean(), mean_over_tasks(metrics)
+
+    def chunk_gradient(chunk):
+        with naming_the_switch():
+            gradient = jax.grad(mean_loss, argnums=(0, 1), has_aux=True)
+            gradient = fused_products(gradient) if leading_size(chunk) > 1 else gradient
+            (shared_gradient, own_gradient), metrics = gradient(shared, *chunk)
+        share = leading_size(chunk) / num_tasks
+        return (shared_gradient, metrics), jax.tree.map(lambda leaf: share * leaf, own_gradient)
+
+    chunk = (own, jax.random.split(key, num_tasks), episodes)
+    (gradient, metrics), own_gradient = mean_in_chunks(chunk_gradient, chunk, chunk_size(task_axis, episodes))
+    return merge(expand(own_gradient), gradient), metrics
 
 
 def _compacted(algorithm: MetaAlgorithm, meta_params: MetaParams, episodes: Episode):

@@ -8,11 +8,12 @@ from jaxmeta.models.dual_encoder import dual_encoder, paired
 from jaxmeta.models.language_model import LanguageModel, language_model
 from jaxmeta.models.log_mel import MelSettings, log_mel, mel_filters
 from jaxmeta.models.mlp import MLP, mlp
+from jaxmeta.models.ngram_pairs import NgramVectors, ngram_dual_encoder, ngram_pair_regressor
 from jaxmeta.models.ngrams import NgramEncoder, ngrams
 from jaxmeta.models.pair_regressor import compared, pair_regressor
 from jaxmeta.models.precision import cast
 from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
-from jaxmeta.models.span_reader import SpanReader, span_reader
+from jaxmeta.models.span_scorer import SpanScorer, span_scorer
 from jaxmeta.models.speech import SpeechEncoder, speech_classifier, speech_recognizer
 from jaxmeta.models.transformer import TextEncoder, transformer
 
@@ -23,8 +24,9 @@ __all__ = [
     "LanguageModel",
     "MelSettings",
     "NgramEncoder",
+    "NgramVectors",
     "Seq2Seq",
-    "SpanReader",
+    "SpanScorer",
     "SpeechEncoder",
     "TextEncoder",
     "augment_audio",
@@ -41,6 +43,8 @@ __all__ = [
     "log_mel",
     "mel_filters",
     "mlp",
+    "ngram_dual_encoder",
+    "ngram_pair_regressor",
     "ngrams",
     "nnx",
     "pair_regressor",
@@ -48,7 +52,7 @@ __all__ = [
     "plain",
     "sampling",
     "seq2seq",
-    "span_reader",
+    "span_scorer",
     "spec_augment",
     "speech_classifier",
     "speech_recognizer",

@@ -22,6 +22,7 @@ from jaxmeta.models.blocks import (
     placed,
     self_attention,
 )
+from jaxmeta.models.pointer import Source
 
 
 class Bank(NamedTuple):
@@ -38,6 +39,8 @@ class Context(NamedTuple):
     lengths: jax.Array  # [N] int32, of the prompts
     prompt: tuple[Bank, ...]  # for each block
     memory: tuple[Bank, ...]  # for each block; none without a memory
+    source: Source | None = None  # what a pointer points at
+    history: jax.Array | None = None  # [N, 1, R] int32, what it has read of the prompt's end
 
     @property
     def width_of_prompt(self) -> int:
@@ -45,7 +48,14 @@ class Context(NamedTuple):
         return self.prompt[0].keys.shape[2]
 
 
-Cache = tuple[KeysValues, ...]  # for each block, leaves [N, B, H, T, E]
+Blocks = tuple[KeysValues, ...]  # for each block, leaves [N, B, H, T, E]
+
+
+class Cache(NamedTuple):
+    """What each continuation has written."""
+
+    blocks: Blocks
+    history: jax.Array | None = None  # [N, B, R] int32, its last tokens, where there is a pointer
 
 
 class DecoderBlock(nn.Module):
@@ -123,7 +133,7 @@ class Decoder(nn.Module):
         prompt = tuple(_bank(each, real) for each in kept)
         return end, Context(lengths, prompt, tuple(_bank(each, memory[1]) for each in remembered) if memory else ())
 
-    def step(self, x: jax.Array, context: Context, cache: Cache, place: jax.Array) -> tuple[jax.Array, Cache]:
+    def step(self, x: jax.Array, context: Context, cache: Blocks, place: jax.Array) -> tuple[jax.Array, Blocks]:
         """Transforms one more vector of each continuation.
 
         Args:
@@ -168,7 +178,10 @@ def empty_cache(context: Context, beams: int, size: int) -> Cache:
         room = jnp.zeros((examples, beams, heads, size, width), bank.keys.dtype)
         return KeysValues(room, room)
 
-    return tuple(empty(bank) for bank in context.prompt)
+    history = context.history
+    if history is not None:
+        history = jnp.broadcast_to(history, (history.shape[0], beams, history.shape[2]))
+    return Cache(tuple(empty(bank) for bank in context.prompt), history)
 
 
 def recall(queries: jax.Array, banks: Sequence[Bank]) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.products import folded
 from jaxmeta.core.trees import sum_dtype
-from jaxmeta.core.types import PADDING, ArrayTree
+from jaxmeta.core.types import PADDING, ArrayTree, Mixing
 from jaxmeta.models.decoder import empty_cache
 
 
@@ -35,10 +35,10 @@ Search = Callable[[Steps], jax.Array]
 
 def generation(
     module: Any, search: Search, *, bos: int, eos: int, max_new_tokens: int | None = None
-) -> Callable[[ArrayTree, ArrayTree], jax.Array]:
-    """Returns the field `generate` of the `Model` of a Linen module: `(params, inputs) -> tokens [N, M]`.
+) -> Callable[..., jax.Array]:
+    """Returns the field `generate` of the `Model` of a Linen module: `(params, inputs, mixing=None) -> tokens [N, M]`.
 
-    Neither padding nor `bos` is ever written.
+    Neither padding nor `bos` is ever written. With a `Mixing`, the tokens of `inputs["previous"]` are those before.
 
     Args:
       module: has `max_length`, and the methods `begin` `(inputs) -> (logits [N, V], context)` and `step` `(context,
@@ -51,7 +51,7 @@ def generation(
     if max_new_tokens is not None:
         check_positive("max_new_tokens", max_new_tokens)
 
-    def generate(params: ArrayTree, inputs: ArrayTree) -> jax.Array:
+    def generate(params: ArrayTree, inputs: ArrayTree, mixing: Mixing | None = None) -> jax.Array:
         def call(method: str, params: ArrayTree, *args: Any) -> Any:
             return module.apply({"params": params}, *args, method=method)
 
@@ -66,13 +66,38 @@ def generation(
             )
 
         def step(cache, tokens, place):
-            logits, cache = folded(lambda *args: call("step", params, context, *args))(cache, tokens, place)
-            return _written(logits, bos), cache
+            return folded(lambda *args: call("step", params, context, *args))(cache, tokens, place)
 
-        cache = partial(empty_cache, context, size=length)
-        return search(Steps(_written(logits, bos), cache, step, length, eos))
+        steps = Steps(logits, partial(empty_cache, context, size=length), step, length, eos)
+        if mixing is not None:
+            steps = _mixed(steps, mixing, inputs["previous"])
+        return search(_written(steps, bos))
 
     return generate
+
+
+def _mixed(steps: Steps, mixing: Mixing, prompts: jax.Array) -> Steps:
+    """Lets something else have a say in every token, given those before it: of the prompts `[N, P]`, then its own."""
+    before = _last(prompts, mixing.read)[:, None]
+
+    # The last tokens of each continuation are kept beside its cache, so that a search carries them along.
+    def cache(beams):
+        return steps.cache(beams), jnp.repeat(before, beams, axis=1)
+
+    def step(kept, tokens, place):
+        cache, before = kept
+        before = jnp.concatenate([before, tokens[..., None]], axis=-1)[..., 1:]
+        logits, cache = steps.step(cache, tokens, place)
+        return mixing.mixed(logits, before), (cache, before)
+
+    return steps._replace(logits=mixing.mixed(steps.logits[:, None], before)[:, 0], cache=cache, step=step)
+
+
+def _last(tokens: jax.Array, size: int) -> jax.Array:
+    """Returns the last `size` tokens of `[N, P]` before the padding, `[N, size]`, 0 where there are fewer."""
+    padded = jnp.pad(tokens.astype(jnp.int32), ((0, 0), (size, 0)))
+    lengths = jnp.sum(tokens != PADDING, axis=1, dtype=jnp.int32)
+    return jax.vmap(lambda row, length: jax.lax.dynamic_slice_in_dim(row, length, size))(padded, lengths)
 
 
 def greedy(steps: Steps) -> jax.Array:
@@ -241,7 +266,14 @@ def _put(tokens: jax.Array, token: jax.Array, place: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(tokens, token[..., None], place, axis=tokens.ndim - 1)
 
 
-def _written(logits: jax.Array, bos: int) -> jax.Array:
-    """Returns logits `[..., V]`, in float32 at least, in which padding and `bos` are out of the question."""
-    logits = logits.astype(sum_dtype(logits.dtype))
-    return logits.at[..., jnp.array([PADDING, bos])].set(-jnp.inf)
+def _written(steps: Steps, bos: int) -> Steps:
+    """Returns steps, in float32 at least, in which padding and `bos` are out of the question."""
+
+    def without(logits):
+        return logits.astype(sum_dtype(logits.dtype)).at[..., jnp.array([PADDING, bos])].set(-jnp.inf)
+
+    def step(cache, tokens, place):
+        logits, cache = steps.step(cache, tokens, place)
+        return without(logits), cache
+
+    return steps._replace(logits=without(steps.logits), step=step)

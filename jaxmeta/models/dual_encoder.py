@@ -14,18 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.trees import leading_size, sum_dtype
+from jaxmeta.core.trees import leading_size, unit
 from jaxmeta.core.types import ArrayTree, Key, Model
 from jaxmeta.models.transformer import transformer
 
 _MAX_SCALE = 100.0  # as in Radford et al. 2021
-_TINY = 1e-8  # beside the squared length of a vector
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Returns `x [N, D]` with every row at length one (in float32 at least); smooth at zero, which stays zero."""
-    x = x.astype(sum_dtype(x.dtype))
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _TINY)
 
 
 def paired(left: Model, right: Model | None = None, *, initial_scale: float = 1 / 0.07) -> Model:

@@ -62,8 +62,8 @@ class LanguageModel(nn.Module):
 
     def step(self, context: Context, cache: Cache, tokens: jax.Array, place: jax.Array) -> tuple[jax.Array, Cache]:
         """Returns logits `[N, B, V]` of the tokens after `tokens [N, B]`, and the cache that holds those too."""
-        x, cache = self.decoder.step(embedded(self.embedding, tokens)[0], context, cache, place)
-        return scored(self, x), cache
+        x, blocks = self.decoder.step(embedded(self.embedding, tokens)[0], context, cache.blocks, place)
+        return scored(self, x), cache._replace(blocks=blocks)
 
 
 def language_model(

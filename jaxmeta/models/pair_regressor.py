@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.trees import unit
 from jaxmeta.core.types import ArrayTree, Key, Model
-from jaxmeta.models.dual_encoder import towers, unit
+from jaxmeta.models.dual_encoder import towers
 from jaxmeta.models.mlp import mlp
 from jaxmeta.models.transformer import transformer
 

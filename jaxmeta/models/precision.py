@@ -38,7 +38,7 @@ def cast(model: Model, dtype: Any) -> Model:
         init=model.init,
         apply=lambda params, inputs: raised(model.apply(lowered(params), lowered(inputs))),
         features=None if features is None else lambda p, inputs: raised(features(lowered(p), lowered(inputs))),
-        generate=None if generate is None else lambda p, inputs: generate(lowered(p), lowered(inputs)),
+        generate=None if generate is None else lambda p, inputs, *more: generate(lowered(p), lowered(inputs), *more),
     )
 
 

@@ -44,6 +44,14 @@ def romanized(character: str) -> str:
     return "" if unicodedata.category(base).startswith("M") else base
 
 
+def respelled(text: str, *, vowels: bool = True) -> str:
+    """Returns a text in small letters as `romanization_table` spells it."""
+    table = romanization_table(vowels=vowels)
+    codes = (ord(character) for character in text.lower())
+    numbers = (int(table[code]) if code < len(table) else code + 1 for code in codes)
+    return "".join(chr(number - 1) for number in numbers if number)
+
+
 @functools.cache
 def romanization_table(*, vowels: bool = True) -> np.ndarray:
     """Returns the code point plus one that stands for each code point below `TABLE_SIZE`, or 0 for none: int32.

@@ -31,11 +31,3 @@ def merged(x: jax.Array, real: jax.Array, stride: int) -> tuple[jax.Array, jax.A
     x = largest([x[:, :, i] for i in range(stride)])
     real = jnp.pad(real, ((0, 0), (0, missing))).reshape(real.shape[0], -1, stride).any(axis=-1)
     return x, real
-
-
-def spread(x: jax.Array, stride: int, length: int) -> jax.Array:
-    """Gives every one of `length` tokens the place that it was merged in: `[N, M, D]` to `[N, length, D]`."""
-    if stride == 1:
-        return x
-    repeated = jnp.broadcast_to(x[:, :, None], (*x.shape[:2], stride, x.shape[2]))
-    return repeated.reshape(x.shape[0], -1, x.shape[2])[:, :length]

@@ -6,28 +6,14 @@ hide them, and nothing is parsed.
 """
 
 import collections
-import itertools
 import math
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-# Ideographs and kana have no spaces between words: each of them is one.
-_SINGLE = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
-# After a full stop and space, in the scripts that have these; or after an ideographic one.
-_END_OF_SENTENCE = re.compile(r"(?<=[.!?؟।])\s+|(?<=[。！？])")
+from jaxmeta.core.words import Word, sentences, words
+
 _ALIKE = 0.5  # words with a Dice coefficient below this have nothing to do with each other
-
-
-class Word(NamedTuple):
-    """A word, its place in a text (code points, the end exclusive), and its n-grams."""
-
-    start: int
-    end: int
-    ngrams: frozenset[str]
 
 
 def overlap_spans(
@@ -56,28 +42,12 @@ def overlap_spans(
     Returns:
       For each question the place of its answer in the context, `(start, end)` in code points, `context[start:end]`.
     """
-    sentences = {context: _sentences(context) for context in set(contexts)}
-    rarity = _Rarity(sentence for found in sentences.values() for sentence in found)
+    by_context = {context: sentences(context) for context in set(contexts)}
+    rarity = _Rarity(sentence for found in by_context.values() for sentence in found)
     return [
-        _answer(words(question), sentences[context], rarity, max_words, decay, price)
+        _answer(words(question), by_context[context], rarity, max_words, decay, price)
         for question, context in zip(questions, contexts, strict=True)
     ]
-
-
-def words(text: str) -> list[Word]:
-    """Returns the words of a text: runs of letters, marks and digits; an ideograph or kana is a word by itself."""
-    found, start = [], None
-    for place, character in enumerate(itertools.chain(text, " ")):
-        single = bool(_SINGLE.match(character))
-        inside = not single and unicodedata.category(character)[0] in "LMN"
-        if start is not None and not inside:
-            found.append(_word(text, start, place))
-            start = None
-        if single:
-            found.append(_word(text, place, place + 1))
-        elif inside and start is None:
-            start = place
-    return found
 
 
 class _Rarity:
@@ -94,24 +64,6 @@ class _Rarity:
         return math.log((1 + self._size) / (1 + self._containing[word.ngrams]))
 
 
-def _word(text: str, start: int, end: int) -> Word:
-    padded = f"<{text[start:end].lower()}>"
-    ngrams = {padded[i : i + n] for n in (2, 3, 4) for i in range(len(padded) - n + 1)}
-    return Word(start, end, frozenset(ngrams))
-
-
-def _sentences(context: str) -> list[list[Word]]:
-    """Returns the words of every sentence that has some."""
-    ends = [match.end() for match in _END_OF_SENTENCE.finditer(context)] + [len(context)]
-    found: list[list[Word]] = [[] for _ in ends]
-    number = 0
-    for word in words(context):
-        while word.end > ends[number]:
-            number += 1
-        found[number].append(word)
-    return [sentence for sentence in found if sentence]
-
-
 def _likeness(first: Word, second: Word) -> float:
     """Returns the Dice coefficient of the n-grams of two words, zero if it is small."""
     dice = 2 * len(first.ngrams & second.ngrams) / (len(first.ngrams) + len(second.ngrams))
@@ -120,7 +72,7 @@ def _likeness(first: Word, second: Word) -> float:
 
 def _answer(
     question: Sequence[Word],
-    sentences: Sequence[Sequence[Word]],
+    context: Sequence[Sequence[Word]],
     rarity: _Rarity,
     max_words: int,
     decay: float,
@@ -128,7 +80,7 @@ def _answer(
 ) -> tuple[int, int]:
     best, best_score = (0, 0), -math.inf
     asked = np.array([rarity(word) for word in question])
-    for sentence in sentences:
+    for sentence in context:
         likeness = np.array([[_likeness(q, w) for w in sentence] for q in question]).reshape(
             len(question), len(sentence)
         )

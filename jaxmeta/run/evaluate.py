@@ -38,6 +38,7 @@ class Grid(NamedTuple):
     scores: dict[str, np.ndarray]
     counts: ArrayTree  # sums over languages, leaves `[P, ...]`: for calibration
     seconds: float
+    read: ArrayTree = None  # what the readout read, leaves `[L * D, P, ...]`
 
 
 def evaluator(
@@ -106,7 +107,7 @@ def score_grid(
         [readout.counts(jax.tree.map(lambda leaf, t=t, p=p: leaf[t, p], arrays), cell) for p in range(num_points)]
         for t, cell in enumerate(posed.cells)
     ]
-    return _scored(readout, counts, posed.shape, began)
+    return _scored(readout, counts, posed.shape, began)._replace(read=arrays)
 
 
 def classical_grid(

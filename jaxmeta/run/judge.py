@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from jaxmeta.core.batches import stack_episodes
-from jaxmeta.core.types import MetaParams
+from jaxmeta.core.types import Episode, MetaParams
+from jaxmeta.run import temperature
 from jaxmeta.run.evaluate import (
     TASKS_PER_CALL,
     Choice,
@@ -55,6 +56,7 @@ class Judged(NamedTuple):
     calibration: dict[str, float]
     by_steps: Sequence[dict[str, Any]] = ()
     by_shots: Sequence[dict[str, Any]] = ()
+    temperature: dict[str, Any] | None = None
 
 
 def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay) -> dict[str, Any]:
@@ -84,9 +86,11 @@ def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay
         "shots": judging.shots,
     }
     scores = {name: found.scores for name, found in judged.items()}
+    temperatures = {name: found.temperature for name, found in judged.items() if found.temperature}
     return conclusion(facts, scores, {name: found.result for name, found in judged.items()}) | {
         "curves": {name: curve for name, curve in curves.items() if curve},
         "calibration": {name: found.calibration for name, found in judged.items() if found.calibration},
+        **({"temperature": temperature.summarized(temperatures, judging.shots)} if temperatures else {}),
         "data": experiment.data_facts,
     }
 
@@ -157,6 +161,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
         _calibration(experiment, grids, place),
         by_steps if len(by_steps) > 1 else [],
         sorted(by_shots, key=lambda point: point["x"]),
+        _temperature(experiment, problems, method, choice, params[0], grids[0], place),
     )
 
 
@@ -195,7 +200,34 @@ def _judge_classical(experiment: Experiment, problems: Problems, classical: Clas
         for shots in problems.by_shots:
             by_shots.append(_point(shots, scale * on_test(shots, 1).scores[judging.metric][..., 0]))
     by_shots.sort(key=lambda point: point["x"])
-    return Judged(scores, result, _calibration(experiment, [grid], 0), by_shots=by_shots)
+    folds, scaled = temperature.number_of_folds(judging.shots), None
+    if classical.name in judging.temperature_methods and folds > 1:
+        scaled = temperature.of_classical(
+            readout, classical, value, problems.languages, shots=judging.shots, folds=folds
+        )
+    return Judged(scores, result, _calibration(experiment, [grid], 0), by_shots=by_shots, temperature=scaled)
+
+
+def _temperature(experiment, problems: Problems, method: Method, choice: Choice, params, grid: Grid, place: int):
+    """Returns the calibration of a method with temperatures, on the first draw of each test language."""
+    judging, posed = experiment.judging, problems.test
+    folds = temperature.number_of_folds(judging.shots)
+    if method.name not in judging.temperature_methods or folds < 2:
+        return None
+    first = list(range(0, len(posed.cells), posed.shape[1]))
+
+    def logits_of(episodes: Episode) -> np.ndarray:
+        # A program of its own: the query is a few shots, and one number of steps is read.
+        own = evaluator(method, experiment.readout, (choice.steps,), judging.tasks_at_once)
+        cells = [posed.cells[task] for task in first for _ in range(folds)]
+        found = score_grid(
+            own, experiment.readout, params, choice.learning_rate, Posed(episodes, cells, (len(first), folds)),
+            seed=experiment.seed, tasks_per_call=min(TASKS_PER_CALL, len(cells)),
+        )  # fmt: skip
+        return found.read["logits"][:, 0]
+
+    episodes = jax.tree.map(lambda leaf: np.asarray(leaf)[first], posed.episodes)
+    return temperature.of_method(experiment.readout, episodes, grid.read["logits"][first, place], folds, logits_of)
 
 
 def _shot_curve(experiment: Experiment, method: Method, choice: Choice, params: MetaParams, problems: Problems):

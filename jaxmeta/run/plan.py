@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from jaxmeta.core.types import (
     ArrayTree,
     Batch,
@@ -52,6 +54,9 @@ class Classical(NamedTuple):
     setting: str  # what it calls the one number that is chosen on the dev languages
     values: tuple[float, ...]  # of that number, tried in this order
     counts: Callable[[float, str, int, int, str], ArrayTree]  # (value, *cell) -> counts
+    # Of classification: (value, *cell, held out) -> logits and the batch they are of: the query, or those shots that
+    # `held out` says of their labels, by the others.
+    logits: Callable[..., tuple[np.ndarray, Batch]] | None = None
 
 
 class Tasks(Protocol):
@@ -89,15 +94,22 @@ class Readout(NamedTuple):
     read: Callable[[MetaAlgorithm, MetaParams, TaskState, Batch], ArrayTree]  # jitted; its last argument is the query
     counts: Callable[[ArrayTree, Cell], ArrayTree]  # (what `read` returned, as numpy, whose it is) -> sums
     scores: Callable[[ArrayTree], dict[str, float]]  # of such sums, or of a sum of them
+    # Of classification, whose `read` has "logits": (logits, query) -> counts.
+    of_logits: Callable[[ArrayTree, Batch], ArrayTree] | None = None
+
+
+def answers_to(query: Batch, algorithm: MetaAlgorithm, meta_params: MetaParams, state: TaskState) -> ArrayTree:
+    """Returns what an adapted state answers to a query, whose inputs say something themselves where a learner asks."""
+    if algorithm.transduce is not None:
+        state = algorithm.transduce(meta_params, state, query)
+    return algorithm.predict(meta_params, state, query["inputs"])
 
 
 def readout_of(objective: Objective) -> Readout:
     """Returns the judgement by what an objective counts of the query as one batch."""
 
     def read(algorithm, meta_params, state, query):
-        if algorithm.transduce is not None:
-            state = algorithm.transduce(meta_params, state, query)
-        return objective.counts(algorithm.predict(meta_params, state, query["inputs"]), query)
+        return objective.counts(answers_to(query, algorithm, meta_params, state), query)
 
     return Readout(read, lambda counts, cell: counts, objective.scores)
 
@@ -113,6 +125,7 @@ class Judging(NamedTuple):
     shot_curve: tuple[int, ...]  # numbers of shots beside `shots`
     curve_methods: tuple[str, ...]  # the methods whose score against shots is drawn
     tasks_at_once: int
+    temperature_methods: tuple[str, ...] = ()  # whose calibration is shown with temperatures
 
 
 class Experiment(NamedTuple):

@@ -54,6 +54,37 @@ class _Fit(pydantic.BaseModel):
     predictions: dict[str, list[float]]
 
 
+class _Script(pydantic.BaseModel):
+    script: str
+    languages: list[str]
+    texts: int
+    bytes_per_character: float
+    tokens_per_character: float
+    tokens_per_word: float | None
+    unknown_rate: float
+    truncation_rate: float
+
+
+class _Data(pydantic.BaseModel):
+    scripts: list[_Script] = []
+
+
+class _Measure(pydantic.BaseModel):
+    says: str
+    matrix: list[list[float]]
+
+
+class _Similarity(pydantic.BaseModel):
+    languages: list[str] = pydantic.Field(min_length=1)
+    roles: list[str]
+    scripts: list[str]
+    measures: dict[str, _Measure] = pydantic.Field(min_length=1)
+
+
+class _Said(pydantic.BaseModel):
+    says: str
+
+
 class _Evaluation(pydantic.BaseModel):
     """What `evaluation.json` must hold; keys beyond these are left alone."""
 
@@ -72,7 +103,9 @@ class _Evaluation(pydantic.BaseModel):
     curves: dict[str, dict[str, list[_Point]]] = {}
     fits: list[_Fit] = []
     calibration: dict[str, dict[str, float]] = {}
-    data: dict[str, Any] = {}
+    transfer: _Said | None = None
+    leave_one_out: _Said | None = None
+    data: _Data = _Data()
 
 
 def read_evaluation(folder: str | os.PathLike) -> dict[str, Any]:
@@ -105,6 +138,28 @@ def read_evaluation(folder: str | os.PathLike) -> dict[str, Any]:
         if len(lengths) > 1 or len(fit.support_x) != len(fit.support_y):
             raise InputError(f"{path}: `fits.{index}`: x and y differ in length; {_AGAIN}")
     return evaluation
+
+
+def read_similarity(folder: str | os.PathLike) -> dict[str, Any]:
+    """Reads and checks `<folder>/similarity.json`; a folder without one compares nothing.
+
+    Raises:
+      InputError: it is no JSON, or lacks something.
+    """
+    path = pathlib.Path(folder) / "similarity.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        checked = _Similarity.model_validate(found, strict=True)
+    except FileNotFoundError:
+        return {"languages": [], "roles": [], "scripts": [], "measures": {}}
+    except (OSError, ValueError) as error:  # pydantic's and json's are such
+        first = error.errors()[0]["msg"].lower() if isinstance(error, pydantic.ValidationError) else str(error)
+        raise InputError(f"{path} is damaged ({first}); {_AGAIN}") from None
+    count = len(checked.languages)
+    shapes = [(len(m.matrix), *map(len, m.matrix)) for m in checked.measures.values()]
+    if len(checked.roles) != count or len(checked.scripts) not in (0, count) or {*sum(shapes, ())} != {count}:
+        raise InputError(f"{path} is damaged (its parts are of different lengths); {_AGAIN}")
+    return found
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:

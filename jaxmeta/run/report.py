@@ -1,6 +1,7 @@
 """The report of a run: pictures as PNG files and one HTML page that needs nothing beside itself."""
 
 import base64
+import functools
 import html
 import json
 import os
@@ -9,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jaxmeta.core.checks import InputError
-from jaxmeta.run import figure_style, figures, table
+from jaxmeta.run import comparison_figures, figure_style, figures, table
+from jaxmeta.run.comparison_tables import comparison_tables
 from jaxmeta.run.files import write_whole
-from jaxmeta.run.records import read_evaluation, read_metrics
+from jaxmeta.run.records import read_evaluation, read_metrics, read_similarity
 
 
 def write_report(folder: str | os.PathLike) -> pathlib.Path:
@@ -27,18 +29,40 @@ def write_report(folder: str | os.PathLike) -> pathlib.Path:
       InputError: `evaluation.json` is missing or malformed, or `metrics.jsonl` is malformed.
     """
     folder = pathlib.Path(folder)
-    evaluation, records = read_evaluation(folder), read_metrics(folder)
+    evaluation, records, similarity = read_evaluation(folder), read_metrics(folder), read_similarity(folder)
     try:
         figure_style.require_matplotlib()
     except InputError as error:
         pictures, notice = {}, str(error)
     else:
-        pictures, notice = _draw(evaluation, records), ""
+        pictures, notice = _draw(evaluation, records, similarity), ""
         (folder / "figures").mkdir(exist_ok=True)
         for name, (light, _) in pictures.items():
             write_whole(folder / "figures" / f"{name}.png", light)
     path = folder / "report.html"
     write_whole(path, _page(evaluation, pictures, notice))
+    return path
+
+
+def write_overview(folder: str | os.PathLike, title: str, parts: Sequence[str]) -> pathlib.Path:
+    """Writes `<folder>/report.html` for runs that are folders in it: the table of each, and a link to its report.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      InputError: the `evaluation.json` of one of them is missing or malformed.
+    """
+    folder = pathlib.Path(folder)
+    body = [f"<h1>{html.escape(title)}</h1>"]
+    for part in parts:
+        evaluation = read_evaluation(folder / part)
+        body += [
+            f'<h2><a href="{html.escape(part)}/report.html">{html.escape(part)}</a></h2>',
+            *_summary(evaluation),
+        ]
+    path = folder / "report.html"
+    write_whole(path, _SHELL.replace("{{title}}", f"{html.escape(title)}: report").replace("{{body}}", "\n".join(body)))
     return path
 
 
@@ -49,11 +73,18 @@ _CAPTIONS = {
     "inner_steps": "How the score changes with the number of adaptation steps; zero steps is no adaptation.",
     "shots": "How the score changes with the number of examples of the new language.",
     "fits": "Tasks that were not trained on. Triangles are the only points that adaptation sees.",
+    "similarity_texts": "Languages that write alike stand together. Texts are those that a language adapts to.",
+    "similarity_gradients": "Languages whose few examples pull the same parameters the same way, before adaptation.",
+    "similarity_displacements": "Languages that adaptation moves the same way.",
+    "reliability": "On the diagonal a method is right as often as it says; below it, it is too sure. The temperature "
+    "is fitted on shots that were held out of adaptation.",
     "learning_curves": "Training loss, a smoothed line over the raw one, for each phase.",
 }
 
 
-def _draw(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[bytes, bytes]]:
+def _draw(
+    evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]], similarity: Mapping[str, Any]
+) -> dict[str, tuple[bytes, bytes]]:
     """Returns the PNG of every figure that has data, by name, in the order of the page: (light, dark)."""
     makers: dict[str, Callable[[figure_style.Theme], figure_style.Figure | None]] = {
         "methods": lambda theme: figures.methods(evaluation, theme),
@@ -61,6 +92,11 @@ def _draw(evaluation: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
         "fits": lambda theme: figures.fits(evaluation.get("fits", []), theme),
         "inner_steps": lambda theme: figures.curve(evaluation, "inner_steps", theme),
         "shots": lambda theme: figures.curve(evaluation, "shots", theme),
+        "reliability": lambda theme: comparison_figures.reliability(evaluation.get("temperature", {}), theme),
+        **{
+            f"similarity_{name}": functools.partial(comparison_figures.similarity, similarity, name)
+            for name in similarity["measures"]
+        },
         "learning_curves": lambda theme: figures.learning_curves(records, theme),
     }
     pictures: dict[str, list[bytes]] = {}
@@ -77,20 +113,35 @@ def _page(evaluation: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, byt
     task = html.escape(evaluation["task"])
     parts = [
         f"<h1>{task}</h1>",
-        f'<p class="quiet">{html.escape(table.title(evaluation))}</p>',
-        f'<p class="verdict">{html.escape(evaluation["verdict"])}</p>',
-        _methods_table(evaluation),
+        *_summary(evaluation),
     ]
-    if note := table.edge_note(evaluation):
-        parts.append(f'<p class="quiet">{html.escape(note)}</p>')
     if notice:
         parts.append(f'<p class="notice">This page has no pictures: {html.escape(notice)}</p>')
     parts += [_picture(name, *images) for name, images in pictures.items()]
-    parts += [_paired_table(evaluation), _scores_table(evaluation), _calibration_table(evaluation)]
+    parts += [
+        _paired_table(evaluation),
+        _scores_table(evaluation),
+        *(_section(*found) for found in comparison_tables(evaluation)),
+    ]
     parts.append(_languages_table(evaluation))
-    parts.append(_data_section(evaluation.get("data", {})))
+    facts = dict(evaluation.get("data", {}))
+    scripts = facts.pop("scripts", [])
+    parts += [_data_section(facts), _scripts_table(scripts)]
     body = "\n".join(part for part in parts if part)
     return _SHELL.replace("{{title}}", f"{task}: report").replace("{{body}}", body)
+
+
+def _summary(evaluation: Mapping[str, Any]) -> list[str]:
+    """Returns what was measured, what came of it, the table of methods and what to know of it."""
+    notes = (table.edge_note(evaluation), table.unit_note(evaluation))
+    further = (f"<p>{html.escape(said)}</p>" for said in table.further_sentences(evaluation))
+    return [
+        f'<p class="quiet">{html.escape(table.title(evaluation))}</p>',
+        f'<p class="verdict">{html.escape(evaluation["verdict"])}</p>',
+        _methods_table(evaluation),
+        *further,
+        *(f'<p class="quiet">{html.escape(note)}</p>' for note in notes if note),
+    ]
 
 
 def _picture(name: str, light: bytes, dark: bytes) -> str:
@@ -129,15 +180,6 @@ def _scores_table(evaluation: Mapping[str, Any]) -> str:
     return _section("Every score", note, ("method", *(name.replace("_", " ") for name in names)), rows if names else [])
 
 
-def _calibration_table(evaluation: Mapping[str, Any]) -> str:
-    scores = evaluation.get("calibration", {})
-    names = list(dict.fromkeys(name for row in scores.values() for name in row))
-    rows = [(method, *(f"{row[name]:.3f}" if name in row else "" for name in names)) for method, row in scores.items()]
-    titles = {"nll": "negative log-likelihood", "brier": "Brier score", "ece": "calibration error (ECE)"}
-    headers = ["method", *(titles.get(name) or name for name in names)]
-    return _section("Calibration", "Lower is better in every column.", headers, rows)
-
-
 def _languages_table(evaluation: Mapping[str, Any]) -> str:
     show, names = table.score_format(evaluation), table.ranked(evaluation)
     rows = []
@@ -157,6 +199,11 @@ def _data_section(data: Mapping[str, Any]) -> str:
             text = ", ".join(f"{key}: {entry}" for key, entry in value.items())
         items.append(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>")
     return f"<h2>Data</h2><dl>{''.join(items)}</dl>"
+
+
+def _scripts_table(scripts: Sequence[Mapping[str, Any]]) -> str:
+    note = "What the tokenizer makes of the texts of each script; words are counted where spaces part them."
+    return _section("Scripts", note, table.SCRIPT_HEADERS, [table.script_cells(row) for row in scripts])
 
 
 def _section(heading: str, note: str, headers: Sequence[str], rows: Sequence[Sequence]) -> str:

@@ -43,6 +43,25 @@ HEADERS = (
     "seconds",
 )
 
+SCRIPT_HEADERS = (
+    *("script", "languages", "texts", "bytes per character", "tokens per character", "tokens per word"),
+    *("unknown tokens", "texts cut"),
+)
+
+
+def script_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the texts under `SCRIPT_HEADERS` of what a tokenizer makes of one script."""
+    per_word = row["tokens_per_word"]
+    return (
+        row["script"].capitalize() if len(row["script"]) > 3 else row["script"],  # CJK
+        str(len(row["languages"])),
+        f"{row['texts']:,}",
+        f"{row['bytes_per_character']:.2f}",
+        f"{row['tokens_per_character']:.2f}",
+        "" if per_word is None else f"{per_word:.2f}",
+        *(f"{100 * row[rate]:.1f}%" for rate in ("unknown_rate", "truncation_rate")),
+    )
+
 
 def results_table(evaluation: Evaluation) -> Table:
     """Returns the table for the terminal, best method first, with what to know of it and the verdict under it.
@@ -53,9 +72,9 @@ def results_table(evaluation: Evaluation) -> Table:
     rows = table_rows(evaluation)
     if any(row.kind for row in rows):
         caption.append(f"{_MARKS[META]} {META}   {_MARKS[BASELINE]} {BASELINE}\n", style="dim")
-    if note := edge_note(evaluation):
+    for note in filter(None, (edge_note(evaluation), unit_note(evaluation))):
         caption.append(f"{note}\n", style="dim")
-    caption.append(evaluation["verdict"], style="bold")
+    caption.append("\n".join((evaluation["verdict"], *further_sentences(evaluation))), style="bold")
     table = Table(
         title=Text(title(evaluation), style="bold"),
         title_justify="left",
@@ -139,6 +158,18 @@ def edge_note(evaluation: Evaluation) -> str:
         if names:
             parts.append(f"{', '.join(names)} chose {extreme} offered")
     return f"{'; '.join(parts)}: with others they may do better." if parts else ""
+
+
+def unit_note(evaluation: Evaluation) -> str:
+    """Returns a sentence on what the intervals of a single language speak for; "" of several."""
+    if len(evaluation["languages"]) > 1:
+        return ""
+    return "One held-out language: intervals are over its draws and training seeds, and say nothing of other languages."
+
+
+def further_sentences(evaluation: Evaluation) -> list[str]:
+    """Returns what there is to say beside the verdict: whether transfer helps, and what sources are worth."""
+    return [evaluation[key]["says"] for key in ("transfer", "leave_one_out") if key in evaluation]
 
 
 def kind_of(evaluation: Evaluation, name: str) -> str:

@@ -1,0 +1,194 @@
+"""What `jaxmeta data` does: looks at data, builds sets of tensorflow-datasets, writes problems for others to repeat."""
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tomli_w
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from jaxmeta import data
+from jaxmeta.config.build import build
+from jaxmeta.config.commands import read_run_config
+from jaxmeta.config.kinds import settled
+from jaxmeta.config.problems import joined, manifest_of
+from jaxmeta.config.read import load
+from jaxmeta.config.tasks import find_file, scripts_read
+from jaxmeta.config.turns import takes_turns, turns_of
+from jaxmeta.core.checks import InputError
+from jaxmeta.data.cldr_pairs import pair_languages
+from jaxmeta.data.lines import read_header, read_lines
+from jaxmeta.data.read_arrays import array_names
+from jaxmeta.run.records import read_evaluation
+from jaxmeta.run.table import SCRIPT_HEADERS, script_cells
+
+
+def list_data() -> None:
+    """Prints the tasks that come with the package and the TSV and npz files under JAXMETA_DATA."""
+    table = Table(box=None)
+    for heading in ("name", "languages", "labels", "rows"):
+        table.add_column(heading, justify="left" if heading == "name" else "right")
+    for task in data.CLDR_TASKS:
+        corpus = data.cldr(task)
+        table.add_row(task, *map(str, (len(corpus.languages()), len(corpus.labels), len(corpus))))
+    for task in data.CLDR_PAIR_TASKS:
+        table.add_row(task, str(len(pair_languages(task))), "", "")
+    console = Console()
+    console.print(table)
+    folder = os.environ.get("JAXMETA_DATA")
+    if not folder:
+        console.print("Set JAXMETA_DATA to a folder of TSV and npz files to see them here.")
+        return
+    for path in sorted((*pathlib.Path(folder).rglob("*.tsv"), *pathlib.Path(folder).rglob("*.npz"))):
+        console.print(str(path.relative_to(folder)), highlight=False)
+
+
+def show_data(what: str | None, rows: int) -> None:
+    """Prints the first labelled examples of some languages.
+
+    Raises:
+      InputError: there is no such data.
+    """
+    found = _rows(what)
+    table = Table(box=None)
+    if isinstance(found, data.Images):
+        for heading in ("alphabet", "characters", "drawings"):
+            table.add_column(heading)
+        for name in found.alphabets()[:rows]:
+            drawn = found.characters((name,))
+            table.add_row(name, str(len(drawn)), str(sum(map(len, drawn))))
+        Console().print(table)
+        return
+    columns = _columns(found)
+    for heading in ("language", "split", *columns):
+        table.add_column(heading)
+    # A stride shows many languages instead of the first alone.
+    for row in range(0, len(found), max(1, len(found) // max(1, rows)))[:rows]:
+        values = (str(values[row]) for values in columns.values())
+        table.add_row(*map(escape, (str(found.language[row]), str(found.split[row]), *values)))
+    Console().print(table)
+
+
+def check_data(what: str | None) -> None:
+    """Prints what a file holds, or what is wrong with it.
+
+    Raises:
+      InputError: it is malformed.
+    """
+    found = _rows(what)
+    if isinstance(found, data.Images):
+        drawn = [len(rows) for rows in found.characters(found.alphabets())]
+        print(f"{found.name}: {len(found)} images, {len(drawn)} characters, {len(found.alphabets())} alphabets")
+        print(f"  {min(drawn)} to {max(drawn)} drawings of a character")
+        return
+    labels = f"of {found.schema.name}" if isinstance(found, data.Table) else f"labels {', '.join(found.labels)}"
+    print(f"{found.name}: {len(found)} rows, {len(found.languages())} languages, {labels}")
+    for split in data.SPLITS:
+        counts = [len(found.rows(language, split)) for language in found.languages()]
+        print(f"  {split}: {sum(counts)} rows, {min(counts)} to {max(counts)} in a language")
+
+
+def show_scripts(what: str | None, length: int) -> None:
+    """Prints what a tokenizer makes of each script: of a run the one that it reads with, of other data bytes.
+
+    Raises:
+      InputError: there is no such data, or they are not text.
+    """
+    if length < 1:
+        raise InputError(f"`--length` must be positive, got {length}.")
+    if what is not None and (pathlib.Path(what) / "config.toml").exists():
+        facts = read_evaluation(what).get("data", {}).get("scripts", [])
+    elif isinstance(rows := _rows(what), data.Recordings | data.Images):
+        facts = []
+    else:
+        by_language = data.texts_by_language(rows, np.arange(len(rows)))
+        facts = scripts_read((data.ByteTokenizer(length), by_language))
+    if not facts:
+        raise InputError(f"{what} has no text; name a file of text, or a run that reads some.")
+    table = Table(box=None)
+    for heading in SCRIPT_HEADERS:
+        table.add_column(heading.replace(" ", "\n"), justify="left" if heading == "script" else "right")
+    for row in facts:
+        table.add_row(*script_cells(row))
+    Console().print(table)
+
+
+def build_data(name: str | None, source: str, out: str) -> None:
+    """Builds a set of tensorflow-datasets out of a file, or an npz file of Omniglot out of its folders, and prints the
+    lines of a config that read it.
+
+    Raises:
+      InputError: there is no such file, it is malformed, or the set is there already.
+    """
+    if name is None:
+        raise InputError("Name the set to build: NAME of NAME.tsv, such as `jaxmeta data build reviews --from FOLDER`.")
+    if name == "omniglot":
+        path = data.build_omniglot(find_file(source, folder=True), out)
+        print(f"Built {path}. In a config:\n")
+        print(tomli_w.dumps({"task": {"source": "omniglot", "path": str(path)}}), end="")
+        return
+    folder = data.build_tfds(name, find_file(source, folder=True), out)
+    kind = _kind_of(data.read_tfds(folder))
+    print(f"Built {folder}. In a config:\n")
+    print(tomli_w.dumps({"task": {"kind": kind, "source": "tfds", "path": str(folder)}}), end="")
+
+
+def _kind_of(rows: data.Corpus | data.Table) -> str:
+    return "classification" if isinstance(rows, data.Corpus) else rows.schema.name
+
+
+def write_problems(what: str | None, preset: str | None, out: str) -> None:
+    """Writes the problems that a run of a config is judged on; `[evaluate] manifest` reads the file.
+
+    Args:
+      what: a config, a run folder, or None for the embedded job.
+      preset: of the config.
+      out: the file to write.
+
+    Raises:
+      InputError: the config cannot be carried out, or the file exists.
+    """
+    target = pathlib.Path(out)
+    if target.exists():
+        raise InputError(f"{target} exists; give another file with --out, or remove it.")
+    if what is not None and pathlib.Path(what).is_dir():
+        if preset is not None:
+            raise InputError(f"{what} is a run, whose preset is settled; leave out --preset.")
+        config = settled(read_run_config(pathlib.Path(what)))
+    else:
+        config = settled(load(what, preset=preset))
+    turns = turns_of(config).values() if takes_turns(config) else [config]
+    manifest = joined([manifest_of(build(turn).tasks, turn) for turn in turns])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data.write_manifest(target, manifest)
+    languages = len({problem.language for problem in manifest.problems})
+    print(f"Wrote {len(manifest.problems)} problems in {languages} languages to {target}. In a config:\n")
+    print(tomli_w.dumps({"evaluate": {"manifest": str(target)}}), end="")
+
+
+def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings | data.Images:
+    if what is None:
+        raise InputError(f"Say what to look at: {', '.join((*data.CLDR_TASKS, *data.CLDR_PAIR_TASKS))}, or a file.")
+    if what in data.CLDR_TASKS:
+        return data.cldr(what)
+    if what in data.CLDR_PAIR_TASKS:
+        return data.cldr_pairs(what)
+    path = find_file(what)
+    if path.suffix == ".npz":
+        return data.read_images(path) if "image" in array_names(path) else data.read_recordings(path)
+    header = set(read_header(path, read_lines(path)[0][1]))
+    known = any(set(schema.columns) - {"split"} <= header for schema in data.SCHEMAS.values())
+    return data.read_rows(path) if known and "label" not in header else data.read_tsv(path, require_splits=False)
+
+
+def _columns(found: data.Corpus | data.Table | data.Recordings) -> dict[str, Sequence]:
+    """Returns what the rows hold beside their language and split, by column."""
+    if not isinstance(found, data.Table):
+        labels = [found.labels[number] for number in found.label]
+        if isinstance(found, data.Corpus):
+            return {"label": labels, "text": found.text}
+        return {"label": labels, "seconds": [f"{count / found.rate:.2f}" for count in found.samples]}
+    return {column: found.columns[column] for column in (*found.schema.texts, *found.schema.numbers)}  # pyright: ignore

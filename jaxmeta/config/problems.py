@@ -1,0 +1,83 @@
+"""The problems that a run is judged on, as a file: written for others, and judged on in place of drawn ones."""
+
+from collections.abc import Iterator, Sequence
+
+from jaxmeta import data
+from jaxmeta.config.image_tasks import ImageTasks
+from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.schema import Config
+from jaxmeta.config.speech_tasks import SpeechTasks
+from jaxmeta.config.tasks import TextTasks, WaveTasks, find_file
+from jaxmeta.core.checks import InputError
+
+AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks | ImageTasks
+
+
+def manifest_of(tasks: AnyTasks, config: Config) -> data.Manifest:
+    """Returns every problem that a run of a config is judged on, those of the dev languages and of curves included.
+
+    Raises:
+      InputError: the tasks are no rows of data.
+    """
+    judged = _judged(tasks)
+    name, parts = judged.corpus.name, []
+    for split, shots, draws in _wanted(config):
+        queries = config.evaluate.max_queries
+        made = data.make_manifest(judged, shots=[shots], draws=draws, split=split, max_queries=queries)
+        parts += made.problems
+    return data.Manifest(name, tuple(parts))
+
+
+def joined(manifests: Sequence[data.Manifest]) -> data.Manifest:
+    """Returns the problems of several manifests of the same data, each once."""
+    found = {
+        (problem.language, problem.shots, problem.draw, problem.split): problem
+        for manifest in manifests
+        for problem in manifest.problems
+    }
+    return data.Manifest(manifests[0].data, tuple(found.values()))
+
+
+def follow_manifest(tasks: AnyTasks, config: Config) -> dict[str, str]:
+    """Makes the problems of `evaluate.manifest` those that the tasks are judged on; of none there is nothing to do.
+
+    Returns:
+      What the report says of it.
+
+    Raises:
+      InputError: the file is unusable, was written for other data, or lacks a problem that the config asks for.
+    """
+    if not config.evaluate.manifest:
+        return {}
+    path, judged = find_file(config.evaluate.manifest), _judged(tasks)
+    manifest = data.read_manifest(path)
+    try:
+        fixed = data.with_problems(judged, manifest, str(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    for split, shots, draws in _wanted(config):
+        for language in getattr(judged.split, split):
+            for draw in range(draws):
+                fixed.evaluation_rows(
+                    language, shots=shots, draw=draw, split=split, max_queries=config.evaluate.max_queries
+                )
+    assert not isinstance(tasks, WaveTasks | ImageTasks)
+    tasks.judged = fixed  # pyright: ignore[reportAttributeAccessIssue]
+    return {"problems": f"{len(manifest.problems)} of {path.name}"}
+
+
+def _judged(tasks: AnyTasks) -> data.FewShot:
+    if isinstance(tasks, WaveTasks | ImageTasks):
+        what = "Waves have no rows" if isinstance(tasks, WaveTasks) else "Classes of images have no rows of their own"
+        raise InputError(f"{what} that a manifest could name; leave `evaluate.manifest` empty.")
+    return tasks.judged
+
+
+def _wanted(config: Config) -> Iterator[tuple[str, int, int]]:
+    """Yields split, shots and number of draws of the problems that a run is judged on."""
+    evaluate, shots = config.evaluate, config.task.shots
+    yield "dev", shots, evaluate.dev_draws
+    yield "test", shots, evaluate.draws
+    for other in dict.fromkeys(evaluate.shot_curve):
+        if other != shots:
+            yield "test", other, 1
