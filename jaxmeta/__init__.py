@@ -17,16 +17,21 @@ from jaxmeta.algorithms import (
     cavia,
     imaml,
     linear_head,
+    logistic,
     maml,
+    matching_network,
     meta_curvature,
     ngram_memory,
     per_step,
+    proto_maml,
     protonet,
+    relation_network,
     reptile,
     ridge,
     ridge_alignment,
     source_replay,
     target_only,
+    transductive_protonet,
 )
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import pad_batch, stack_episodes
@@ -86,8 +91,10 @@ __all__ = [
     "in_turn",
     "linear_head",
     "linearized",
+    "logistic",
     "maml",
     "matching",
+    "matching_network",
     "meta_curvature",
     "models",
     "multistep",
@@ -97,7 +104,9 @@ __all__ = [
     "pad_batch",
     "per_step",
     "pooled",
+    "proto_maml",
     "protonet",
+    "relation_network",
     "reptile",
     "reverse",
     "ridge",
@@ -105,6 +114,7 @@ __all__ = [
     "source_replay",
     "stack_episodes",
     "target_only",
+    "transductive_protonet",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: train, plan, evaluate, adapt, predict, data."""
+"""The command line: train, compare, plan, evaluate, adapt, predict, data."""
 
 import contextlib
 import dataclasses
@@ -13,6 +13,7 @@ import pydantic
 import tyro
 
 from jaxmeta.config.commands import adapt_run, predict_texts
+from jaxmeta.config.compare_methods import compare_methods
 from jaxmeta.config.data_commands import build_data, check_data, list_data, show_data, show_scripts, write_problems
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
 from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
@@ -41,6 +42,26 @@ class Train:
     """A named set of changes from the config (of the embedded job: quick, full)."""
     steps: int | None = None
     """Short for --train.steps."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Meta-train some methods on the task of a config at equal compute, and print how they compare.
+
+    The table says how far each is behind the one that did best on the dev languages, with paired intervals, and what it
+    costs in gradients and in memory; the sentence under it says what won and whether the difference is real. It trains
+    and judges as `train` does, into a run folder like any other.
+    """
+
+    config_file: tyro.conf.Positional[str | None] = None
+    """A TOML file; none for the embedded job."""
+    methods: tuple[str, ...] = ()
+    """Two methods or more, by the names that `evaluate.methods` knows."""
+    out: str | None = None
+    """The run folder; runs/NAME_compared by default."""
+    preset: str | None = None
+    """A named set of changes from the config (of the embedded job: quick, full)."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
 
 
@@ -117,20 +138,24 @@ class Predict:
 class Data:
     """List what data there is, show examples of it, check a file, say what a tokenizer makes of each script in it,
     build a set of tensorflow-datasets out of one, or write the problems that a config is judged on (manifest), for
-    `--evaluate.manifest` to read."""
+    `--evaluate.manifest` to read.
+
+    `build omniglot` makes an npz file of the drawings instead, out of the folders that Omniglot is published as.
+    """
 
     action: tyro.conf.Positional[Literal["list", "show", "check", "scripts", "build", "manifest"]]
     """What to do."""
     what: tyro.conf.Positional[str | None] = None
-    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings; what to
-    build is the name of a set; scripts are those of a CLDR task, a TSV file or a run; of a manifest, a config or a run
-    folder, or nothing for the embedded job."""
+    """A CLDR task (month, weekday, kind, retrieval, ...), a TSV file of any kind, or an npz file of recordings or
+    images; what to build is the name of a set; scripts are those of a CLDR task, a TSV file or a run; of a manifest, a
+    config or a run folder, or nothing for the embedded job."""
     rows: int = 10
     """Examples to show."""
     length: int = 64
     """Bytes of a text that are read, to say how many texts of a script would be cut."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
-    """The folder that has NAME.tsv, or NAME/NAME.tsv, to build from; looked up in JAXMETA_DATA too."""
+    """The folder that has NAME.tsv, or NAME/NAME.tsv, or the sets of Omniglot, to build from; looked up in JAXMETA_DATA
+    too."""
     out: str | None = None
     """The folder of prepared sets to build into, tfds by default; the file of a manifest, manifest.json by default."""
     preset: str | None = None
@@ -138,7 +163,7 @@ class Data:
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
-CONFIGURED = {"train": Train, "plan": Plan}  # those that read a config
+CONFIGURED = {"train": Train, "compare": Compare, "plan": Plan}  # those that read a config
 COMMANDS = {**CONFIGURED, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
 
 
@@ -174,6 +199,8 @@ def _run(command, jobs: Jobs) -> None:
     match command:
         case Train():
             train_jobs(jobs, command.out)
+        case Compare():
+            compare_methods(jobs, command.methods, command.out)
         case Plan():
             plan_jobs(jobs, command.method, command.memory)
         case Evaluate():
@@ -222,7 +249,7 @@ def _parsed(arguments: list[str]) -> tuple[Any, Jobs]:
         raise refusal(error, "the command line") from None
 
 
-def _parsed_over_config(name: str, rest: list[str]) -> tuple[Train | Plan, Jobs]:
+def _parsed_over_config(name: str, rest: list[str]) -> tuple[Train | Compare | Plan, Jobs]:
     # The config and the preset decide what the other options default to, so they are read before the rest.
     kind = CONFIGURED[name]
     default = kind(config_file=rest[0] if rest and not rest[0].startswith("-") else None)
@@ -240,8 +267,8 @@ def _parsed_over_config(name: str, rest: list[str]) -> tuple[Train | Plan, Jobs]
         default = kind(config_file=command.config_file, preset=command.preset)
 
 
-def _with_steps(command: Train | Plan) -> Config:
-    if isinstance(command, Plan) or command.steps is None:
+def _with_steps(command: Train | Compare | Plan) -> Config:
+    if not isinstance(command, Train) or command.steps is None:
         return command.config
     return changed(command.config, {"train.steps": command.steps}, "the command line")
 

@@ -1,4 +1,4 @@
-"""The rows of MAML's relatives, with those of `contract_table.py`: all that `test_contracts.py` goes through."""
+"""The rows of relatives of MAML and of prototypes, and those of `contract_table.py`: what `test_contracts` reads."""
 
 import contract_table
 import optax
@@ -45,6 +45,30 @@ def implicit(num_steps: int):
 
 ROWS = [
     *contract_table.ROWS,
+    Row(
+        "transductive_protonet",
+        lambda s: algorithms.transductive_protonet(s.mlp(), s.classify(), num_classes=s.classes, refinements=2),
+        backprop(0),
+        num_steps=0,
+    ),
+    Row(
+        "matching_network",
+        lambda s: algorithms.matching_network(s.mlp(), s.classify(), num_classes=s.classes),
+        backprop(0),
+        num_steps=0,
+    ),
+    Row(
+        "relation_network",
+        lambda s: algorithms.relation_network(s.mlp(), s.classify(), num_classes=s.classes, width=6),
+        backprop(0),
+        num_steps=0,
+    ),
+    Row(
+        "proto_maml",
+        lambda s: algorithms.proto_maml(s.mlp(), s.classify(), optax.sgd(0.3), num_classes=s.classes),
+        backprop(2),
+    ),
+    Row("logistic", lambda s: algorithms.logistic(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
     Row("boil", maml_with(select=excluding("^head/")), backprop(2)),
     Row("maml++", maml_plus_plus, annealed),
     Row("imaml", imaml_with(0.2), implicit(150), num_steps=150),

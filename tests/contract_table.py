@@ -1,7 +1,7 @@
 """One row for every algorithm with the estimator that trains it; `test_contracts.py` holds each to the same contracts.
 
 A new algorithm adds a row: a name, what builds it from a `Setting` with small arguments, and its estimator. Those of
-the gradient-based relatives of MAML are in `contract_relatives.py`.
+the relatives of MAML and of prototypes are in `contract_relatives.py`.
 """
 
 from collections.abc import Callable

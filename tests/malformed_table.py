@@ -189,7 +189,7 @@ MALFORMED = [
     option("steps that are no number", {"steps": "x"}, "--steps", "'x'", "--help"),
     option("no such source", {"task.source": "web"}, "--task.source", "'web'", "'tsv'"),
     option("no such preset", {"preset": "tiny"}, "no preset 'tiny'", "quick, full"),
-    option("no such method", {"evaluate.methods": ("ridge", "mamal")}, "`evaluate.methods`", "'mamal'", "known are"),
+    option("no such method", {"evaluate.methods": ("ridge", "mamal")}, "`evaluate.methods`", "'mamal'", "are maml, "),
     option("no method", {"evaluate.methods": ()}, "`evaluate.methods`", "add one"),
     option("a method twice", {"evaluate.methods": ("ridge", "ridge")}, "`evaluate.methods`", "once", "ridge, ridge"),
     option("nothing to train", {"evaluate.methods": ("target_only",), "evaluate.main": "target_only",
@@ -259,7 +259,7 @@ MALFORMED = [
     Row("out: of another config", train("run", {"train.steps": 9}), ("run holds a run of another config",
         "train.steps: 4 against 9", "--out")),
     Row("out: of very many others", train("run", {"train.steps": 9, "seed": 3, "model.width": 8, "task.shots": 3,
-        "name": "x"}), ("another config", "name: 'toy' against 'x'; seed: 0 against 3", "and 3 more")),
+        "name": "x"}), ("another config", "name: 'toy' against 'x'; seed: 0 against 3", "and 4 more")),
     Row("out: config damaged", train("run"), ("run/config.toml", "damaged", "restore it"),
         written("run/config.toml", "name = [")),
     # Commands.

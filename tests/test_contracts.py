@@ -97,6 +97,8 @@ def outcome_of(row: Row, algorithm: MetaAlgorithm):
     def one_task(key, meta_params, task: Episode):
         state, inner = adapt(algorithm, key, meta_params, task.support, num_steps=row.num_steps)
         loss, metrics = algorithm.loss(key, meta_params, state, task.query)
+        if algorithm.transduce is not None:
+            state = algorithm.transduce(meta_params, state, task.query)
         outputs = algorithm.predict(meta_params, state, task.query["inputs"])
         return {"inner": inner, "loss": loss, "metrics": metrics, "outputs": outputs}
 

@@ -29,7 +29,7 @@ ARROWS = {
 NUMERIC = {"jax", "optax", "chex", "numpy"}
 LIBRARIES = dict.fromkeys(PURE, NUMERIC) | {"models": NUMERIC | {"flax", "equinox", "haiku"}}
 # In functions only.
-LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu", "rapidfuzz", "rouge_score"}
+LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu", "rapidfuzz", "rouge_score", "PIL"}
 # Pure code knows no files, clocks, processes or hidden randomness.
 EFFECTS = {
     *("datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random", "shutil", "signal"),

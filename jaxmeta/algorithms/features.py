@@ -13,6 +13,21 @@ def features_of(model: Model) -> Callable[[ArrayTree, ArrayTree], jax.Array]:
     return model.features or model.apply
 
 
+def unit(vectors: jax.Array) -> jax.Array:
+    """Returns vectors `[N, D]` at unit length; what is nearly zero stays so, and has a derivative."""
+    return vectors * jax.lax.rsqrt(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True) + 1e-6)
+
+
+def with_constant(vectors: jax.Array) -> jax.Array:
+    """Returns vectors `[N, D]` with a one appended, `[N, D + 1]`, whose weight is a head's intercept."""
+    return jnp.concatenate([vectors, jnp.ones((*vectors.shape[:-1], 1), vectors.dtype)], axis=-1)
+
+
+def scaled_design(raw: jax.Array) -> jax.Array:
+    """Returns features `[N, D]` as what a closed-form head is fitted to: divided by `sqrt(D)`, a one appended."""
+    return with_constant(raw / raw.shape[-1] ** 0.5)
+
+
 def masked_one_hot(batch: Batch, num_classes: int, dtype) -> jax.Array:
     """Returns the targets as `[N, C]`, rows of padding all zero."""
     one_hot = jax.nn.one_hot(batch["targets"], num_classes, dtype=dtype)

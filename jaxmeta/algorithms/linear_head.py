@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.algorithms.features import features_of
+from jaxmeta.algorithms.features import features_of, unit
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.trees import strip_weak_types
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
@@ -42,8 +42,7 @@ def linear_head(
     features = features_of(model)
 
     def embed(meta_params, inputs):
-        raw = features(meta_params["params"], inputs)
-        return raw * jax.lax.rsqrt(jnp.sum(jnp.square(raw), axis=-1, keepdims=True) + 1e-6)
+        return unit(features(meta_params["params"], inputs))
 
     def init(key, episode: Episode):
         return {"params": model.init(key, episode.support["inputs"])}

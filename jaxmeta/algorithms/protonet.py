@@ -15,7 +15,22 @@ class Prototypes(NamedTuple):
     """The support in one vector for each class."""
 
     means: jax.Array  # [C, D]
-    present: jax.Array  # [C] bool: the support holds an example
+    sizes: jax.Array  # [C], examples of each class in the support
+
+    @property
+    def present(self) -> jax.Array:
+        """Says of which classes the support holds an example, `[C]` bool."""
+        return self.sizes > 0
+
+    def logits(self, embedded: jax.Array, log_scale: jax.Array) -> jax.Array:
+        """Returns `-exp(log_scale) * |x - mean_c|^2 / D` of vectors `[N, D]`, as `[N, C]`."""
+        # |a - b|^2 expanded, so that the [N, C, D] differences are never stored.
+        distances = (
+            jnp.sum(jnp.square(embedded), axis=-1)[:, None]
+            - 2 * (embedded @ self.means.T)
+            + jnp.sum(jnp.square(self.means), axis=-1)[None]
+        )
+        return without_absent(-jnp.exp(log_scale) / embedded.shape[-1] * distances, self.present)
 
 
 def protonet(model: Model, objective: Objective, *, num_classes: int, initial_scale: float = 10.0) -> MetaAlgorithm:
@@ -47,7 +62,7 @@ def protonet(model: Model, objective: Objective, *, num_classes: int, initial_sc
         members = masked_one_hot(support, num_classes, embedded.dtype)
         sizes = members.sum(axis=0)
         means = (members.T @ embedded) / jnp.maximum(sizes, 1)[:, None]
-        return Prototypes(means, sizes > 0)
+        return Prototypes(means, sizes)
 
     def step(key, meta_params, state, support):
         del key, meta_params, support
@@ -58,14 +73,6 @@ def protonet(model: Model, objective: Objective, *, num_classes: int, initial_sc
         return objective.loss(predict(meta_params, state, query["inputs"]), query)
 
     def predict(meta_params, state: Prototypes, inputs):
-        embedded = features(meta_params["params"], inputs)
-        # |a - b|^2 expanded, so that the [N, C, D] differences are never stored.
-        distances = (
-            jnp.sum(jnp.square(embedded), axis=-1)[:, None]
-            - 2 * (embedded @ state.means.T)
-            + jnp.sum(jnp.square(state.means), axis=-1)[None]
-        )
-        scale = jnp.exp(meta_params["log_scale"]) / embedded.shape[-1]
-        return without_absent(-scale * distances, state.present)
+        return state.logits(features(meta_params["params"], inputs), meta_params["log_scale"])
 
     return MetaAlgorithm(init, begin, step, loss, predict)

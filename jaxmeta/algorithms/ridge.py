@@ -10,7 +10,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import features_of, masked_one_hot, without_absent
+from jaxmeta.algorithms.features import (
+    features_of,
+    masked_one_hot,
+    scaled_design,
+    unit,
+    with_constant,
+    without_absent,
+)
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 
@@ -72,12 +79,7 @@ def ridge(
     features = features_of(model)
 
     def embed(raw, scales):
-        if scales is None:
-            scaled = raw / raw.shape[-1] ** 0.5
-        else:
-            scaled = raw * scales[None]
-            scaled = scaled * jax.lax.rsqrt(jnp.sum(jnp.square(scaled), axis=-1, keepdims=True) + 1e-6)
-        return jnp.concatenate([scaled, jnp.ones((*raw.shape[:-1], 1), raw.dtype)], axis=-1)
+        return scaled_design(raw) if scales is None else with_constant(unit(raw * scales[None]))
 
     def scales_of(meta_params, raw, support: Batch):
         """Returns what features are multiplied by, `[D]`, or nothing."""

@@ -176,13 +176,26 @@ def predict(model: Adapted, texts: Sequence[str]) -> np.ndarray:
 
 
 def outputs(model: Adapted, inputs: ArrayTree) -> ArrayTree:
-    """Returns what an adapted model answers to inputs `[N, ...]`, as numpy."""
-    run = jax.jit(lambda tree, inputs: model.algorithm.predict(tree["meta_params"], tree["task_state"], inputs))
+    """Returns what an adapted model answers to inputs `[N, ...]`, as numpy.
+
+    A transductive one sees a call at a time, 64 inputs in the order of the file.
+    """
+    transduce = model.algorithm.transduce
+
+    @jax.jit
+    def run(tree, inputs, mask):
+        state = tree["task_state"]
+        if transduce is not None:
+            state = transduce(tree["meta_params"], state, {"inputs": inputs, "mask": mask})
+        return model.algorithm.predict(tree["meta_params"], state, inputs)
+
     count = leading_size(inputs)
     # Rows that fill up the last call repeat the first one.
     places = np.arange(-(-count // _ROWS) * _ROWS)
+    real = (places < count).reshape(-1, _ROWS)
     places = np.where(places < count, places, 0).reshape(-1, _ROWS)
-    parts = [jax.device_get(run(model.state, jax.tree.map(lambda leaf, p=p: leaf[p], inputs))) for p in places]
+    calls = zip(places, real, strict=True)
+    parts = [jax.device_get(run(model.state, jax.tree.map(lambda leaf, p=p: leaf[p], inputs), m)) for p, m in calls]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 

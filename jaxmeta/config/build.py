@@ -1,5 +1,6 @@
 """From a config to the objects of a run."""
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxmeta.config.classical import CLASSICAL
+from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
 from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
 from jaxmeta.config.pair_tasks import PairTasks
@@ -21,9 +23,11 @@ from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
-from jaxmeta.core.types import Batch
+from jaxmeta.core.types import Batch, Objective
 from jaxmeta.run.plan import Experiment, Judging, Phase
 from jaxmeta.run.similarity import gradient_method
+
+_SHOWN = 15  # methods that a sentence names
 
 
 class Built(NamedTuple):
@@ -92,6 +96,9 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
     """Returns the tasks of a config, and what its methods have in common."""
     if config.task.source == "sinusoid":
         return WaveTasks(config), make_setting(config)
+    if config.task.source == "omniglot":
+        images = ImageTasks(config)
+        return images, make_setting(config, classes=config.task.ways, source_classes=images.judged.source_classes)
     if config.task.source in RECORDED:
         speakers = SpeechTasks(config)
         return speakers, make_setting(config, classes=len(speakers.recordings.labels), source=speakers.source())
@@ -105,7 +112,9 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
     return pairs, make_setting(config, vocab_size=pairs.tokenizer.vocab_size, source=pairs.source())
 
 
-def make_setting(config: Config, *, classes: int = 1, vocab_size: int = 0, source: Batch | None = None) -> Setting:
+def make_setting(
+    config: Config, *, classes: int = 1, vocab_size: int = 0, source: Batch | None = None, source_classes: int = 0
+) -> Setting:
     """Returns what the methods of a run have in common.
 
     Args:
@@ -113,14 +122,26 @@ def make_setting(config: Config, *, classes: int = 1, vocab_size: int = 0, sourc
       classes: how many there are, or how many words; one for kinds without.
       vocab_size: token numbers of the tokenizer.
       source: examples of the train languages.
+      source_classes: how many classes there are to train on, where a class is another one in every task.
     """
     kind = kind_of(config)
+    pretraining = None
+    if source_classes:
+        pretraining = make_model(config, source_classes), naming_sources(kind.objective(source_classes, vocab_size))
     return Setting(
         config, make_model(config, classes, vocab_size), kind.objective(classes, vocab_size), kind, num_outputs=classes,
         support=string_count(config, config.task.shots * classes),
         query=string_count(config, config.task.queries * classes),
         adapted=string_count(config, config.task.shots * classes, config.task.repeats), source=source,
+        pretraining=pretraining,
     )  # fmt: skip
+
+
+def naming_sources(objective: Objective) -> Objective:
+    """Returns an objective whose targets are the classes among all that are trained on."""
+    return objective._replace(
+        loss=lambda outputs, batch: objective.loss(outputs, {**batch, "targets": batch["source_class"]})
+    )
 
 
 def check_numbers(config: Config) -> None:
@@ -140,6 +161,11 @@ def check_numbers(config: Config) -> None:
     if round(config.train.warm_start * config.train.steps) >= config.train.steps:
         raise InputError(
             f"`train.warm_start` {config.train.warm_start} takes all of {config.train.steps} steps; lower it."
+        )
+    if config.train.warm_start and kind_of(config).renamed:
+        raise InputError(
+            "`train.warm_start` must be 0 for images: their classes are others in every task, so joint training has "
+            "another last layer than meta-learners."
         )
     if min(config.evaluate.shot_curve, default=1) < 1:
         raise InputError(f"`evaluate.shot_curve` must be positive numbers, got {list(config.evaluate.shot_curve)}.")
@@ -252,8 +278,12 @@ def check_methods(config: Config, setting: Setting) -> None:
     known = [*baselines(setting), *recipes(setting), *kind.classical]
     for name in evaluate.methods:
         if name not in known:
+            # Those that look like it come first, and a sentence does not hold them all.
+            like = dict.fromkeys((*difflib.get_close_matches(name, known), *known))
+            shown, more = list(like)[:_SHOWN], len(known) - _SHOWN
             raise InputError(
-                f"`evaluate.methods`: there is no method {name!r} for {kind.title}; known are {', '.join(known)}."
+                f"`evaluate.methods`: there is no method {name!r} for {kind.title}; known are {', '.join(shown)}"
+                f"{f' and {more} more' if more > 0 else ''}."
             )
     if len(set(evaluate.methods)) < len(evaluate.methods):
         raise InputError(f"`evaluate.methods` must name each method once, got {', '.join(evaluate.methods)}.")

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
+from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import speech_frames
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts, ranks_of
@@ -27,6 +28,7 @@ from jaxmeta.models.romanization import respelled
 from jaxmeta.objectives import best_spans, classification, edit_distance, scored_pair, similarity_counts
 from jaxmeta.run import classical_pairs
 from jaxmeta.run.classical_audio import spectral_regression
+from jaxmeta.run.classical_images import pixel_regression
 from jaxmeta.run.classical_span_regression import span_regression as span_regression_weights
 from jaxmeta.run.classical_span_regression import span_scores
 from jaxmeta.run.classical_spans import overlap_spans
@@ -60,6 +62,18 @@ def mean_spectra(tasks: SpeechTasks) -> Classical:
 
     # Of equals the first one is taken: a dev speaker whose digits are all told apart by any must not choose an extreme.
     return Classical("mean_spectra", "C", (1.0, 0.1, 10.0, 0.01, 100.0), counts)
+
+
+def pixels(tasks: ImageTasks) -> Classical:
+    """Returns logistic regression on the pixels of the shots, regularised as dev alphabets say."""
+    objective = classification(tasks.config.task.ways)
+
+    def counts(strength: float, alphabet: str, shots: int, draw: int, split: str) -> ArrayTree:
+        support, query = tasks.episode(alphabet, shots=shots, draw=draw, split=split)
+        found = pixel_regression(support["inputs"], support["targets"], query["inputs"], strength=strength)
+        return objective.counts(found.astype(np.float32), query)
+
+    return Classical("pixels", "C", (1.0, 0.1, 10.0, 0.01, 100.0), counts)
 
 
 def word_templates(tasks: SpeechTasks) -> Classical:
@@ -344,6 +358,7 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "tfidf_source": tfidf_source,
     "tfidf_source_and_shots": tfidf_source_and_shots,
     "mean_spectra": mean_spectra,
+    "pixels": pixels,
     "word_templates": word_templates,
     "ngram_overlap": ngram_overlap,
     "romanized_overlap": romanized_overlap,

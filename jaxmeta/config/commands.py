@@ -6,17 +6,19 @@ import pathlib
 import tempfile
 import tomllib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from jaxmeta import data
 from jaxmeta.config import adapted, planning
 from jaxmeta.config.answering import answers
 from jaxmeta.config.build import Built, build, check_device
 from jaxmeta.config.comparing import similarity_of
+from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import Jobs, changed, difference, dump, load_jobs
 from jaxmeta.config.schema import Config
@@ -36,13 +38,20 @@ from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
 from jaxmeta.run.similarity import SIMILARITY, nearest_sources
-from jaxmeta.run.table import results_table
+from jaxmeta.run.table import Evaluation, results_table
 from jaxmeta.run.transfer import transfer
 from jaxmeta.run.turns import pooled
 
+AsTable = Callable[[Evaluation], Table]  # what is printed of an evaluation
 
-def train_run(config: Config, folder: pathlib.Path) -> None:
+
+def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_table) -> None:
     """Trains, judges and reports; goes on where an earlier run of the same config was cut off.
+
+    Args:
+      config: of the run.
+      folder: of the run.
+      table: makes what is printed in the end of the evaluation.
 
     Raises:
       InputError: the folder holds a run of another config, or the config cannot be carried out.
@@ -57,7 +66,7 @@ def train_run(config: Config, folder: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.toml", dump(config))
         train_parts(folder, turns)
-        _report_turns(folder, turns)
+        _report_turns(folder, turns, table)
         return
     built = build(config)
     sources = sources_to_leave_out(built)
@@ -71,7 +80,7 @@ def train_run(config: Config, folder: pathlib.Path) -> None:
         console.print(planning.choices_text(chosen), highlight=False, soft_wrap=True, markup=False)
     if isinstance(built.tasks, SpeechTasks):
         adapted.write_task(folder, built.tasks.recordings.labels, None)
-    elif not isinstance(built.tasks, WaveTasks):
+    elif not isinstance(built.tasks, WaveTasks | ImageTasks):
         labels = built.tasks.corpus.labels if isinstance(built.tasks, TextTasks) else ()
         adapted.write_task(folder, labels, built.tasks.tokenizer)
     console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False, soft_wrap=True)
@@ -79,14 +88,14 @@ def train_run(config: Config, folder: pathlib.Path) -> None:
         console.print(overlap, highlight=False, soft_wrap=True)
     with MetricsLog(folder) as log, progress() as display:
         trained = train(built.experiment, folder, log, display)
-    _judge(built, trained, folder)
+    _judge(built, trained, folder, table)
     for source in sources:
         part, reduced = _folder_without(folder, source), without_source(config, source)
         if (part / "evaluation.json").exists():
             is_begun(part, Jobs(reduced.name, {"": settled(reduced)}))
         else:
             train_run(reduced, part)
-    _report_sources(built, folder, sources)
+    _report_sources(built, folder, sources, table)
 
 
 def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
@@ -291,7 +300,7 @@ def _is_free(folder: pathlib.Path) -> bool:
     return folder.is_dir() and all(path.name == f"config.toml{PART}" for path in folder.iterdir())
 
 
-def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
+def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable = results_table) -> None:
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
     if isinstance(built.tasks, WaveTasks):
@@ -304,7 +313,7 @@ def _judge(built: Built, trained: Trained, folder: pathlib.Path) -> None:
         write_whole(folder / SIMILARITY, json.dumps(similarity, ensure_ascii=False) + "\n")
     nearest = {} if similarity is None else nearest_sources(similarity)
     _write_evaluation(folder, evaluation, nearest)
-    _report(folder)
+    _report(folder, table)
 
 
 def _write_evaluation(folder: pathlib.Path, evaluation: dict[str, Any], nearest: Mapping[str, Any]) -> None:
@@ -326,7 +335,7 @@ def _folder_without(folder: pathlib.Path, source: str) -> pathlib.Path:
     return folder / f"without_{source}"
 
 
-def _report_sources(built: Built, folder: pathlib.Path, sources: Sequence[str]) -> None:
+def _report_sources(built: Built, folder: pathlib.Path, sources: Sequence[str], table: AsTable = results_table) -> None:
     """Adds to what a run has judged what each of some sources is worth, from the runs without them."""
     if not sources:
         return
@@ -335,16 +344,16 @@ def _report_sources(built: Built, folder: pathlib.Path, sources: Sequence[str]) 
     nearest = evaluation.get("nearest_sources", {})
     evaluation["leave_one_out"] = leave_one_out(evaluation, without, built.experiment.main, nearest)
     write_json(folder / "evaluation.json", evaluation)
-    _report(folder)
+    _report(folder, table)
 
 
-def _report_turns(folder: pathlib.Path, turns: Iterable[str]) -> None:
+def _report_turns(folder: pathlib.Path, turns: Iterable[str], table: AsTable = results_table) -> None:
     _write_evaluation(folder, pooled([read_evaluation(folder / name) for name in turns]), {})
-    _report(folder)
+    _report(folder, table)
 
 
-def _report(folder: pathlib.Path) -> None:
+def _report(folder: pathlib.Path, table: AsTable) -> None:
     page = write_report(folder)
     console = Console()
-    console.print(results_table(read_evaluation(folder)))
+    console.print(table(read_evaluation(folder)))
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.cldr_pairs import pair_languages
 from jaxmeta.data.lines import read_header, read_lines
+from jaxmeta.data.read_arrays import array_names
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.table import SCRIPT_HEADERS, script_cells
 
@@ -52,7 +53,16 @@ def show_data(what: str | None, rows: int) -> None:
       InputError: there is no such data.
     """
     found = _rows(what)
-    table, columns = Table(box=None), _columns(found)
+    table = Table(box=None)
+    if isinstance(found, data.Images):
+        for heading in ("alphabet", "characters", "drawings"):
+            table.add_column(heading)
+        for name in found.alphabets()[:rows]:
+            drawn = found.characters((name,))
+            table.add_row(name, str(len(drawn)), str(sum(map(len, drawn))))
+        Console().print(table)
+        return
+    columns = _columns(found)
     for heading in ("language", "split", *columns):
         table.add_column(heading)
     # A stride shows many languages instead of the first alone.
@@ -69,6 +79,11 @@ def check_data(what: str | None) -> None:
       InputError: it is malformed.
     """
     found = _rows(what)
+    if isinstance(found, data.Images):
+        drawn = [len(rows) for rows in found.characters(found.alphabets())]
+        print(f"{found.name}: {len(found)} images, {len(drawn)} characters, {len(found.alphabets())} alphabets")
+        print(f"  {min(drawn)} to {max(drawn)} drawings of a character")
+        return
     labels = f"of {found.schema.name}" if isinstance(found, data.Table) else f"labels {', '.join(found.labels)}"
     print(f"{found.name}: {len(found)} rows, {len(found.languages())} languages, {labels}")
     for split in data.SPLITS:
@@ -86,7 +101,7 @@ def show_scripts(what: str | None, length: int) -> None:
         raise InputError(f"`--length` must be positive, got {length}.")
     if what is not None and (pathlib.Path(what) / "config.toml").exists():
         facts = read_evaluation(what).get("data", {}).get("scripts", [])
-    elif isinstance(rows := _rows(what), data.Recordings):
+    elif isinstance(rows := _rows(what), data.Recordings | data.Images):
         facts = []
     else:
         by_language = data.texts_by_language(rows, np.arange(len(rows)))
@@ -102,13 +117,19 @@ def show_scripts(what: str | None, length: int) -> None:
 
 
 def build_data(name: str | None, source: str, out: str) -> None:
-    """Builds a set of tensorflow-datasets out of a file, and prints the lines of a config that read it.
+    """Builds a set of tensorflow-datasets out of a file, or an npz file of Omniglot out of its folders, and prints the
+    lines of a config that read it.
 
     Raises:
       InputError: there is no such file, it is malformed, or the set is there already.
     """
     if name is None:
         raise InputError("Name the set to build: NAME of NAME.tsv, such as `jaxmeta data build reviews --from FOLDER`.")
+    if name == "omniglot":
+        path = data.build_omniglot(find_file(source, folder=True), out)
+        print(f"Built {path}. In a config:\n")
+        print(tomli_w.dumps({"task": {"source": "omniglot", "path": str(path)}}), end="")
+        return
     folder = data.build_tfds(name, find_file(source, folder=True), out)
     kind = _kind_of(data.read_tfds(folder))
     print(f"Built {folder}. In a config:\n")
@@ -148,7 +169,7 @@ def write_problems(what: str | None, preset: str | None, out: str) -> None:
     print(tomli_w.dumps({"evaluate": {"manifest": str(target)}}), end="")
 
 
-def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings:
+def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings | data.Images:
     if what is None:
         raise InputError(f"Say what to look at: {', '.join((*data.CLDR_TASKS, *data.CLDR_PAIR_TASKS))}, or a file.")
     if what in data.CLDR_TASKS:
@@ -157,7 +178,7 @@ def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings:
         return data.cldr_pairs(what)
     path = find_file(what)
     if path.suffix == ".npz":
-        return data.read_recordings(path)
+        return data.read_images(path) if "image" in array_names(path) else data.read_recordings(path)
     header = set(read_header(path, read_lines(path)[0][1]))
     known = any(set(schema.columns) - {"split"} <= header for schema in data.SCHEMAS.values())
     return data.read_rows(path) if known and "label" not in header else data.read_tsv(path, require_splits=False)

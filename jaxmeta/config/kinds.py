@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from jaxmeta import models, objectives
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
@@ -11,7 +13,10 @@ from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
-UNSCALED = ("tfidf_source", "mean_spectra")  # classical methods of classes that show no logits
+_READERS = {"sinusoid": "mlp", "omniglot": "conv4"}  # the models of other sources read text, or recordings
+_READ = {"mlp": "numbers", "conv4": "images"}
+_GROUPS = 8  # of channels that an image's activations are normalised in
+UNSCALED = ("tfidf_source", "mean_spectra", "pixels")  # classical methods of classes that show no logits
 _SCALED = ("joint_finetune", "tfidf")  # whose calibration is shown with temperatures, beside the main method's
 _WRITES = "^(head|copying)/"  # where there is a pointer, it is part of what writes
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
@@ -33,6 +38,7 @@ class Kind(NamedTuple):
     head: str = ""  # CLASSES or NUMBERS where an example has one vector that heads can read
     last_layer: str = "^head/"  # the part of the parameters that ANIL adapts
     cipher: bool = False  # whether there are pretended languages
+    renamed: bool = False  # whether a class is another one in every task, so that no model of all of them names it
     pairs: bool = False  # whether there are vectors of two sides, which a map can bring together
     continues: bool = False  # whether every token is predicted from those before it alone
 
@@ -51,6 +57,10 @@ def kind_of(config: Config) -> Kind:
                 '"classification" or "recognition".'
             )
         return _SPEAKERS if kind == "classification" else KINDS[kind]
+    if source == "omniglot":
+        if kind != "classification":
+            raise InputError(f'`task.kind` "{kind}" is not about images; leave it out with `task.source` "omniglot".')
+        return _CHARACTERS
     if kind == "recognition":
         raise InputError(
             f'`task.kind` "recognition" is about recordings, and `task.source` "{source}" has none; set that to "npz" '
@@ -93,11 +103,11 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
     Raises:
       InputError: the model does not read what the task gives.
     """
-    settings = config.model
-    numbers = config.task.source == "sinusoid"
-    if numbers != (settings.kind == "mlp"):
-        given = "recordings" if config.task.source in RECORDED else "text"
-        reads, gives, right = ("text", "numbers", "mlp") if numbers else ("numbers", given, "transformer")
+    settings, source = config.model, config.task.source
+    right = _READERS.get(source, "transformer")
+    reads = _READ.get(settings.kind, "text")
+    if reads != _READ.get(right, "text"):
+        gives = "recordings" if source in RECORDED else _READ.get(right, "text")
         raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
     if settings.kind == "ngrams" and config.task.kind not in _COUNTED:
         raise InputError(
@@ -106,7 +116,7 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
         )
     if settings.pointer and config.task.kind not in ("translation", "summaries"):
         raise InputError("`model.pointer` copies into what is written, of translations and summaries; leave it out.")
-    if not numbers and settings.width % settings.heads:
+    if reads == "text" and settings.width % settings.heads:
         raise InputError(
             f"`model.width` must be a multiple of `model.heads`, got {settings.width} and {settings.heads}."
         )
@@ -149,6 +159,26 @@ def _encoder(config: Config) -> dict[str, Any]:
 def _mlp(config: Config, outputs: int, vocab_size: int) -> Model:
     del vocab_size
     return models.mlp((config.model.width,) * config.model.layers, outputs)
+
+
+def _image_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
+    del vocab_size
+    width = config.model.width
+    if width % _GROUPS:
+        raise InputError(f"`model.width` must be a multiple of {_GROUPS} for images, got {width}.")
+    network = models.conv4(outputs, width=width, groups=_GROUPS, dtype=jnp.dtype(config.model.precision))
+    features = network.features
+    assert features is not None
+
+    def ink(images):
+        # Episodes hold bytes, a quarter of what floats take on the way to the device.
+        return images.astype(jnp.float32) / 255
+
+    return Model(
+        lambda key, images: network.init(key, ink(images)),
+        lambda params, images: network.apply(params, ink(images)),
+        lambda params, images: features(params, ink(images)),
+    )
 
 
 def _counter(config: Config) -> dict[str, Any]:
@@ -284,6 +314,12 @@ _SPEAKERS = Kind(
     _CLASS_SCORES,
     methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "mean_spectra", "ridge"), main="ridge",
     curve_methods=("joint_finetune", "mean_spectra", "ridge"), classical=("mean_spectra",), head=CLASSES,
+)  # fmt: skip
+_CHARACTERS = Kind(
+    "classification of images", _image_encoder, lambda outputs, tokens: objectives.classification(outputs),
+    _CLASS_SCORES,
+    methods=("target_only", "linear_head", "prototypes", "pixels", "protonet", "ridge", "maml"), main="protonet",
+    curve_methods=("prototypes", "pixels", "protonet"), classical=("pixels",), head=CLASSES, renamed=True,
 )  # fmt: skip
 KINDS: dict[str, Kind] = {
     "classification": Kind(

@@ -28,7 +28,7 @@ STRATEGIES: dict[str, gradients.Strategy] = {
 }
 _SECOND_ORDER = ("forward_over_reverse", "linearized", "reverse")
 # What CAVIA's context is added to, and what MAML++ has anew for each step: names of Flax.
-_CONTEXT, _NORMS = r"(^|/)(bias|scale|log_weight)$", r"LayerNorm_\d+/(bias|scale)$"
+_CONTEXT, _NORMS = r"(^|/)(bias|scale|log_weight)$", r"(LayerNorm_\d+|block_\d)/(bias|scale)$"
 _SEVERAL, _FIRST_ORDER = 0.1, 1 / 3  # shares of the outer steps of MAML++
 
 
@@ -57,6 +57,7 @@ class Setting(NamedTuple):
     query: int  # Q
     adapted: int  # examples that held-out tasks adapt to: S, or more strings of as many recordings
     source: Batch | None  # examples of the train languages, for those that replay them
+    pretraining: tuple[Model, Objective] | None = None  # of joint training, where a class is another in every task
     chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
 
 
@@ -110,6 +111,9 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             lambda: algorithms.ridge(model, objective, num_outputs=outputs, classify=classify, **options)
         )
 
+    def metric(build: Callable[..., MetaAlgorithm]) -> Recipe:
+        return closed_form(lambda: build(model, objective, num_classes=outputs))
+
     def closed_form(build: Callable[[], MetaAlgorithm]) -> Recipe:
         return Recipe(
             lambda rate: build(),
@@ -155,7 +159,15 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
     if setting.kind.continues:
         found["ngram_memory"] = closed_form(lambda: algorithms.ngram_memory(model, objective))
     if classify:
-        found["protonet"] = closed_form(lambda: algorithms.protonet(model, objective, num_classes=outputs))
+        proto_maml = through_steps(algorithms.proto_maml, 3, num_classes=outputs)
+        found |= {
+            "protonet": metric(algorithms.protonet),
+            "transductive_protonet": metric(algorithms.transductive_protonet),
+            "matching_network": metric(algorithms.matching_network),
+            "relation_network": metric(algorithms.relation_network),
+            "logistic": metric(algorithms.logistic),
+            "proto_maml": proto_maml._replace(cost=proto_maml.cost + support),  # the prototypes' gradient too
+        }
     return found
 
 
@@ -165,7 +177,7 @@ def maml_plus_plus(setting: Setting) -> Recipe:
     Of the outer steps, a tenth has a multi-step loss, and a third, those first ones among it, is to first order.
     """
     config, steps, support, query = setting.config, setting.config.inner.steps, setting.support, setting.query
-    normed = config.model.kind == "transformer"  # the other models have nothing that normalises
+    normed = config.model.kind in ("transformer", "conv4")  # the other models have nothing that normalises
     rows = matching(config.gradient.rows) if config.gradient.rows else None
 
     def algorithm(rate, **how) -> MetaAlgorithm:
@@ -255,11 +267,16 @@ def outer_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 
 def finetuned(setting: Setting, learning_rate: Any) -> MetaAlgorithm:
     """Ordinary fine-tuning with Adam: what joint training adapts by."""
-    return algorithms.maml(setting.model, setting.objective, optax.adam(learning_rate), gradient=gradients.first_order)
+    model, objective = setting.pretraining or (setting.model, setting.objective)
+    return algorithms.maml(model, objective, optax.adam(learning_rate), gradient=gradients.first_order)
 
 
 def baselines(setting: Setting) -> dict[str, Method]:
-    """Returns every baseline that a config can name; all but `target_only` start from joint training."""
+    """Returns every baseline that a config can name; all but `target_only` start from joint training.
+
+    Where a class is another one in every task, joint training tells all classes of the train tasks apart (Chen et al.
+    2019, arXiv 1904.04232), and what it has learned is read through its features.
+    """
     evaluate = setting.config.evaluate
     model, objective = setting.model, setting.objective
     rates, steps = evaluate.learning_rates, evaluate.steps
@@ -305,6 +322,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
             # Joint training knows no scale of distances; it changes probabilities, never an answer.
             complete=lambda meta_params: {**meta_params, "log_scale": jnp.full((), math.log(10.0))},
         )  # fmt: skip
+    if setting.kind.renamed:
+        found = {name: method for name, method in found.items() if name in ("target_only", "linear_head", "prototypes")}
     return found
 
 

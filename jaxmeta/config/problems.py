@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from jaxmeta import data
+from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.schema import Config
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks, find_file
 from jaxmeta.core.checks import InputError
 
-AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks
+AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks | ImageTasks
 
 
 def manifest_of(tasks: AnyTasks, config: Config) -> data.Manifest:
@@ -60,14 +61,15 @@ def follow_manifest(tasks: AnyTasks, config: Config) -> dict[str, str]:
                 fixed.evaluation_rows(
                     language, shots=shots, draw=draw, split=split, max_queries=config.evaluate.max_queries
                 )
-    assert not isinstance(tasks, WaveTasks)
+    assert not isinstance(tasks, WaveTasks | ImageTasks)
     tasks.judged = fixed  # pyright: ignore[reportAttributeAccessIssue]
     return {"problems": f"{len(manifest.problems)} of {path.name}"}
 
 
 def _judged(tasks: AnyTasks) -> data.FewShot:
-    if isinstance(tasks, WaveTasks):
-        raise InputError("Waves have no rows that a manifest could name; leave `evaluate.manifest` empty.")
+    if isinstance(tasks, WaveTasks | ImageTasks):
+        what = "Waves have no rows" if isinstance(tasks, WaveTasks) else "Classes of images have no rows of their own"
+        raise InputError(f"{what} that a manifest could name; leave `evaluate.manifest` empty.")
     return tasks.judged
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta import data, objectives
+from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.tasks import TextTasks
@@ -104,6 +105,6 @@ def readout_for(tasks: object, objective: Objective) -> Readout:
     """Returns how the adapted states of a run are judged."""
     if isinstance(tasks, PairTasks) and tasks.config.task.kind in _READOUTS:
         return _READOUTS[tasks.config.task.kind](tasks, objective)
-    if isinstance(tasks, TextTasks | SpeechTasks) and tasks.config.task.kind == "classification":
+    if isinstance(tasks, TextTasks | SpeechTasks | ImageTasks) and tasks.config.task.kind == "classification":
         return classified(objective)
     return readout_of(objective)

@@ -33,9 +33,9 @@ class TaskConfig(Section):
         "recognition",
     ] = "classification"
     """What is asked of a text or a recording; the model, the objective, the scores and the methods follow from it."""
-    source: Literal["cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits"] = "cldr"
+    source: Literal["cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot"] = "cldr"
     """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves,
-    recordings of speakers in an npz file, or digits of synthetic voices."""
+    recordings of speakers in an npz file, digits of synthetic voices, or drawn characters in an npz file."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
@@ -57,6 +57,14 @@ class TaskConfig(Section):
     """Support examples: for each class, or in all where there are no classes."""
     queries: Count = 4
     """Query examples: for each class, or in all where there are no classes."""
+    ways: Count = 5
+    """Classes of an episode (images, whose classes are others in every episode)."""
+    rotations: bool = False
+    """Whether a character that is turned by quarters is a class of its own (images)."""
+    mixed: bool = False
+    """Whether the classes of an episode are of any alphabet of its split, and not of one (images)."""
+    problems: Count = 100
+    """Problems to judge on, and to choose settings on, where alphabets are mixed."""
     tasks_per_step: Count = 8
     """Tasks in one outer step."""
     source_language: str = ""
@@ -73,14 +81,14 @@ class TaskConfig(Section):
     epochs: Rate = 4.0
     """How often a row is drawn at most, on average, in the training of one method (sampling unimax)."""
     test_languages: int | Literal["each"] | tuple[str, ...] = 40
-    """Languages, or speakers, held out for the final judgement: how many, or which; "each": every one in turn, by a
-    model that is trained anew."""
+    """Languages, speakers or alphabets held out for the final judgement: how many, or which; "each": every
+    speaker in turn, by a model that is trained anew."""
     train_languages: tuple[str, ...] = ()
-    """Languages, or speakers, to train on; all that are not held out by default."""
+    """Languages, speakers or alphabets to train on; all that are not held out by default."""
     dev_languages: int | tuple[str, ...] = 30
-    """Languages, or speakers, held out to choose settings on: how many, or which."""
+    """Languages, speakers or alphabets held out to choose settings on: how many, or which."""
     left_out_languages: tuple[str, ...] = ()
-    """Languages, or speakers, that would be trained on and are not: what are they worth to the others?"""
+    """Languages, speakers or alphabets that would be trained on and are not: what are they worth to the others?"""
     speakers: int = Field(default=0, ge=0)
     """Synthetic voices (source synthetic_digits); 0: those held out and 16 more."""
     rate: Count = 8000
@@ -107,11 +115,12 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """The model."""
 
-    kind: Literal["transformer", "ngrams", "mlp"] = "transformer"
+    kind: Literal["transformer", "ngrams", "mlp", "conv4"] = "transformer"
     """A Transformer of the shape that the kind of task needs for text, a bag of hashed character n-grams for
-    classification, retrieval and scored pairs of texts, a multilayer perceptron for numbers."""
+    classification, retrieval and scored pairs of texts, a multilayer perceptron for numbers, four blocks of
+    convolutions for images."""
     width: Count = 64
-    """Size of the hidden vectors."""
+    """Size of the hidden vectors, or channels of a convolution."""
     layers: Count = 2
     """Transformer blocks, or hidden layers."""
     heads: Count = 4

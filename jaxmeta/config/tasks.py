@@ -192,7 +192,11 @@ def data_path(config: Config) -> pathlib.Path:
       InputError: it names none, or there is nothing.
     """
     task = config.task
-    named = {"tsv": ("a TSV file", "cldr"), "npz": ("an npz file", "synthetic_digits")}
+    named = {
+        "tsv": ("a TSV file", "cldr"),
+        "npz": ("an npz file", "synthetic_digits"),
+        "omniglot": ("an npz file", "cldr"),
+    }
     what, instead = named.get(task.source, ("the folder of a prepared set", "cldr"))
     if not task.path:
         raise InputError(f'`task.path` is empty; name {what} (or set `task.source = "{instead}"`).')

@@ -9,6 +9,8 @@ A *batch* of examples is a dict whose every leaf has the example axis first:
     targets  [N, ...]   what it should answer: int classes, floats for regression, a tree; retrieval has none
     mask     [N]        optional, bool: False marks padding (absent: every example is real)
     classes  [N, C]     optional, bool: the classes that exist in this task (absent: all of them)
+    source_class [N]    optional, int: in meta-training, the class among those of all tasks, where `targets` are named
+                        anew in every task; joint training reads it
     group    [N]        optional, int: in retrieval, examples whose right sides are equally right for each other
 
 Because all leaves share the example axis, batches can be padded, joined, shuffled and cut without knowing more.
@@ -96,6 +98,9 @@ class MetaAlgorithm(NamedTuple):
     # Optional: an exact smaller form of one task, `(meta_params, episode) -> (own, episode)`. Where `own` is not None
     # it stands for that part of the meta-parameters in this task (the rows of a table that the episode reads).
     compact: Callable[[MetaParams, Episode], tuple[ArrayTree, Episode]] | None = None
+    # Optional, of transductive learners: `(meta_params, task_state, query) -> task_state`, what the inputs of a whole
+    # query say of the task. It reads no targets. `loss` does so by itself; `predict` answers by the state it is given.
+    transduce: Callable[[MetaParams, TaskState, Batch], TaskState] | None = None
     # Optional: where adaptation goes down to a minimum that the meta-parameters place.
     stationary: Stationary | None = None
 

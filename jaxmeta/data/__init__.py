@@ -5,11 +5,14 @@ Everything here runs on the host with numpy. Babel, SentencePiece and grain are 
 
 from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.data.audio_episodes import AudioEpisodes
+from jaxmeta.data.build_omniglot import build_omniglot
 from jaxmeta.data.cldr import CLDR_TASKS, cldr
 from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
 from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.few_shot import FewShot
+from jaxmeta.data.image_episodes import ImageEpisodes
+from jaxmeta.data.images import Images, read_images
 from jaxmeta.data.lexicon import Lexicon, exchange_words, learn_lexicon
 from jaxmeta.data.loader import batches
 from jaxmeta.data.manifests import (
@@ -65,6 +68,8 @@ __all__ = [
     "ByteTokenizer",
     "Corpus",
     "FewShot",
+    "ImageEpisodes",
+    "Images",
     "LanguageSplit",
     "Lexicon",
     "Manifest",
@@ -88,6 +93,7 @@ __all__ = [
     "Windows",
     "batches",
     "best_answers",
+    "build_omniglot",
     "build_tfds",
     "check_manifest",
     "check_overlap",
@@ -102,6 +108,7 @@ __all__ = [
     "overlap",
     "pad_batch",
     "read_clips",
+    "read_images",
     "read_manifest",
     "read_plain",
     "read_recordings",

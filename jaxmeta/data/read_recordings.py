@@ -2,8 +2,6 @@
 
 import dataclasses
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +9,7 @@ import numpy as np
 from jaxmeta.core.checks import InputError, check_not_negative
 from jaxmeta.data.corpus import SPLITS
 from jaxmeta.data.lines import Path
+from jaxmeta.data.read_arrays import read_arrays
 from jaxmeta.data.recordings import Recordings, same_recordings
 
 _PLACES = {"digit": "label", "speaker": "speaker", "split": "split", "index": "recording number"}
@@ -34,7 +33,7 @@ def read_recordings(path: Path, *, name: str | None = None, dev: int = 5) -> Rec
         InputError: anything in the file is not so.
     """
     check_not_negative("dev", dev)
-    arrays = _arrays(path)
+    arrays = read_arrays(path, _ARRAYS)
     audio, offset = arrays["audio"], _offsets(path, arrays)
     count = len(offset) - 1
     columns = {column: _column(path, column, arrays[column], count) for column in _PLACES}
@@ -76,7 +75,7 @@ def read_clips(path: Path, labels: Sequence[str], *, labelled: bool = True) -> R
     Raises:
         InputError: anything in the file is not so, or a clip says what is not among `labels`.
     """
-    arrays = _arrays(path, ("audio", "offset", *(("digit",) if labelled else ()), "rate"))
+    arrays = read_arrays(path, ("audio", "offset", *(("digit",) if labelled else ()), "rate"))
     audio, offset = arrays["audio"], _offsets(path, arrays)
     count, label = len(offset) - 1, np.zeros(len(offset) - 1, np.int32)
     if labelled:
@@ -100,33 +99,6 @@ def read_clips(path: Path, labels: Sequence[str], *, labelled: bool = True) -> R
         audio=audio,
         rate=_rate(path, arrays["rate"]),
     )
-
-
-def _arrays(path: Path, wanted: Sequence[str] = _ARRAYS) -> dict[str, np.ndarray]:
-    spoilt = f"{path} is not an npz file that numpy can read; save the arrays by `numpy.savez_compressed`."
-    try:
-        # Opened here, because numpy leaves a damaged file open.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InputError(spoilt)
-            missing = [array for array in wanted if array not in file.files]
-            if missing:
-                raise InputError(
-                    f"{path} has no array {', '.join(map(repr, missing))}; it must hold {', '.join(wanted)}."
-                )
-            return {array: file[array] for array in wanted}
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; correct the path.") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a directory; name a file in it.") from None
-    except InputError:
-        raise
-    # What numpy and zipfile raise for files that are cut off, damaged, or of another kind.
-    except (ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
-        raise InputError(spoilt) from None
-    except OSError as error:
-        reason = error.strerror or "it is damaged"
-        raise InputError(f"{path} cannot be read ({reason}); correct the path or its permissions.") from None
 
 
 def _offsets(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from jaxmeta.models.adapters import equinox, haiku, linen, nnx, plain
 from jaxmeta.models.augment_audio import augment_audio, spec_augment
-from jaxmeta.models.conv4 import Conv4, conv4
+from jaxmeta.models.conv4 import SMALLEST_IMAGE, Conv4, conv4
 from jaxmeta.models.decoding import beam_search, greedy, sampling
 from jaxmeta.models.dual_encoder import dual_encoder, paired
 from jaxmeta.models.language_model import LanguageModel, language_model
@@ -19,6 +19,7 @@ from jaxmeta.models.transformer import TextEncoder, transformer
 
 __all__ = [
     "MLP",
+    "SMALLEST_IMAGE",
     "Conv4",
     "LanguageModel",
     "MelSettings",

@@ -15,6 +15,7 @@ from jaxmeta.models.adapters import linen
 from jaxmeta.models.pooling import largest
 
 BLOCKS = 4
+SMALLEST_IMAGE = 2**BLOCKS  # pixels on a side that can be halved by every block
 EPSILON = 1e-5
 
 
@@ -98,9 +99,9 @@ class Conv4(nn.Module):
             x = x[..., None]
         if x.ndim != 4:
             raise ValueError(f"images must have the shape [N, H, W] or [N, H, W, C], got {list(images.shape)}")
-        if self.downsample == "max" and min(x.shape[1:3]) < 2**BLOCKS:
+        if self.downsample == "max" and min(x.shape[1:3]) < SMALLEST_IMAGE:
             raise ValueError(
-                f"images must be at least {2**BLOCKS} pixels high and wide to be pooled {BLOCKS} times, got "
+                f"images must be at least {SMALLEST_IMAGE} pixels high and wide to be pooled {BLOCKS} times, got "
                 f"{x.shape[1]}x{x.shape[2]}: enlarge them or give `downsample='stride'`"
             )
         for block in self.block:

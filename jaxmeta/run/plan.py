@@ -98,11 +98,18 @@ class Readout(NamedTuple):
     of_logits: Callable[[ArrayTree, Batch], ArrayTree] | None = None
 
 
+def answers_to(query: Batch, algorithm: MetaAlgorithm, meta_params: MetaParams, state: TaskState) -> ArrayTree:
+    """Returns what an adapted state answers to a query, whose inputs say something themselves where a learner asks."""
+    if algorithm.transduce is not None:
+        state = algorithm.transduce(meta_params, state, query)
+    return algorithm.predict(meta_params, state, query["inputs"])
+
+
 def readout_of(objective: Objective) -> Readout:
     """Returns the judgement by what an objective counts of the query as one batch."""
 
     def read(algorithm, meta_params, state, query):
-        return objective.counts(algorithm.predict(meta_params, state, query["inputs"]), query)
+        return objective.counts(answers_to(query, algorithm, meta_params, state), query)
 
     return Readout(read, lambda counts, cell: counts, objective.scores)
 

@@ -119,8 +119,8 @@ def table_rows(evaluation: Evaluation) -> list[Row]:
                 interval=interval_text(method["ci95"], show),
                 worst_language=f"{show(score)} {language}",
                 worst_quartile=show(method["worst_quartile"]),
-                gradient_examples=_count(method["compute"]["gradient_examples"]),
-                seconds=_count(method["compute"]["seconds"]),
+                gradient_examples=count_text(method["compute"]["gradient_examples"]),
+                seconds=count_text(method["compute"]["seconds"]),
             )
         )
     return rows
@@ -218,7 +218,8 @@ def _worst(per_language: Mapping[str, float], higher_is_better: bool) -> tuple[s
     return max(per_language.items(), key=badness)
 
 
-def _count(value: float) -> str:
+def count_text(value: float) -> str:
+    """Returns a count as it is read at a glance: 1.20M."""
     if not math.isfinite(value):
         return str(value)
     for size, suffix in ((1e9, "G"), (1e6, "M")):

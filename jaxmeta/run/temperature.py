@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Episode, Objective
-from jaxmeta.run.plan import Classical, Readout
+from jaxmeta.run.plan import Classical, Readout, answers_to
 
 FOLDS = 4  # at most; no more than there are shots
 _RANGE = (-3.0, 3.0)  # of the logarithm
@@ -30,7 +30,7 @@ def classified(objective: Objective) -> Readout:
     """Returns the judgement of classification by what its objective counts, which keeps the logits too."""
 
     def read(algorithm, meta_params, state, query):
-        logits = algorithm.predict(meta_params, state, query["inputs"])
+        logits = answers_to(query, algorithm, meta_params, state)
         return {"counts": objective.counts(logits, query), "logits": logits}
 
     return Readout(read, lambda arrays, cell: arrays["counts"], objective.scores, of_logits=jax.jit(objective.counts))
@@ -54,9 +54,10 @@ def fold_problems(supports: Mapping[str, ArrayTree], folds: int) -> Episode:
     """Returns `T * folds` problems: the shots that a fold holds out are the query, and masked in the support.
 
     Args:
-      supports: leaves `[T, S, ...]`, with a mask.
+      supports: leaves `[T, S, ...]`.
       folds: of each.
     """
+    supports = {"mask": np.ones(np.shape(supports["targets"])[:2], bool), **supports}
     hidden = []
     for targets, mask in zip(np.asarray(supports["targets"]), np.asarray(supports["mask"]), strict=True):
         real = np.flatnonzero(mask)

@@ -1,0 +1,113 @@
+"""Methods side by side: which won, by how much each of the others is behind, and what each costs."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from jaxmeta.run.planner import size_text
+from jaxmeta.run.statistics import Paired, paired_difference
+from jaxmeta.run.table import Evaluation, count_text, interval_text, ranked, score_format, title
+
+HEADERS = (
+    *("method", "mean", "95% interval", "behind by", "95% interval", "worse in", "better in"),
+    *("gradients", "memory"),
+)
+
+
+class Comparison(NamedTuple):
+    """What an evaluation says of the method that was the best on the dev languages, against each of the others."""
+
+    winner: str
+    behind: dict[str, Paired]  # of each other method, how much better the winner is on the test languages
+
+
+def compare(evaluation: Evaluation) -> Comparison:
+    """Returns how far each method is behind the one that did best on the dev languages.
+
+    The winner is not picked on the test languages, so that its luck there is not counted as merit.
+    """
+    methods, higher = evaluation["methods"], evaluation["higher_is_better"]
+    sign = 1.0 if higher else -1.0
+    winner = max(methods, key=lambda name: sign * methods[name]["adaptation"]["dev_score"])
+    grids = {name: np.array(list(method["repetitions"].values())) for name, method in methods.items()}
+    behind = {
+        name: paired_difference(grids[winner], grids[name], higher_is_better=higher)
+        for name in ranked(evaluation)
+        if name != winner
+    }
+    return Comparison(winner, behind)
+
+
+def sentence(evaluation: Evaluation, found: Comparison) -> str:
+    """Returns what won, by how much, and whether the difference is real: whether its interval leaves zero out."""
+    winner, behind, metric = found.winner, found.behind, evaluation["metric"]
+
+    def figures(pair: Paired) -> str:
+        return f"{pair.mean:.2f} {metric} (95% interval {pair.low:.2f} to {pair.high:.2f})"
+
+    better = [name for name, pair in behind.items() if pair.high < 0]
+    if better:
+        name = min(better, key=lambda name: behind[name].mean)
+        mean, low, high, wins, losses = behind[name]
+        ahead = Paired(-mean, -high, -low, losses, wins)
+        return (
+            f"{name} won: it is ahead of {winner}, which was the best on the dev languages, by "
+            f"{figures(ahead)}; the difference is real, though the dev languages did not foresee it."
+        )
+    open_ = [name for name, pair in behind.items() if not pair.low > 0]
+    if not open_:
+        name = min(behind, key=lambda name: behind[name].mean)
+        return f"{winner} won: the next one, {name}, is behind by {figures(behind[name])}; the difference is real."
+    beaten = [name for name in behind if name not in open_]
+    least = min(open_, key=lambda name: behind[name].mean)
+    rest = f" It is ahead of {', '.join(beaten)}, and that is real." if beaten else ""
+    return (
+        f"Nothing won alone: {winner}, the best on the dev languages, cannot be told apart from {', '.join(open_)}; "
+        f"from {least} it differs by {figures(behind[least])}.{rest}"
+    )
+
+
+def comparison_table(evaluation: Evaluation, step_bytes: Mapping[str, int]) -> Table:
+    """Returns the table for the terminal, the best mean first, with the sentence under it.
+
+    Args:
+      evaluation: what `evaluation.json` holds.
+      step_bytes: temporary memory of one step of training, by method; of others nothing was trained.
+    """
+    found, show = compare(evaluation), score_format(evaluation)
+    caption = Text(
+        "behind: paired by language, draw and seed, each interval by itself; gradients: of one example, in training; "
+        "memory: temporary arrays of one step of it, as compiled\n",
+        style="dim",
+    )
+    caption.append(sentence(evaluation, found), style="bold")
+    table = Table(
+        title=Text(title(evaluation), style="bold"),
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    for place, header in enumerate(HEADERS):
+        table.add_column(header.replace(" ", "\n"), justify="right" if place else "left", no_wrap=bool(place))
+    for name in ranked(evaluation):
+        method: Mapping[str, Any] = evaluation["methods"][name]
+        paired = [""] * 4
+        if name != found.winner:
+            pair = found.behind[name]
+            paired = [show(pair.mean), interval_text(pair[1:3], show), str(pair.wins), str(pair.losses)]
+        table.add_row(
+            name,
+            show(method["mean"]),
+            interval_text(method["ci95"], show),
+            *paired,
+            count_text(method["compute"]["gradient_examples"]),
+            size_text(step_bytes[name]) if name in step_bytes else "",
+            style="bold" if name == found.winner else "",
+        )
+    return table

@@ -1,0 +1,135 @@
+"""Methods side by side: who won, by how much, and what a step of each needs."""
+
+import contextlib
+import io
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny_run import TINY, evaluation, jaxmeta, kept_programs, toy_lines, train, write_lines
+
+from jaxmeta.config import build, commands, load
+from jaxmeta.config.compare_methods import step_bytes
+from jaxmeta.run.comparison import compare, comparison_table, sentence
+from jaxmeta.run.judge import summary
+from jaxmeta.run.statistics import paired_difference
+
+LANGUAGES = ["aa", "bb", "cc", "dd", "ee"]
+NOISE = np.random.default_rng(0).normal(size=(5, 2))
+
+
+def judged(means, dev, *, higher=True, metric="accuracy"):
+    """Returns an evaluation of methods whose scores differ by a constant, but for a little noise of each."""
+    methods = {}
+    for place, (name, mean) in enumerate(means.items()):
+        grid = mean + NOISE + 0.1 * np.random.default_rng(place + 1).normal(size=(5, 2))
+        methods[name] = summary(metric, higher, "meta-learner", grid, LANGUAGES, gradient_examples=1200, seconds=3)
+        methods[name]["adaptation"] = {"dev_score": dev[name]}
+    facts = {"metric": metric, "higher_is_better": higher, "languages": LANGUAGES, "task": "toy", "shots": 1}
+    return {**facts, "training_seeds": [0], "shot_seeds": [0, 1], "methods": methods}
+
+
+def told(found):
+    return sentence(found, compare(found))
+
+
+def test_the_winner_is_the_best_on_the_dev_languages_and_differences_are_paired():
+    found = judged({"ridge": 60.0, "maml": 55.0, "protonet": 50.0}, {"ridge": 9, "maml": 8, "protonet": 7})
+    compared = compare(found)
+    assert compared.winner == "ridge"
+    assert list(compared.behind) == ["maml", "protonet"]
+    grids = {name: np.array(list(method["repetitions"].values())) for name, method in found["methods"].items()}
+    assert compared.behind["maml"] == paired_difference(grids["ridge"], grids["maml"])
+    assert compared.behind["maml"].wins == 5
+    assert told(found).startswith("ridge won: the next one, maml, is behind by ")
+    assert told(found).endswith("the difference is real.")
+
+
+def test_lower_may_be_better():
+    found = judged({"ridge": 1.0, "maml": 3.0}, {"ridge": 1, "maml": 3}, higher=False, metric="mse")
+    assert compare(found).winner == "ridge"
+    assert compare(found).behind["maml"].mean == pytest.approx(2, abs=0.2)
+    assert told(found).startswith("ridge won: the next one, maml, is behind by")
+
+
+def test_what_cannot_be_told_apart_did_not_win():
+    found = judged({"ridge": 60.0, "maml": 60.0, "protonet": 50.0}, {"ridge": 9, "maml": 8, "protonet": 7})
+    assert told(found).startswith(
+        "Nothing won alone: ridge, the best on the dev languages, cannot be told apart from maml;"
+    )
+    assert told(found).endswith("It is ahead of protonet, and that is real.")
+
+
+def test_a_method_that_is_ahead_on_test_alone_is_named():
+    found = judged({"ridge": 60.0, "maml": 65.0}, {"ridge": 9, "maml": 8})
+    assert told(found).startswith("maml won: it is ahead of ridge, which was the best on the dev languages, by")
+    grids = [np.array(list(found["methods"][name]["repetitions"].values())) for name in ("maml", "ridge")]
+    ahead = paired_difference(*grids)
+    assert f"by {ahead.mean:.2f} accuracy (95% interval {ahead.low:.2f} to {ahead.high:.2f}); the diff" in told(found)
+
+
+def test_the_table_has_a_row_for_each_method_and_the_sentence():
+    found = judged({"ridge": 60.0, "maml": 55.0, "tfidf": 50.0}, {"ridge": 9, "maml": 8, "tfidf": 7})
+    console = Console(width=140, file=io.StringIO())
+    console.print(comparison_table(found, {"ridge": 3_000_000, "maml": 5_000_000_000}))
+    shown = console.file.getvalue()
+    lines = [line for line in shown.splitlines() if line.split()[1:] and line.split()[0] in found["methods"]]
+    rows = {line.split()[0]: line for line in lines[:3]}  # before the sentence
+    assert list(rows) == ["ridge", "maml", "tfidf"]
+    assert "3.0 MB" in rows["ridge"]
+    assert "5.0 GB" in rows["maml"]
+    assert "B" not in rows["tfidf"]
+    assert "1,200" in rows["maml"]
+    assert "".join(told(found).split()) in "".join(shown.split())
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared")
+    write_lines(folder / "toy.tsv", toy_lines())
+    words = train(str(folder / "run"), {"task.path": str(folder / "toy.tsv")})
+    words[0] = "compare"
+    place = words.index("--evaluate.methods")
+    del words[place : place + 1 + len(TINY["evaluate.methods"])]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
+        patch.setattr(commands, "write_report", lambda run: run)
+        with kept_programs(folder / "programs"):
+            assert jaxmeta(*words, "--methods", "joint_finetune", "protonet", "tfidf") == 0
+    return folder / "run", shown.getvalue()
+
+
+def test_a_comparison_is_a_run_of_the_methods_that_were_named(compared):
+    folder, shown = compared
+    found = evaluation(folder)
+    assert set(found["methods"]) == {"joint_finetune", "protonet", "tfidf"}
+    costs = {name: method["compute"]["gradient_examples"] for name, method in found["methods"].items()}
+    assert costs["joint_finetune"] == costs["protonet"] > 0  # equal compute
+    assert "".join(told(found).split()) in "".join(shown.split())
+
+
+def test_memory_is_that_of_a_compiled_step_of_the_phase(compared, standard_promotion):
+    built = build(load(compared[0] / "config.toml"))
+    found = step_bytes(built)
+    assert set(found) == {"joint_finetune", "protonet"}  # n-grams are trained outside jax
+    episodes = next(built.tasks.batches(0, 0, augmented=False)(0))
+    learner = next(phase.learner for phase in built.experiment.phases if phase.name == "protonet")
+    state = jax.jit(learner.init)(jax.random.key(0), episodes)
+    analysis = jax.jit(learner.update).lower(state, episodes).compile().memory_analysis()
+    assert found["protonet"] == analysis.temp_size_in_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ((), "`--methods` must name two methods at least"),
+        (("ridge",), "`--methods` must name two methods at least"),
+        (("ridge", "magic"), "there is no method 'magic'"),
+        (("ridge", "ridge"), "must name each method once"),
+    ],
+)
+def test_methods_that_cannot_be_compared_are_refused(methods, message, tmp_path, capsys):
+    words = ["compare", "--out", str(tmp_path / "run"), "--train.steps", "2"]
+    assert jaxmeta(*words, *(("--methods", *methods) if methods else ())) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
