@@ -1,4 +1,4 @@
-"""The command line: train, plan, evaluate, adapt, predict, data."""
+"""The command line: train, plan, search, evaluate, adapt, predict, data."""
 
 import contextlib
 import dataclasses
@@ -25,6 +25,8 @@ from jaxmeta.config.commands import (
 )
 from jaxmeta.config.read import changed, load, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
+from jaxmeta.config.search_space import load_search
+from jaxmeta.config.searching import search_run
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.loop import TrainingError
 
@@ -63,6 +65,33 @@ class Plan:
     """What a step may need, such as 8GiB, 512MB or 2e9; all that the device has by default."""
     method: str | None = None
     """A method whose inner steps are differentiated; the first of the config by default, or maml."""
+    preset: str | None = None
+    """A named set of changes from the config (of the embedded job: quick, full)."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Choose settings of a config by cross-validation over languages; the test languages are never looked at.
+
+    What is searched stands in the config's [search] table. Trials that differ in rates alone are trained side by side
+    in one compiled program. A folder with an unfinished search of the same kind is continued.
+    """
+
+    config_file: tyro.conf.Positional[str | None] = None
+    """A TOML file; none for the embedded job."""
+    out: str | None = None
+    """The folder of the search; searches/NAME by default."""
+    trials: int | None = None
+    """How many settings are tried; as [search] says by default (32), like the next four."""
+    sampler: Literal["random", "halving", "tpe"] | None = None
+    """How they are drawn: at random, by successive halving, or by Optuna's tree of Parzen estimators."""
+    folds: int | None = None
+    """Parts of the train and dev languages, each of which is held out in turn; 1: the dev languages alone."""
+    at_once: int | None = None
+    """Trials that run side by side."""
+    method: str | None = None
+    """The method; the main one of the config by default."""
     preset: str | None = None
     """A named set of changes from the config (of the embedded job: quick, full)."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
@@ -126,7 +155,7 @@ class Data:
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
-CONFIGURED = {"train": Train, "plan": Plan}  # those that read a config
+CONFIGURED = {"train": Train, "plan": Plan, "search": Search}  # those that read a config
 COMMANDS = {**CONFIGURED, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
 
 
@@ -164,6 +193,10 @@ def _run(command) -> None:
             train_run(command.config, command.out)
         case Plan():
             plan_gradient(command.config, command.method, command.memory)
+        case Search():
+            named = ("trials", "sampler", "folds", "at_once", "method")
+            given = {name: value for name in named if (value := getattr(command, name)) is not None}
+            search_run(command.config, load_search(command.config_file, command.preset, given), command.out)
         case Evaluate():
             evaluate_run(command.run)
         case Adapt():
@@ -205,7 +238,7 @@ def _parsed(arguments: list[str]):
     return command
 
 
-def _parsed_over_config(name: str, rest: list[str]) -> Train | Plan:
+def _parsed_over_config(name: str, rest: list[str]) -> Train | Plan | Search:
     # The config and the preset decide what the other options default to, so they are read before the rest.
     kind = CONFIGURED[name]
     default = kind(config_file=rest[0] if rest and not rest[0].startswith("-") else None)

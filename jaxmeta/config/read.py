@@ -30,7 +30,7 @@ def load(path: Path | None = None, *, preset: str | None = None, changes: Mappin
       InputError: the file cannot be read, or a key or value is not allowed; the message names it.
     """
     where = str(path) if path is not None else "the default config"
-    values = _toml(pathlib.Path(path)) if path is not None else {"presets": PRESETS}
+    values = read_toml(pathlib.Path(path)) if path is not None else {"presets": PRESETS}
     presets = values.get("presets", {})
     if not isinstance(presets, dict) or not all(isinstance(value, dict) for value in presets.values()):
         raise InputError(f"{where}: `presets` must hold tables; write each as [presets.NAME].")
@@ -40,8 +40,8 @@ def load(path: Path | None = None, *, preset: str | None = None, changes: Mappin
             raise InputError(f"{where} has no preset {preset!r}; {there}.")
         values = _merged(values, presets[preset])
         where += f" with preset {preset}"
-    # What is stored with a run is what it does, not what it might have done.
-    config = validated({k: v for k, v in values.items() if k != "presets"}, where)
+    # What is stored with a run is what it does, not what it might have done. Searches read their table for themselves.
+    config = validated({k: v for k, v in values.items() if k not in ("presets", "search")}, where)
     return changed(config, changes or {}, where)
 
 
@@ -113,7 +113,8 @@ def _key(place: tuple[int | str, ...]) -> str:
     return without_kind(".".join(map(str, place)))
 
 
-def _toml(path: pathlib.Path) -> dict[str, Any]:
+def read_toml(path: pathlib.Path) -> dict[str, Any]:
+    """Returns a TOML file, or refuses it by a sentence (InputError)."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
