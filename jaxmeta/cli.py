@@ -1,4 +1,4 @@
-"""The command line: train, compare, plan, evaluate, adapt, predict, data."""
+"""The command line: train, compare, plan, search, evaluate, adapt, predict, data."""
 
 import contextlib
 import dataclasses
@@ -18,6 +18,8 @@ from jaxmeta.config.data_commands import build_data, check_data, list_data, show
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
 from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
+from jaxmeta.config.search_space import load_search
+from jaxmeta.config.searching import search_jobs
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.loop import TrainingError
 
@@ -80,6 +82,33 @@ class Plan:
     """What a step may need, such as 8GiB, 512MB or 2e9; all that the device has by default."""
     method: str | None = None
     """A method whose inner steps are differentiated; the first of the config by default, or maml."""
+    preset: str | None = None
+    """A named set of changes from the config (of the embedded job: quick, full)."""
+    config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """Choose settings of a config by cross-validation over languages; the test languages are never looked at.
+
+    What is searched stands in the config's [search] table. Trials that differ in rates alone are trained side by side
+    in one compiled program. A folder with an unfinished search of the same kind is continued.
+    """
+
+    config_file: tyro.conf.Positional[str | None] = None
+    """A TOML file; none for the embedded job."""
+    out: str | None = None
+    """The folder of the search; searches/NAME by default."""
+    trials: int | None = None
+    """How many settings are tried; as [search] says by default (32), like the next four."""
+    sampler: Literal["random", "halving", "tpe"] | None = None
+    """How they are drawn: at random, by successive halving, or by Optuna's tree of Parzen estimators."""
+    folds: int | None = None
+    """Parts of the train and dev languages, each of which is held out in turn; 1: the dev languages alone."""
+    at_once: int | None = None
+    """Trials that run side by side."""
+    method: str | None = None
+    """The method; the main one of the config by default."""
     preset: str | None = None
     """A named set of changes from the config (of the embedded job: quick, full)."""
     config: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(default_factory=Config)
@@ -163,7 +192,8 @@ class Data:
 
 
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
-CONFIGURED = {"train": Train, "compare": Compare, "plan": Plan}  # those that read a config
+CONFIGURED = {"train": Train, "compare": Compare, "plan": Plan, "search": Search}  # those that read a config
+Configured = Train | Compare | Plan | Search
 COMMANDS = {**CONFIGURED, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
 
 
@@ -203,6 +233,10 @@ def _run(command, jobs: Jobs) -> None:
             compare_methods(jobs, command.methods, command.out)
         case Plan():
             plan_jobs(jobs, command.method, command.memory)
+        case Search():
+            named = ("trials", "sampler", "folds", "at_once", "method")
+            given = {name: value for name in named if (value := getattr(command, name)) is not None}
+            search_jobs(jobs, load_search(command.config_file, command.preset, given), command.out)
         case Evaluate():
             evaluate_jobs(command.run, _asked(command))
         case Adapt():
@@ -249,7 +283,7 @@ def _parsed(arguments: list[str]) -> tuple[Any, Jobs]:
         raise refusal(error, "the command line") from None
 
 
-def _parsed_over_config(name: str, rest: list[str]) -> tuple[Train | Compare | Plan, Jobs]:
+def _parsed_over_config(name: str, rest: list[str]) -> tuple[Configured, Jobs]:
     # The config and the preset decide what the other options default to, so they are read before the rest.
     kind = CONFIGURED[name]
     default = kind(config_file=rest[0] if rest and not rest[0].startswith("-") else None)
@@ -267,7 +301,7 @@ def _parsed_over_config(name: str, rest: list[str]) -> tuple[Train | Compare | P
         default = kind(config_file=command.config_file, preset=command.preset)
 
 
-def _with_steps(command: Train | Compare | Plan) -> Config:
+def _with_steps(command: Configured) -> Config:
     if not isinstance(command, Train) or command.steps is None:
         return command.config
     return changed(command.config, {"train.steps": command.steps}, "the command line")

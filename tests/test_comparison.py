@@ -133,3 +133,12 @@ def test_methods_that_cannot_be_compared_are_refused(methods, message, tmp_path,
     assert jaxmeta(*words, *(("--methods", *methods) if methods else ())) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [("compare", "--methods", "ridge", "protonet"), ("search",)])
+def test_a_file_of_several_runs_is_refused(words, tmp_path, capsys):
+    path = tmp_path / "two.toml"
+    path.write_text('name = "two"\n[jobs.one.train]\nsteps = 1\n[jobs.other.train]\nsteps = 2\n', "utf-8")
+    assert jaxmeta(words[0], str(path), *words[1:], "--out", str(tmp_path / "run")) == 2
+    assert "two asks for several runs, one, other;" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -13,6 +13,9 @@ from jaxmeta.config import build, commands, load
 from jaxmeta.config.kinds import make_model
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.image_episodes import MIXED
+from jaxmeta.run.experiment import train as train_all
+from jaxmeta.run.judge import evaluate
+from jaxmeta.run.logging import MetricsLog, progress
 
 ALPHABETS = ("Aa", "Bb", "Cc", "Dd")
 CHARACTERS, DRAWINGS, SIZE = 6, 4, 16
@@ -299,6 +302,27 @@ def test_images_are_read_in_the_precision_that_is_asked_for(precision, short):
     assert jax.eval_shape(model.features, params, images).dtype == np.float32
 
 
+def test_calibration_is_shown_with_temperatures_from_folds_of_the_shots(run, tmp_path):
+    changes = {"task.shots": 2, "evaluate.temperature_methods": ("prototypes", "transductive_protonet")}
+    built = build(load(run / "config.toml", changes=changes | {"evaluate.draws": 1}))
+    (tmp_path / "run").mkdir()
+    with MetricsLog(tmp_path / "run") as log, progress() as display:
+        found = evaluate(built.experiment, train_all(built.experiment, tmp_path / "run", log, display), display)
+    assert set(found["temperature"]["methods"]) == {"prototypes", "transductive_protonet"}
+    for method in found["temperature"]["methods"].values():
+        assert method["temperature"]["low"] > 0
+        assert sum(method["after"]["bins"]["count"]) == 6  # queries of one problem
+
+
+def test_alphabets_are_left_out_and_named_as_languages_are(run):
+    config = load(run / "config.toml")
+    names = build(config).tasks.languages("train")
+    left_out = load(run / "config.toml", changes={"task.left_out_languages": names[:1]})
+    assert list(build(left_out).tasks.languages("train")) == list(names[1:])
+    named = load(run / "config.toml", changes={"task.train_languages": names[1:]})
+    assert list(build(named).tasks.languages("train")) == list(names[1:])
+
+
 def test_joint_training_tells_all_characters_apart(run):
     built = build(load(run / "config.toml"))
     phase = next(phase for phase in built.experiment.phases if phase.name == "joint")
@@ -321,6 +345,10 @@ MANY = {"task.path": "", "task.test_languages": 2, "task.dev_languages": 1}
         ({"task.kind": "retrieval"}, '`task.kind` "retrieval" is not about images'),
         ({"evaluate.methods": ("zero_shot",)}, "there is no method 'zero_shot' for classification of images"),
         ({"task.path": ""}, "`task.path` is empty; name an npz file"),
+        (
+            {"evaluate.manifest": "problems.json"},
+            "Classes of images have no rows of their own that a manifest",
+        ),
     ],
 )
 def test_what_means_nothing_for_images_is_refused(run, changes, message):

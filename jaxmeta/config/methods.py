@@ -259,9 +259,10 @@ def inner_optimizer(config: Config, learning_rate: Any) -> optax.GradientTransfo
 def outer_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
     """Returns the optimizer of a phase: clipped AdamW with warm-up and cosine decay, the same for every method."""
     train = config.train
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, train.learning_rate, min(50, steps // 5), steps, 0.05 * train.learning_rate
-    )
+    warm_up, peak = min(50, steps // 5), train.learning_rate
+    # Not `warmup_cosine_decay_schedule`: it asks whether the peak is zero, and here it may be traced.
+    parts = [optax.linear_schedule(0.0, peak, warm_up), optax.cosine_decay_schedule(peak, steps - warm_up, 0.05)]
+    schedule = optax.join_schedules(parts, [warm_up])
     return optax.chain(optax.clip_by_global_norm(train.clip), optax.adamw(schedule, weight_decay=train.weight_decay))
 
 

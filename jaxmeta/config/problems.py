@@ -49,7 +49,7 @@ def follow_manifest(tasks: AnyTasks, config: Config) -> dict[str, str]:
     """
     if not config.evaluate.manifest:
         return {}
-    path, judged = find_file(config.evaluate.manifest), _judged(tasks)
+    judged, path = _judged(tasks), find_file(config.evaluate.manifest)
     manifest = data.read_manifest(path)
     try:
         fixed = data.with_problems(judged, manifest, str(path))

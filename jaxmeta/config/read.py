@@ -61,7 +61,7 @@ def load_jobs(path: Path | None = None, *, preset: str | None = None) -> Jobs:
       InputError: as of `load`.
     """
     where = _named(path, None)
-    values = _toml(pathlib.Path(path)) if path is not None else {"presets": PRESETS}
+    values = read_toml(pathlib.Path(path)) if path is not None else {"presets": PRESETS}
     presets, jobs = _tables(where, values, "presets"), _tables(where, values, "jobs")
     if unfit := [name for name in jobs if not re.fullmatch(r"\w[\w-]*", name)]:
         raise InputError(f"{where}: a job cannot be called {unfit[0]!r}; use letters, digits, - and _.")
@@ -73,8 +73,8 @@ def load_jobs(path: Path | None = None, *, preset: str | None = None) -> Jobs:
         if unknown := [name for name in _tables(where, presets[preset], "jobs") if name not in jobs]:
             raise InputError(f"{where}: there is no job {unknown[0]!r}; the file has {', '.join(jobs) or 'none'}.")
         values = _merged(values, presets[preset])
-    # What is stored with a run is what it does, not what it might have done.
-    shared = {k: v for k, v in values.items() if k not in ("presets", "jobs")}
+    # What is stored with a run is what it does, not what it might have done. Searches read their table for themselves.
+    shared = {k: v for k, v in values.items() if k not in ("presets", "jobs", "search")}
     if not jobs:
         config = validated(shared, where)
         return Jobs(config.name, {"": config})
@@ -171,7 +171,8 @@ def _key(place: tuple[int | str, ...]) -> str:
     return without_kind(".".join(map(str, place)))
 
 
-def _toml(path: pathlib.Path) -> dict[str, Any]:
+def read_toml(path: pathlib.Path) -> dict[str, Any]:
+    """Returns a TOML file, or refuses it by a sentence (InputError)."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.adapt import adapt
+from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import ArrayTree, Episode, MetaParams
-from jaxmeta.run.plan import Cell, Classical, Judging, Method, Readout
+from jaxmeta.run.plan import Cell, Classical, Judging, Method, Readout, Tasks
 
 TASKS_PER_CALL = 20
 _Setting = TypeVar("_Setting")
@@ -30,6 +31,13 @@ class Posed(NamedTuple):
     episodes: Episode  # leaves [L * D, ...]
     cells: Sequence[Cell]  # which each of them is
     shape: tuple[int, int]  # (L, D)
+
+
+def pose(tasks: Tasks, split: str, languages: Sequence[str], shots: int, draws: int) -> Posed:
+    """Returns `draws` few-shot problems of each language."""
+    cells = [Cell(language, shots, number, split) for language in languages for number in range(draws)]
+    episodes = [tasks.episode(cell.language, shots=cell.shots, draw=cell.draw, split=cell.split) for cell in cells]
+    return Posed(stack_episodes(episodes), cells, (len(languages), draws))
 
 
 class Grid(NamedTuple):
@@ -147,7 +155,7 @@ def tune(
         grid = score_grid(run, readout, meta_params, rate, posed, seed=seed, tasks_per_call=tasks_per_call)
         by_steps = grid.scores[judging.metric].mean(axis=(0, 1))
         trials += [(Choice(rate, steps), score) for steps, score in zip(method.steps, by_steps, strict=True)]
-    return _best(trials, higher_is_better=judging.higher_is_better)
+    return best_of(trials, higher_is_better=judging.higher_is_better)
 
 
 def tune_classical(
@@ -164,7 +172,7 @@ def tune_classical(
             classical, value, readout, dev_languages, shots=judging.shots, draws=judging.dev_draws, split="dev"
         )
         trials.append((value, grid.scores[judging.metric].mean()))
-    return _best(trials, higher_is_better=judging.higher_is_better)
+    return best_of(trials, higher_is_better=judging.higher_is_better)
 
 
 def on_edge(method: Method, choice: Choice) -> list[str]:
@@ -192,8 +200,8 @@ def _scored(readout: Readout, counts: Sequence[Sequence[ArrayTree]], shape: tupl
     return Grid(scores, summed, time.monotonic() - began)
 
 
-def _best(trials: Sequence[tuple[_Setting, float]], *, higher_is_better: bool) -> tuple[_Setting, float]:
-    """Returns the first trial that no other beats."""
+def best_of(trials: Sequence[tuple[_Setting, float]], *, higher_is_better: bool) -> tuple[_Setting, float]:
+    """Returns the first trial that no other beats, and its score; one without a score (NaN) beats none."""
     sign = 1.0 if higher_is_better else -1.0
     best, best_score = trials[0][0], -np.inf
     for setting, score in trials:

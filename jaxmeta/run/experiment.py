@@ -6,11 +6,11 @@ import pathlib
 import jax
 
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.types import LearnerState, MetaParams
+from jaxmeta.core.types import MetaParams
 from jaxmeta.run.checkpoint import Checkpoints, tree_sha256
 from jaxmeta.run.logging import MetricsLog, ProgressDisplay
 from jaxmeta.run.loop import train_phase
-from jaxmeta.run.plan import Experiment, Method, Phase, chain_of
+from jaxmeta.run.plan import Experiment, Method, steps_before, warm_started
 
 
 def checkpoints_of(folder: str | os.PathLike, seed: int, phase: str, **options) -> Checkpoints:
@@ -40,7 +40,7 @@ def train(experiment: Experiment, folder: pathlib.Path, log: MetricsLog, progres
                 result[seed, phase.name] = train_phase(
                     name,
                     phase.learner,
-                    experiment.tasks.batches(seed, _steps_before(experiment, phase), augmented=phase.augmented),
+                    experiment.tasks.batches(seed, steps_before(experiment.phases, phase), augmented=phase.augmented),
                     key=jax.random.fold_in(jax.random.key(seed), number),
                     steps=phase.steps,
                     examples_per_step=phase.examples_per_step,
@@ -105,19 +105,7 @@ def check_same_model(folder: pathlib.Path, expected: MetaParams, found: MetaPara
 
 
 def _warm_start(trained: Trained, seed: int, source: str | None):
-    if source is None:
-        return None
-
-    def start(state: LearnerState) -> LearnerState:
-        # Scales, ridges and rates, which the source has not, stay as the algorithm began them.
-        return state._replace(meta_params={**state.meta_params, "params": trained[seed, source]["params"]})
-
-    return start
-
-
-def _steps_before(experiment: Experiment, phase: Phase) -> int:
-    # A phase goes on where the one it starts from left off, so that it meets no episode twice.
-    return sum(link.steps for link in chain_of(experiment.phases, phase.start_from))
+    return None if source is None else lambda state: warm_started(state, trained[seed, source])
 
 
 def _method(experiment: Experiment, name: str) -> Method:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.types import Episode, MetaParams
 from jaxmeta.run import temperature
 from jaxmeta.run.evaluate import (
@@ -17,13 +16,14 @@ from jaxmeta.run.evaluate import (
     classical_grid,
     evaluator,
     on_edge,
+    pose,
     score_grid,
     tune,
     tune_classical,
 )
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.logging import ProgressDisplay
-from jaxmeta.run.plan import BASELINE, META, Cell, Classical, Experiment, Method, chain_of, training_cost
+from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, training_cost
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
 
 # How the names of scores end that are shares; they are shown in percent.
@@ -96,25 +96,15 @@ def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay
 
 
 def _problems(experiment: Experiment) -> Problems:
-    judging = experiment.judging
-
-    def draw(split: str, languages: Sequence[str], shots: int, draws: int) -> Posed:
-        cells = [Cell(language, shots, number, split) for language in languages for number in range(draws)]
-        episodes = [
-            experiment.tasks.episode(cell.language, shots=cell.shots, draw=cell.draw, split=cell.split)
-            for cell in cells
-        ]
-        return Posed(stack_episodes(episodes), cells, (len(languages), draws))
-
-    languages = list(experiment.tasks.languages("test"))
-    dev_languages = list(experiment.tasks.languages("dev"))
+    judging, tasks = experiment.judging, experiment.tasks
+    languages, dev_languages = list(tasks.languages("test")), list(tasks.languages("dev"))
     others = [shots for shots in judging.shot_curve if shots != judging.shots]
     return Problems(
         languages,
         dev_languages,
-        draw("dev", dev_languages, judging.shots, judging.dev_draws),
-        draw("test", languages, judging.shots, judging.draws),
-        {shots: draw("test", languages, shots, 1) for shots in others},
+        pose(tasks, "dev", dev_languages, judging.shots, judging.dev_draws),
+        pose(tasks, "test", languages, judging.shots, judging.draws),
+        {shots: pose(tasks, "test", languages, shots, 1) for shots in others},
     )
 
 

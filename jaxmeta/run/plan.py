@@ -9,6 +9,7 @@ from jaxmeta.core.types import (
     ArrayTree,
     Batch,
     Episode,
+    LearnerState,
     MetaAlgorithm,
     MetaLearner,
     MetaParams,
@@ -154,6 +155,16 @@ def chain_of(phases: Sequence[Phase], name: str | None) -> list[Phase]:
         chain.insert(0, by_name[name])
         name = by_name[name].start_from
     return chain
+
+
+def steps_before(phases: Sequence[Phase], phase: Phase) -> int:
+    """Returns how many steps the phases took that `phase` builds on: it goes on there, and meets no episode twice."""
+    return sum(link.steps for link in chain_of(phases, phase.start_from))
+
+
+def warm_started(state: LearnerState, meta_params: MetaParams) -> LearnerState:
+    """Returns a fresh state with the parameters of an earlier phase; scales, ridges and rates stay as they began."""
+    return state._replace(meta_params={**state.meta_params, "params": meta_params["params"]})
 
 
 def training_cost(phases: Sequence[Phase], name: str | None) -> float:

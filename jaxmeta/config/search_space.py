@@ -1,0 +1,115 @@
+"""What `jaxmeta search` looks for and how: the `[search]` table of a config file, checked against the config."""
+
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from jaxmeta.config.read import changed, known_keys, nearest_key, read_toml, refusal
+from jaxmeta.config.schema import Config, Count, Section
+from jaxmeta.core.checks import InputError
+from jaxmeta.run.samplers import Between
+
+# Numbers that a compiled program can be given: trials that differ in these alone run side by side.
+TRACED = ("train.learning_rate", "train.weight_decay", "train.clip", "inner.learning_rate")
+# Whoever may move these finds the easier test, not the better method.
+_FIXED = (
+    *("name", "seed", "task.kind", "task.source", "task.path"),
+    *("task.train_languages", "task.dev_languages", "task.test_languages", "task.left_out_languages"),
+)
+
+
+class SearchConfig(Section):
+    """What a search tries."""
+
+    trials: Count = 32
+    """How many settings are tried."""
+    sampler: Literal["random", "halving", "tpe"] = "random"
+    """At random (Bergstra and Bengio 2012); at random with few steps, of which a third goes on with three times as many
+    (successive halving); or by Optuna's tree of Parzen estimators."""
+    folds: Count = 3
+    """Parts that the train and dev languages are cut into; each is held out in turn, and the mean of their scores
+    counts. 1: the dev languages of the config are held out."""
+    at_once: Count = 8
+    """Trials that run side by side in one compiled program, where they differ in rates alone."""
+    method: str = ""
+    """The method; empty: the main one of the config."""
+    space: dict[str, Any] = Field(
+        default={
+            "train.learning_rate": {"low": 3e-4, "high": 3e-2, "log": True},
+            "train.weight_decay": {"low": 1e-6, "high": 1e-1, "log": True},
+        }
+    )
+    """Dotted keys of the config: each with a table of low, high, and log or whole if wanted, or a list of values."""
+
+
+class _Range(Section):
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+
+def load_search(path: str | None, preset: str | None, changes: Mapping[str, Any]) -> SearchConfig:
+    """Returns the `[search]` table of a config file with some keys replaced; its defaults where there is none.
+
+    Raises:
+      InputError: a key or a value is not allowed.
+    """
+    where = str(path) if path is not None else "the default config"
+    file = read_toml(pathlib.Path(path)) if path is not None else {}
+    values = file.get("search", {})
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: `search` must be a table; write it as [search].")
+    if preset is not None:
+        values |= file.get("presets", {}).get(preset, {}).get("search", {})
+    try:
+        return SearchConfig.model_validate({**values, **changes})
+    except pydantic.ValidationError as error:
+        raise refusal(error, f"{where}, [search]") from None
+
+
+def space_of(search: SearchConfig, config: Config) -> dict[str, Between | tuple[Any, ...]]:
+    """Returns what is searched, every end of a range and every choice being allowed by the config.
+
+    Raises:
+      InputError: with the key and what is wrong.
+    """
+    if not search.space:
+        raise InputError(
+            "`search.space` is empty; name a key, such as train.learning_rate = { low = 0.001, high = 0.1 }."
+        )
+    found = {}
+    for key, domain in search.space.items():
+        where = f"`search.space`, {key}"
+        if key not in known_keys():
+            raise InputError(f"{where}: unknown key; {nearest_key(key)}")
+        if key in _FIXED or key.startswith("evaluate."):
+            raise InputError(f"{where}: trials are compared by it, so it must stay the same; leave it out.")
+        found[key] = _domain(domain, where)
+        ends = (found[key].low, found[key].high) if isinstance(found[key], Between) else found[key]
+        for value in ends:
+            changed(config, {key: int(value) if isinstance(found[key], Between) and found[key].whole else value}, where)
+    return found
+
+
+def _domain(domain: Any, where: str) -> Between | tuple[Any, ...]:
+    if isinstance(domain, list | tuple):
+        if len(domain) < 2 or any(domain.count(value) > 1 for value in domain):
+            raise InputError(f"{where}: must list two different values at least, got {list(domain)}.")
+        return tuple(domain)
+    if not isinstance(domain, dict):
+        raise InputError(f"{where}: must be a table of low and high, or a list of values, got {domain!r}.")
+    try:
+        range_ = _Range.model_validate(domain)
+    except pydantic.ValidationError as error:
+        raise refusal(error, where) from None
+    low, high = range_.low, range_.high
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise InputError(f"{where}: low must be below high, got {low} and {high}.")
+    if range_.log and low <= 0:
+        raise InputError(f"{where}: a logarithmic range must begin above zero, got {low}.")
+    return Between(low, high, range_.log, range_.whole)

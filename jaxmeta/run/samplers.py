@@ -1,0 +1,120 @@
+"""Which settings a search tries next: at random, by successive halving, or by a model of what it has seen (Optuna)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmeta.core.checks import InputError
+
+ETA = 3  # of successive halving: one in so many goes on, with so many times the steps
+
+
+class Between(NamedTuple):
+    """A range of numbers."""
+
+    low: float
+    high: float
+    log: bool = False  # drawn evenly in the logarithm
+    whole: bool = False  # integers, both ends included
+
+
+Space = Mapping[str, Between | Sequence[Any]]  # ranges, or the values that may be chosen from
+
+
+class Trial(NamedTuple):
+    """One set of values with what it came to."""
+
+    number: int
+    rung: int  # of successive halving, from 0 up; 0 otherwise
+    values: dict[str, Any]
+    scores: tuple[float, ...]  # of each fold, NaN where training diverged
+    score: float  # their mean
+
+    def rank(self, *, higher_is_better: bool) -> float:
+        """Returns what is larger for a better trial."""
+        if math.isnan(self.score):
+            return -math.inf
+        return self.score if higher_is_better else -self.score
+
+
+def draw(space: Space, seed: int, number: int) -> dict[str, Any]:
+    """Returns the values of a random trial, which depend on its number alone: a search that resumes draws the same."""
+    rng = np.random.default_rng((seed, number))
+    return {key: _drawn(rng, domain) for key, domain in space.items()}
+
+
+def _drawn(rng: np.random.Generator, domain: Between | Sequence[Any]) -> Any:
+    if not isinstance(domain, Between):
+        return domain[int(rng.integers(len(domain)))]
+    low, high = domain.low, domain.high
+    if domain.whole and not domain.log:
+        return int(rng.integers(int(low), int(high) + 1))
+    value = math.exp(rng.uniform(math.log(low), math.log(high))) if domain.log else float(rng.uniform(low, high))
+    return min(max(round(value), int(low)), int(high)) if domain.whole else value
+
+
+def rungs(trials: int, steps: int) -> list[tuple[int, int]]:
+    """Returns `(trials, steps)` of each rung of successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943).
+
+    The last rung has all the steps; each before it a third of them, and three times the trials.
+    """
+    count = int(math.log(trials, ETA) + 1e-9) + 1
+    found = [(max(1, trials // ETA**k), max(1, round(steps / ETA ** (count - 1 - k)))) for k in range(count)]
+    # Short runs may round to the same number of steps; a rung that adds none decides nothing.
+    return [rung for place, rung in enumerate(found) if place == 0 or rung[1] > found[place - 1][1]]
+
+
+def promoted(done: Sequence[Trial], count: int, *, higher_is_better: bool) -> list[Trial]:
+    """Returns the `count` best trials of a rung, the best first; of equals the earlier ones."""
+    order = sorted(done, key=lambda trial: (-trial.rank(higher_is_better=higher_is_better), trial.number))
+    return order[:count]
+
+
+def suggested(
+    space: Space, done: Sequence[Trial], count: int, *, seed: int, higher_is_better: bool
+) -> list[dict[str, Any]]:
+    """Returns what Optuna's tree of Parzen estimators tries next, `count` trials at once (Bergstra et al. 2011).
+
+    Raises:
+      InputError: Optuna is not installed.
+    """
+    try:
+        import optuna
+    except ModuleNotFoundError:
+        raise InputError("The sampler tpe needs Optuna; install jaxmeta[search], or use random or halving.") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # Several are asked for before any is told: those that run are taken to be bad, so that they differ.
+    sampler = optuna.samplers.TPESampler(seed=seed + len(done), constant_liar=True)
+    study = optuna.create_study(sampler=sampler, direction="maximize" if higher_is_better else "minimize")
+    distributions: dict[str, Any] = {key: _distribution(optuna.distributions, space[key]) for key in space}
+    for trial in done:
+        failed = math.isnan(trial.score)
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={key: _index(space[key], trial.values[key]) for key in space},
+                distributions=distributions,
+                value=None if failed else trial.score,
+                state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
+            )
+        )
+    asked = [study.ask(distributions) for _ in range(count)]
+    return [{key: _value(space[key], trial.params[key]) for key in space} for trial in asked]
+
+
+def _distribution(distributions, domain: Between | Sequence[Any]):
+    if not isinstance(domain, Between):
+        # By number: values may be of any type.
+        return distributions.CategoricalDistribution(range(len(domain)))
+    if domain.whole:
+        return distributions.IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return distributions.FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+def _index(domain: Between | Sequence[Any], value: Any) -> Any:
+    return value if isinstance(domain, Between) else list(domain).index(value)
+
+
+def _value(domain: Between | Sequence[Any], found: Any) -> Any:
+    return found if isinstance(domain, Between) else domain[found]

@@ -1,0 +1,256 @@
+"""Searching settings: spaces, samplers, runs side by side, and the command that goes on where it was cut off."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from tiny_run import TINY, jaxmeta, toy_lines, write_lines
+
+from jaxmeta.config import build, load
+from jaxmeta.config import searching as searching_module
+from jaxmeta.config.search_space import SearchConfig, load_search, space_of
+from jaxmeta.config.searching import side_by_side
+from jaxmeta.core.checks import InputError
+from jaxmeta.run.evaluate import evaluator, pose, tune
+from jaxmeta.run.experiment import train
+from jaxmeta.run.logging import MetricsLog, progress
+from jaxmeta.run.samplers import Between, Trial, draw, promoted, rungs, suggested
+
+SPACE = {"train.learning_rate": Between(1e-4, 1e-1, log=True), "inner.steps": Between(1, 3, whole=True)}
+
+
+def trial(number: int, score: float, **values) -> Trial:
+    return Trial(number, 0, values, (score,), score)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    path = tmp_path_factory.mktemp("toy") / "toy.tsv"
+    write_lines(path, toy_lines())
+    return path
+
+
+def config_of(toy, **changes):
+    keys = TINY | {"task.path": str(toy), "train.cipher": 0.0} | changes
+    keys |= {key: (keys[key],) for key in ("evaluate.learning-rates", "evaluate.sgd-learning-rates")}
+    return load(changes={key.replace("-", "_"): value for key, value in keys.items()})
+
+
+def toml(toy, path, search: str):
+    """Writes a config with a [search] table."""
+    path.write_text(
+        f"""
+name = "toy"
+task = {{ source = "tsv", path = '{toy}', queries = 2, tasks_per_step = 2, test_languages = 2, dev_languages = 1 }}
+tokenizer = {{ length = 16 }}
+model = {{ width = 4, layers = 1, heads = 1, window = 2, stride = 4 }}
+train = {{ steps = 3, cipher = 0.0, warm_start = 0.0 }}
+evaluate = {{ methods = ["zero_shot", "ridge"], steps = [0, 1], shot_curve = [] }}
+{search}
+""",
+        "utf-8",
+    )
+    return path
+
+
+# -- spaces
+
+
+def test_a_space_is_checked_against_the_config(toy):
+    space = space_of(SearchConfig(space={"train.clip": {"low": 0.1, "high": 2.0, "log": True}, "inner.steps": [1, 2]}),
+                     config_of(toy))  # fmt: skip
+    assert space == {"train.clip": Between(0.1, 2.0, log=True), "inner.steps": (1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({}, "is empty"),
+        ({"train.learning_rat": [1, 2]}, "did you mean `train.learning_rate`"),
+        ({"evaluate.draws": [1, 2]}, "must stay the same"),
+        ({"task.test_languages": [1, 2]}, "must stay the same"),
+        ({"train.clip": [1.0]}, "two different values"),
+        ({"train.clip": 3}, "a table of low and high"),
+        ({"train.clip": {"low": 2.0, "high": 1.0}}, "low must be below high"),
+        ({"train.clip": {"low": 0.0, "high": 1.0, "log": True}}, "above zero"),
+        ({"train.clip": {"low": -1.0, "high": 1.0}}, "greater than 0"),
+        ({"train.clip": {"low": 1.0}}, "required"),
+        ({"train.clip": {"low": 1.0, "high": 2.0, "logg": True}}, "logg"),
+        ({"inner.optimizer": ["sgd", "adamm"]}, "adam"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(toy, space, said):
+    with pytest.raises(InputError, match=said):
+        space_of(SearchConfig(space=space), config_of(toy))
+
+
+def test_the_table_of_a_file_is_read_and_left_alone_by_others(toy, tmp_path):
+    path = toml(toy, tmp_path / "toy.toml", '[search]\ntrials = 4\nspace = { "inner.steps" = [1, 2] }\n')
+    assert load_search(str(path), None, {"folds": 2}).model_dump() == {
+        "trials": 4, "sampler": "random", "folds": 2, "at_once": 8, "method": "", "space": {"inner.steps": [1, 2]},
+    }  # fmt: skip
+    assert load(path).name == "toy"
+    with pytest.raises(InputError, match="trails"):
+        load_search(str(toml(toy, tmp_path / "bad.toml", "[search]\ntrails = 4\n")), None, {})
+    with pytest.raises(InputError, match="must be a table"):
+        load_search(str(toml(toy, tmp_path / "bad.toml", "search = 4\n")), None, {})
+
+
+# -- samplers
+
+
+def test_random_trials_depend_on_their_number_alone_and_fill_the_range():
+    drawn = [draw(SPACE, 0, number) for number in range(400)]
+    assert drawn[7] == draw(SPACE, 0, 7) != draw(SPACE, 1, 7)
+    rates = np.log10([values["train.learning_rate"] for values in drawn])
+    assert rates.min() > -4
+    assert rates.max() < -1
+    assert abs(np.median(rates) + 2.5) < 0.2  # evenly in the logarithm
+    steps = [values["inner.steps"] for values in drawn]
+    assert {1, 2, 3} == set(steps)
+    assert min(steps.count(k) for k in (1, 2, 3)) > 100
+
+
+def test_halving_gives_three_times_the_steps_to_a_third():
+    assert rungs(27, 900) == [(27, 33), (9, 100), (3, 300), (1, 900)]
+    assert rungs(2, 90) == [(2, 90)]
+    assert rungs(9, 2) == [(9, 1), (1, 2)]  # a rung that adds no step is left out
+    done = [trial(0, 3.0), trial(1, math.nan), trial(2, 5.0), trial(3, 3.0)]
+    assert [t.number for t in promoted(done, 3, higher_is_better=True)] == [2, 0, 3]
+    assert [t.number for t in promoted(done, 3, higher_is_better=False)] == [0, 3, 2]
+
+
+def test_optuna_looks_where_it_went_well():
+    space = {"rate": Between(0.0, 1.0), "kind": ("a", "b"), "count": Between(1, 9, whole=True)}
+    done = [
+        trial(n, -((values["rate"] - 0.8) ** 2), **values)
+        for n, values in enumerate(draw(space, 0, n) for n in range(40))
+    ]
+    done.append(trial(40, math.nan, rate=0.1, kind="a", count=3))
+    found = suggested(space, done, 20, seed=0, higher_is_better=True)
+    assert abs(np.mean([values["rate"] for values in found]) - 0.8) < 0.2
+    assert {values["kind"] for values in found} <= {"a", "b"}
+    assert all(isinstance(values["count"], int) and 1 <= values["count"] <= 9 for values in found)
+
+
+# -- runs side by side
+
+
+@pytest.mark.parametrize("method", ["maml", "ridge", "joint_finetune"])
+def test_side_by_side_gives_what_runs_of_their_own_give(toy, tmp_path, standard_promotion, method):
+    changes = {"evaluate.methods": (method,), "evaluate.main": method, "train.warm_start": 0.4}
+    rates = (1e-3, 3e-2)
+    found = side_by_side(build(config_of(toy, **changes))).scores(
+        {"train.learning_rate": np.array(rates)}, build(config_of(toy, **changes)).tasks, training_seed=0, seed=0
+    )
+    for rate, score in zip(rates, found, strict=True):
+        experiment = build(config_of(toy, **changes, **{"train.learning_rate": rate})).experiment
+        folder = tmp_path / str(rate)
+        folder.mkdir()
+        with MetricsLog(folder) as log, progress() as display:
+            trained = train(experiment, folder, log, display)
+        own, judging = experiment.methods[0], experiment.judging
+        if method == "maml":
+            own = own._replace(learning_rates=(0.05,))
+        posed = pose(experiment.tasks, "dev", experiment.tasks.languages("dev"), judging.shots, judging.dev_draws)
+        run = evaluator(own, experiment.readout, own.steps, judging.tasks_at_once)
+        _, expected = tune(
+            run, own._replace(learning_rates=own.learning_rates[:1]), experiment.readout, judging,
+            trained[0, own.phase], posed, seed=0, tasks_per_call=len(posed.cells),
+        )  # fmt: skip
+        assert score == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_run_that_diverges_has_no_score_and_spoils_no_other(toy, standard_promotion):
+    changes = {"evaluate.methods": ("maml",), "evaluate.main": "maml"}
+    built = build(config_of(toy, **changes))
+    program = side_by_side(built)
+    rates = {"train.learning_rate": np.array([3e-3, np.nan]), "inner.learning_rate": np.array([0.05, 0.05])}
+    good, bad = program.scores(rates, built.tasks, training_seed=0, seed=0)
+    assert math.isfinite(good)
+    assert math.isnan(bad) or bad <= good
+
+
+# -- the command
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "trials.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_search_that_was_cut_off_goes_on(toy, tmp_path, monkeypatch, capsys):
+    path = toml(
+        toy, tmp_path / "toy.toml",
+        '[search]\ntrials = 5\nfolds = 2\nat_once = 2\n'
+        'space = { "train.learning_rate" = { low = 1e-3, high = 1e-1, log = true }, "task.shots" = [1, 2] }\n',
+    )  # fmt: skip
+    words = ("search", str(path), "--out", str(tmp_path / "whole"))
+    assert jaxmeta(*words) == 0
+    whole = lines(tmp_path / "whole")
+    assert sorted(line["trial"] for line in whole) == [0, 1, 2, 3, 4]
+    assert all(len(line["scores"]) == 2 for line in whole)
+    assert all(line["score"] == pytest.approx(np.mean(line["scores"])) for line in whole)
+    best = max(whole, key=lambda line: line["score"])
+    written = load(tmp_path / "whole" / "best.toml")
+    assert written.train.learning_rate == best["values"]["train.learning_rate"]
+    assert written.task.shots == best["values"]["task.shots"]
+    assert (tmp_path / "whole" / "trials.png").stat().st_size > 1000
+
+    finished, runs = searching_module._Runner.run, []
+
+    def cut_off(self, pending):
+        if len(runs) == 1:
+            raise KeyboardInterrupt
+        runs.append([t.number for t in pending])
+        return finished(self, pending)
+
+    again = ("search", str(path), "--out", str(tmp_path / "again"))
+    monkeypatch.setattr(searching_module._Runner, "run", cut_off)
+    assert jaxmeta(*again) == 130
+    before = lines(tmp_path / "again")
+    assert [line["trial"] for line in before] == runs[0]
+    resumed = []
+    monkeypatch.setattr(
+        searching_module._Runner, "run", lambda self, p: (resumed.extend(t.number for t in p), finished(self, p))[1]
+    )
+    assert jaxmeta(*again) == 0
+    assert not set(resumed) & set(runs[0])
+    assert lines(tmp_path / "again") == whole
+    capsys.readouterr()
+    assert jaxmeta("search", str(path), "--out", str(tmp_path / "again"), "--trials", "6") == 2
+    assert "another search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sampler", ["halving", "tpe"])
+def test_other_samplers_search_too(toy, tmp_path, sampler):
+    path = toml(toy, tmp_path / "toy.toml", "[search]\ntrials = 3\nfolds = 1\nat_once = 3\n")
+    assert jaxmeta("search", str(path), "--sampler", sampler, "--out", str(tmp_path / "found")) == 0
+    found = lines(tmp_path / "found")
+    expected = [(n, 0) for n in range(3)] + ([(found[-1]["trial"], 1)] if sampler == "halving" else [])
+    assert [(line["trial"], line["rung"]) for line in found] == expected
+    if sampler == "halving":
+        best = max(found[:3], key=lambda line: (line["score"], -line["trial"]))
+        assert found[-1]["trial"] == best["trial"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--folds", "9"), "at most 2"),
+        (("--method", "mamml"), "mamml"),
+        (("--trials", "0"), "trials"),
+        (("--sampler", "best"), "sampler"),
+        (
+            ("--task.source", "sinusoid", "--task.path", "", "--model.kind", "mlp", "--evaluate.metric", "mse"),
+            "no names",
+        ),
+    ],
+)
+def test_bad_searches_are_one_sentence(toy, tmp_path, capsys, words, said):
+    path = toml(toy, tmp_path / "toy.toml", "")
+    assert jaxmeta("search", str(path), "--out", str(tmp_path / "out"), *words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
