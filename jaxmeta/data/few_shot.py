@@ -108,6 +108,11 @@ class FewShot(abc.ABC, Generic[_Rows]):
         del support, query
         return episode
 
+    def most_shots(self, rows: np.ndarray) -> int:
+        """Returns how many of `rows` are of the class that has most of them."""
+        classes = self._class[rows]
+        return int(np.bincount(classes[classes >= 0], minlength=1).max())
+
     def present(self, rows: np.ndarray) -> np.ndarray:
         """Returns which classes the language of each of `rows` has, in any split: `[N, C]` bool."""
         classes, language_of = self._present
