@@ -228,7 +228,9 @@ class FewShot(abc.ABC, Generic[_Rows]):
 
     def support(self, language: str, *, shots: int, draw: int) -> Batch:
         """Returns the support of `evaluation_episode` alone, of a language that is trained on too."""
-        return self._support(language, self.support_rows(language, shots=shots, draw=draw), shots)
+        rows = self.support_rows(language, shots=shots, draw=draw)
+        batch = self._support(language, rows, shots)
+        return self.informed(Episode(batch, batch), rows, rows).support
 
     def _support(self, language: str, rows: np.ndarray, shots: int) -> Batch:
         by_class = [rows[self._class[rows] == number] for number in range(self.num_classes)]
