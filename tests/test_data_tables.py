@@ -195,7 +195,7 @@ def test_pairs_follow_their_languages():
     assert [len(part) for part in drawn] == [2, 1, 2]
     assert all(pair.startswith("c-") for part in drawn for pair in part)
     for held_out in ({"test": ["c"], "dev": 1}, {"test": 1, "dev": ["c"]}):
-        with pytest.raises(InputError, match="c cannot be for (test|dev): pairs of made-up to train on have it too"):
+        with pytest.raises(InputError, match=r"c cannot be for (test|dev): pairs of made-up to train on have it too"):
             split_pairs(pivot, **held_out)
     with pytest.raises(InputError, match="Nothing but c is to be trained on, which all pairs of made-up have"):
         split_pairs(pivot, test=1, dev=1, train=["c"])
