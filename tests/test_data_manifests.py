@@ -81,6 +81,21 @@ def test_rows_of_other_roles_are_refused(text):
         check_manifest(dataclasses.replace(manifest, problems=(shorter, *manifest.problems[1:])), text.corpus)
 
 
+def test_problems_that_no_draw_gives_are_refused(text):
+    manifest = make_manifest(text, shots=(2,), draws=1, max_queries=6)
+    first = manifest.problems[0]
+    for damage, message in (
+        ({"support": first.support[:1] * 2}, "has a row twice among the train rows of a problem of he"),
+        ({"query": first.query[:1] * 2}, "has a row twice among the test rows of a problem of he"),
+        ({"support": ()}, "has no row among the train rows of a problem of he"),
+        ({"query": ()}, "has no row among the test rows of a problem of he"),
+        ({"shots": 1}, "a problem of he that adapts to more rows than its 1 shots"),
+    ):
+        damaged = dataclasses.replace(manifest, problems=(dataclasses.replace(first, **damage),))
+        with pytest.raises(InputError, match=message):
+            with_problems(text, damaged)
+
+
 def test_rows_that_changed_are_named(text, pairs):
     manifest = make_manifest(text, shots=(2,), draws=1)
     row = manifest.problems[0].support[3]

@@ -56,12 +56,17 @@ def test_named_and_mixed():
         (["a", "b"], ["b"], "b cannot be a test and a dev language"),
         (5, 5, "too few"),
         (list(CODES), 0, "too few"),
-        (11, 0, "too few"),
+        (11, 0, "too few: 0 are named and 11 to be drawn for test and dev, which leaves none to train on"),
     ],
 )
 def test_impossible_splits(test, dev, message):
     with pytest.raises(InputError, match=message):
         split_languages(CODES, test=test, dev=dev, seed=0)
+
+
+def test_too_few_beside_those_that_are_trained_on():
+    with pytest.raises(InputError, match="10 languages are too few: 9 are named and 2 to be drawn for test and dev;"):
+        split_languages(CODES, test=2, dev=[], train=CODES[:9], seed=0)
 
 
 def test_wrong_arguments():

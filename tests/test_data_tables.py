@@ -194,8 +194,11 @@ def test_pairs_follow_their_languages():
     drawn = split_pairs(pivot, test=2, dev=1, seed=3)
     assert [len(part) for part in drawn] == [2, 1, 2]
     assert all(pair.startswith("c-") for part in drawn for pair in part)
-    with pytest.raises(InputError, match="test languages c are not in the data"):
-        split_pairs(pivot, test=["c"], dev=1)
+    for held_out in ({"test": ["c"], "dev": 1}, {"test": 1, "dev": ["c"]}):
+        with pytest.raises(InputError, match=r"c cannot be for (test|dev): pairs of made-up to train on have it too"):
+            split_pairs(pivot, **held_out)
+    with pytest.raises(InputError, match="Nothing but c is to be trained on, which all pairs of made-up have"):
+        split_pairs(pivot, test=1, dev=1, train=["c"])
     with pytest.raises(InputError, match="No pair of languages of made-up is left for train"):
         split_pairs(
             _translations([("a", "b", "train", "x", "y"), ("c", "d", "train", "z", "w")]), test=["a"], dev=["c"]

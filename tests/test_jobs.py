@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import pathlib
 import shutil
 
@@ -187,6 +188,23 @@ def test_the_same_command_again_goes_on_where_it_was(here, capsys):
     write(here, TWO + "[jobs.more.train]\nsteps = 2\n")
     assert jaxmeta(*words) == 2
     assert "jobs: labels, pairs against labels, pairs, more" in capsys.readouterr().err
+
+
+def test_a_run_that_was_cut_off_before_its_report_is_reported(tmp_path, monkeypatch):
+    reported = []
+    monkeypatch.setattr(commands, "_report", reported.append)
+    monkeypatch.setattr(commands, "train_run", lambda *_: pytest.fail("it was judged already"))
+    (tmp_path / "a").mkdir()
+    judged, page = tmp_path / "a" / "evaluation.json", tmp_path / "a" / "report.html"
+    judged.write_text("{}")
+    commands.train_parts(tmp_path, {"a": load()})
+    assert reported == [tmp_path / "a"]
+    page.write_text("")
+    for older, times in ((1, 2), (0, 2), (-1, 2), (1, 3)):
+        os.utime(judged, (100, 100))
+        os.utime(page, (100 - older, 100 - older))
+        commands.train_parts(tmp_path, {"a": load()})
+        assert len(reported) == times
 
 
 def test_runs_of_a_folder_are_judged_again_together(here):

@@ -272,6 +272,13 @@ REFUSED = [
     ({"task.kind": "retrieve"}, "'retrieve'"),
     ({"task.kind": "retrieval", "model.pointer": True}, "`model.pointer` copies into what is written"),
     ({"task.kind": "translation", "task.source_language": "ind"}, "`task.source_language` is about translations in f"),
+    ({"task.kind": "classification", "task.source_language": "ind"}, "`task.source_language` is about translations"),
+    ({"task.kind": "classification", "task.lexicon": True}, "`task.lexicon` is about translations; leave it out"),
+    ({"task.kind": "generation", "task.source": "tsv", "task.stream": True, "task.lexicon": True},
+     "`task.lexicon` is about translations; leave it out"),
+    ({"task.kind": "translation", "task.source": "tfds", "task.parallel": True}, "`task.parallel` is about the order"),
+    ({"task.kind": "classification", "task.source": "sinusoid", "model.kind": "mlp", "task.left_out_languages": ("a",)},
+     "`task.left_out_languages` is about languages, and waves have none"),
     ({"task.kind": "translation", "tokenizer.target-length": -1}, "`tokenizer.target_length`"),
 ]  # fmt: skip
 

@@ -1,6 +1,8 @@
 """Lexicons of a few translations: what is learned, what a pair may not say of itself, and what stays as it is."""
 
+import jax
 import numpy as np
+import pytest
 
 from jaxmeta.config.answering import answers, read_support
 from jaxmeta.config.read import load
@@ -62,8 +64,18 @@ def test_episodes_read_what_the_support_says(tmp_path):
     found = learn_lexicon(table.texts("src", support), table.texts("tgt", support)).without
     want = [exchange_words(*pair) for pair in zip(table.texts("src", support), found, strict=True)]
     assert tokenizer.decode(episode.support["inputs"]["source"]) == want
+    alone = reading.support("ind-ban", shots=5, draw=0)
+    jax.tree.map(np.testing.assert_array_equal, alone, episode.support)
     few = PairEpisodes(table, tokenizer, split, shots=3, queries=2, lexicon=True)(0)
     assert few.support["inputs"]["source"].shape == (3, 40)
+
+
+def test_only_translations_have_a_lexicon(tmp_path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("language\tsplit\ttext\tline\na\ttrain\tone\t1\na\ttest\ttwo\t2\n", encoding="utf-8")
+    split = LanguageSplit(train=("a",), dev=(), test=("a",))
+    with pytest.raises(ValueError, match="`lexicon` must be false for generation"):
+        PairEpisodes(read_table(path), ByteTokenizer(8), split, shots=1, queries=1, lexicon=True)
 
 
 def test_a_user_s_language_is_read_with_the_words_of_its_examples(tmp_path):

@@ -70,6 +70,10 @@ def test_what_has_no_length_is_like_nothing():
     found, norms = cosines(np.array([[4.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 0.0]]))
     np.testing.assert_allclose(found, [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
     np.testing.assert_allclose(norms, [2, 1, 0])
+    for broken in (np.nan, np.inf):
+        found, norms = cosines(np.array([[4.0, 2.0, broken], [2.0, 1.0, broken], [broken, broken, broken]]))
+        np.testing.assert_allclose(found, [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
+        np.testing.assert_allclose(norms, [2, 1, 0])
 
 
 def line(slope, axis=0):

@@ -184,6 +184,14 @@ def check_source(config: Config) -> None:
                 f'`task.{key}` is about a file or a prepared set; leave it out with `task.source` "{task.source}", or '
                 'set that to "tsv" or "tfds".'
             )
+    if task.parallel and task.source != "tsv":
+        raise InputError(
+            f'`task.parallel` is about the order of rows in TSV files; leave it out with `task.source` "{task.source}".'
+        )
+    if task.lexicon and task.kind != "translation":
+        raise InputError("`task.lexicon` is about translations; leave it out.")
+    if task.source_language and (task.kind != "translation" or task.source not in ("tsv", "tfds")):
+        raise InputError("`task.source_language` is about translations in files; leave it out.")
     if task.stream and (task.kind, task.source) != ("generation", "tsv"):
         raise InputError(
             f'`task.stream` is for generation from TSV files, not for {task.kind} with `task.source` "{task.source}"; '
@@ -191,8 +199,13 @@ def check_source(config: Config) -> None:
         )
     if task.stream and task.parallel:
         raise InputError("`task.parallel` compares all rows, and `task.stream` never holds them; leave one out.")
-    if task.source == "sinusoid" and (task.train_languages or task.sampling != "temperature"):
-        key = "train_languages" if task.train_languages else "sampling"
+    of_languages = {
+        "train_languages": task.train_languages,
+        "left_out_languages": task.left_out_languages,
+        "sampling": task.sampling != "temperature",
+    }
+    if task.source == "sinusoid" and any(of_languages.values()):
+        key = next(key for key, given in of_languages.items() if given)
         raise InputError(f"`task.{key}` is about languages, and waves have none; leave it out.")
 
 

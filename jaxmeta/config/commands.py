@@ -106,6 +106,8 @@ def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
     for name, config in parts.items():
         if not _is_over(folder / name, config):
             train_run(config, folder / name)
+        elif not _is_reported(folder / name):
+            _report(folder / name)
 
 
 def check_built(config: Config) -> None:
@@ -329,6 +331,12 @@ def _is_over(folder: pathlib.Path, config: Config) -> bool:
     if not (folder / "evaluation.json").exists():
         return False
     return not config.evaluate.leave_out or "leave_one_out" in read_evaluation(folder)
+
+
+def _is_reported(folder: pathlib.Path) -> bool:
+    # One that was cut off while pictures were drawn has no page, or that of an earlier judgement.
+    page, judged = folder / "report.html", folder / "evaluation.json"
+    return page.exists() and page.stat().st_mtime_ns >= judged.stat().st_mtime_ns
 
 
 def _folder_without(folder: pathlib.Path, source: str) -> pathlib.Path:

@@ -15,7 +15,7 @@ from jaxmeta.config.build import build
 from jaxmeta.config.commands import read_run_config
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.problems import joined, manifest_of
-from jaxmeta.config.read import load
+from jaxmeta.config.read import load_jobs
 from jaxmeta.config.tasks import find_file, scripts_read
 from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
@@ -52,6 +52,8 @@ def show_data(what: str | None, rows: int) -> None:
     Raises:
       InputError: there is no such data.
     """
+    if rows < 1:
+        raise InputError(f"`--rows` must be positive, got {rows}.")
     found = _rows(what)
     table = Table(box=None)
     if isinstance(found, data.Images):
@@ -66,7 +68,7 @@ def show_data(what: str | None, rows: int) -> None:
     for heading in ("language", "split", *columns):
         table.add_column(heading)
     # A stride shows many languages instead of the first alone.
-    for row in range(0, len(found), max(1, len(found) // max(1, rows)))[:rows]:
+    for row in range(0, len(found), max(1, len(found) // rows))[:rows]:
         values = (str(values[row]) for values in columns.values())
         table.add_row(*map(escape, (str(found.language[row]), str(found.split[row]), *values)))
     Console().print(table)
@@ -149,7 +151,7 @@ def write_problems(what: str | None, preset: str | None, out: str) -> None:
       out: the file to write.
 
     Raises:
-      InputError: the config cannot be carried out, or the file exists.
+      InputError: the config cannot be carried out, or asks for several runs, or the file exists.
     """
     target = pathlib.Path(out)
     if target.exists():
@@ -159,7 +161,13 @@ def write_problems(what: str | None, preset: str | None, out: str) -> None:
             raise InputError(f"{what} is a run, whose preset is settled; leave out --preset.")
         config = settled(read_run_config(pathlib.Path(what)))
     else:
-        config = settled(load(what, preset=preset))
+        jobs = load_jobs(what, preset=preset)
+        if jobs.several:
+            raise InputError(
+                f"{what} asks for several runs ({', '.join(jobs.configs)}), which are judged on problems of their own; "
+                "train them, and name the folder of one."
+            )
+        config = settled(jobs.configs[""])
     turns = turns_of(config).values() if takes_turns(config) else [config]
     manifest = joined([manifest_of(build(turn).tasks, turn) for turn in turns])
     target.parent.mkdir(parents=True, exist_ok=True)

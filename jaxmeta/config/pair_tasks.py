@@ -166,10 +166,6 @@ def read_pairs(config: Config) -> Table:
       InputError: the file is missing or malformed, or what is embedded has no such rows.
     """
     task = config.task
-    if task.lexicon and task.kind != "translation":
-        raise InputError("`task.lexicon` is about translations; leave it out.")
-    if task.source_language and (task.kind != "translation" or task.source == "cldr"):
-        raise InputError("`task.source_language` is about translations in files; leave it out.")
     if task.source == "cldr":
         if task.kind not in data.CLDR_PAIR_TASKS:
             known = ", ".join(("classification", *data.CLDR_PAIR_TASKS))

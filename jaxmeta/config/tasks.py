@@ -202,7 +202,8 @@ def data_path(config: Config) -> pathlib.Path:
         raise InputError(f'`task.path` is empty; name {what} (or set `task.source = "{instead}"`).')
     if not isinstance(task.path, str):
         raise InputError(
-            f"`task.path` must name one place, got {list(task.path)}; several TSV files are for classification alone."
+            f"`task.path` must name one place, got {list(task.path)}; several TSV files are read as one for "
+            "classification, and for generation with `task.stream`."
         )
     return find_file(task.path, folder=task.source == "tfds")
 
@@ -241,7 +242,7 @@ def named_columns(config: Config, known: Sequence[str]) -> dict[str, str]:
     """Returns what the columns of a kind are called in the data of a config, where they are called otherwise.
 
     Raises:
-      InputError: it names a column that the kind has not, or the data have columns of their own.
+      InputError: it names a column that the kind has not.
     """
     columns = config.task.columns
     for column in columns:

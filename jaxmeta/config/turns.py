@@ -5,6 +5,7 @@ from jaxmeta.config.read import changed
 from jaxmeta.config.schema import Config
 from jaxmeta.config.speech_tasks import recordings_of
 from jaxmeta.core.checks import InputError
+from jaxmeta.run.leave_out import EACH
 
 
 def takes_turns(config: Config) -> bool:
@@ -16,7 +17,7 @@ def turns_of(config: Config) -> dict[str, Config]:
     """Returns the config of each turn by the speaker that is held out; the next ones are its dev speakers.
 
     Raises:
-      InputError: there are no speakers, or too few of them.
+      InputError: there are no speakers, or too few of them, or some are named that have a turn as well.
     """
     task = config.task
     if task.source not in RECORDED:
@@ -25,6 +26,18 @@ def turns_of(config: Config) -> dict[str, Config]:
         raise InputError('`task.speakers` must say how many voices there are where `task.test_languages` is "each".')
     if not isinstance(task.dev_languages, int):
         raise InputError('`task.dev_languages` must be a number where `task.test_languages` is "each".')
+    # Said now, and not by the turn of the one that is named, when those before it are over.
+    named = {
+        "task.train_languages": task.train_languages,
+        "task.left_out_languages": task.left_out_languages,
+        "evaluate.leave_out": [source for source in config.evaluate.leave_out if source != EACH],
+    }
+    for key, sources in named.items():
+        if sources:
+            raise InputError(
+                f'`{key}` names {", ".join(sources)}, and where `task.test_languages` is "each" every speaker is held '
+                "out in turn; leave it out."
+            )
     names = recordings_of(config).languages()
     if len(names) < task.dev_languages + 2:
         raise InputError(

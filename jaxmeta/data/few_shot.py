@@ -108,6 +108,11 @@ class FewShot(abc.ABC, Generic[_Rows]):
         del support, query
         return episode
 
+    def most_shots(self, rows: np.ndarray) -> int:
+        """Returns how many of `rows` are of the class that has most of them."""
+        classes = self._class[rows]
+        return int(np.bincount(classes[classes >= 0], minlength=1).max())
+
     def present(self, rows: np.ndarray) -> np.ndarray:
         """Returns which classes the language of each of `rows` has, in any split: `[N, C]` bool."""
         classes, language_of = self._present
@@ -223,7 +228,9 @@ class FewShot(abc.ABC, Generic[_Rows]):
 
     def support(self, language: str, *, shots: int, draw: int) -> Batch:
         """Returns the support of `evaluation_episode` alone, of a language that is trained on too."""
-        return self._support(language, self.support_rows(language, shots=shots, draw=draw), shots)
+        rows = self.support_rows(language, shots=shots, draw=draw)
+        batch = self._support(language, rows, shots)
+        return self.informed(Episode(batch, batch), rows, rows).support
 
     def _support(self, language: str, rows: np.ndarray, shots: int) -> Batch:
         by_class = [rows[self._class[rows] == number] for number in range(self.num_classes)]

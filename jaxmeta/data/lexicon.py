@@ -21,7 +21,7 @@ class Lexicon(NamedTuple):
     """What words become, in lower case; those that stay as they are are left out."""
 
     words: dict[str, str]
-    without: list[dict[str, str]]  # the same for the words of each pair, learned from the other pairs
+    without: list[dict[str, str]]  # the same for the words of each pair, by the alignments of the other pairs
 
 
 def learn_lexicon(sources: Sequence[str], targets: Sequence[str], *, kept: float = _KEPT) -> Lexicon:

@@ -127,7 +127,8 @@ def check_manifest(manifest: Manifest, rows: Rows) -> None:
 
     Raises:
         InputError: a row of the problems does not hold what it held when they were drawn, or is not of the language or
-            the split that it stands for, or a language is judged on several queries.
+            the split that it stands for, or is there twice; or a problem has no rows to adapt to or to be judged on, or
+            a language is judged on several queries.
     """
     now: dict[int, str] = {}
     queries: dict[tuple[str, str], tuple[int, ...]] = {}
@@ -144,6 +145,11 @@ def check_manifest(manifest: Manifest, rows: Rows) -> None:
                     "written; use the data that it was written for, or write it again."
                 )
         for part, numbers in (("train", problem.support), (problem.split, problem.query)):
+            if not numbers or len(set(numbers)) < len(numbers):
+                what = "a row twice" if numbers else "no row"
+                raise InputError(
+                    f"The manifest has {what} among the {part} rows of a problem of {problem.language}; write it again."
+                )
             for row in numbers:
                 if (rows.language[row], rows.split[row]) != (problem.language, part):
                     raise InputError(
@@ -166,9 +172,16 @@ def with_problems(episodes: _Episodes, manifest: Manifest, name: str = "The mani
         name: what messages call it.
 
     Raises:
-        InputError: it does not fit the data; or later, when a problem is asked for that it does not have.
+        InputError: it does not fit the data, or a problem has more rows to adapt to than it has shots; or later, when a
+            problem is asked for that it does not have.
     """
     check_manifest(manifest, episodes.corpus)
+    for problem in manifest.problems:
+        if episodes.most_shots(np.array(problem.support)) > problem.shots:
+            raise InputError(
+                f"The manifest has a problem of {problem.language} that adapts to more rows than its {problem.shots} "
+                "shots; write it again."
+            )
     found = copy.copy(episodes)
     found.fixed = Fixed(
         name,

@@ -76,6 +76,8 @@ class PairEpisodes(FewShot[Table]):
         """
         if target_length is not None:
             check_positive("target_length", target_length)
+        if lexicon and table.schema.name != "translation":
+            raise ValueError(f"`lexicon` must be false for {table.schema.name}: only translations have one")
         self.tokenizer, self.lexicon = tokenizer, lexicon
         self.targets_tokenizer = with_length(tokenizer, target_length or tokenizer.length)
         self.specials = specials(tokenizer)

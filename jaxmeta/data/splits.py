@@ -65,10 +65,9 @@ def split_languages(
     free = [language for language in known if language not in taken]
     wanted_free = sum(role for role in (test, dev) if isinstance(role, int))
     if len(free) < wanted_free + ("train" not in named):
-        raise InputError(
-            f"{len(known)} languages are too few: {len(known) - len(free) + wanted_free} are set aside for "
-            "test and dev, which leaves none to train on; set aside fewer."
-        )
+        counted = f"{len(known) - len(free)} are named and {wanted_free} to be drawn for test and dev"
+        none = "" if "train" in named else ", which leaves none to train on"
+        raise InputError(f"{len(known)} languages are too few: {counted}{none}; set aside fewer.")
     shuffled = [free[i] for i in stream(seed, "languages").permutation(len(free))]
     for role, wanted in (("test", test), ("dev", dev)):
         if isinstance(wanted, int):
@@ -129,9 +128,21 @@ def split_pairs(
         common = set.intersection(*map(set, pairs.values())) if len(pairs) > 1 else set()
     else:
         common = set(pivots)
+    for role, wanted in (("test", test), ("dev", dev)):
+        if not isinstance(wanted, int | str) and (shared := sorted(set(wanted) & common)):
+            raise InputError(
+                f"{_some(shared)} cannot be for {role}: pairs of {table.name} to train on have it too; name languages "
+                "of the other side."
+            )
+    named = [code for code in train if code not in common]
+    if len(train) and not named:
+        raise InputError(
+            f"Nothing but {_some(sorted(train))} is to be trained on, which all pairs of {table.name} have; name "
+            "languages of the other side."
+        )
     roles = split_languages(
         sorted({c for codes in pairs.values() for c in codes} - common),
-        test=test, dev=dev, train=[code for code in train if code not in common], seed=seed,
+        test=test, dev=dev, train=named, seed=seed,
     )  # fmt: skip
     known = {code for codes in roles for code in codes} | common
     found: dict[str, list[str]] = {"train": [], "dev": [], "test": []}

@@ -66,8 +66,12 @@ def gram_matrix(vectors: Callable[[np.ndarray], np.ndarray], count: int, size: i
 
 
 def cosines(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns cosines `[N, N]` and lengths `[N]` of vectors by their products; zero where a vector has no length."""
+    """Returns cosines `[N, N]` and lengths `[N]` of vectors by their products; zero where there is no finite length.
+
+    So a language in which adaptation diverges is like none, and the others can be drawn.
+    """
     norms = np.sqrt(np.maximum(np.diag(gram), 0))
+    norms = np.where(np.isfinite(norms), norms, 0.0)
     lengths = np.outer(norms, norms)
     return np.divide(gram, lengths, out=np.zeros_like(gram), where=lengths > 0), norms
 

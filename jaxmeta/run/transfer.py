@@ -22,8 +22,8 @@ def transfer(
 
     Returns:
       "over", the method without transfer; "method", whose gains are listed: the best meta-learner on the dev languages,
-      or else the best baseline that is trained on others; "per_language" with "gain" and "nearest"; "methods" with
-      "mean", "ci95", "helped", "hurt" and "hurt_languages"; and "says", a sentence.
+      or else the best baseline that is trained on others by gradients; "per_language" with "gain" and "nearest";
+      "methods" with "mean", "ci95", "helped", "hurt" and "hurt_languages"; and "says", a sentence.
     """
     methods = evaluation["methods"]
     trained = [name for name, method in methods.items() if method["compute"]["gradient_examples"] > 0]
