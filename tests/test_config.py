@@ -1,6 +1,7 @@
 """Configs: files, presets, overrides, what is refused, and that every method has the same budget."""
 
 import pathlib
+import re
 import tomllib
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from jaxmeta.config.read import changed, known_keys
 from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.select import path_of
 from jaxmeta.core.types import Episode
 from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
 
@@ -253,6 +255,25 @@ def test_every_gradient_based_meta_learner_takes_an_outer_step(name, kind, stand
     # What is measured to choose how the gradient is computed is the estimator of most steps.
     typical = learner_of(setting, recipe, how_of(setting, name, recipe), 100, typical=True)
     assert jax.eval_shape(typical.init, jax.random.key(0), Episode(side, side)).estimator_state == ()
+
+
+@pytest.mark.parametrize("kind", ["classification", "question_answering", "translation", "generation"])
+def test_maml_plus_plus_has_all_norms_of_a_model_for_each_step(kind, standard_promotion):
+    setting = setting_of(changed(Config(), {"task.kind": kind, "model.width": 8, "inner.steps": 2}, "here"))
+    tokens = np.ones((3, 64), np.int32)
+    asked = {
+        "words": np.ones((3, 9, 4), np.float32), "sentence": np.ones((3, 9), np.int32),
+        "question": np.ones((3, 2), np.float32), "asked": np.ones((3, 5), np.int32),
+    }  # fmt: skip
+    pair = {"source": tokens, "previous": tokens}
+    inputs = {"classification": tokens, "question_answering": asked}.get(kind, pair)
+    episode = Episode({"inputs": inputs}, {"inputs": inputs})
+    algorithm = recipes(setting)["maml_plus_plus"].algorithm(0.1)
+    meta_params = jax.eval_shape(algorithm.init, jax.random.key(0), episode)
+    paths = lambda tree: {path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}  # noqa: E731
+    scales = {path for path in paths(meta_params["params"]) if re.search("norm", path, re.IGNORECASE)}
+    assert scales == paths(meta_params.get("offsets", {}))
+    assert bool(scales) == (kind != "question_answering")
 
 
 @pytest.mark.parametrize("solver", ["neumann", "conjugate_gradient"])

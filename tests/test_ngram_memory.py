@@ -106,3 +106,18 @@ def test_what_it_writes_with_a_cache_is_what_it_writes_without(search, size, x64
     np.testing.assert_array_equal(got, want)
     plain = greedy_reference(next_logits("language_model", case.model), case.meta_params["params"], inputs, NEW)
     assert np.any(want != plain)  # the memory has a say
+
+
+def test_it_writes_without_a_context_too(x64):
+    """The memory of single tokens, whose only context is the empty one."""
+    model, inputs = model_of("language_model", search=greedy, max_new_tokens=NEW), inputs_of("language_model", size=4)
+    assert model.generate is not None
+    writer = model._replace(generate=lambda params, given, mixing: model.generate(params, given["prompt"], mixing))
+    algorithm = ngram_memory(writer, objectives.generation(VOCABULARY), longest=1)
+    support = {"inputs": inputs, "targets": inputs["previous"]}
+
+    def written(key):
+        meta_params = algorithm.init(key, Episode(support, support))
+        return algorithm.predict(meta_params, algorithm.begin(key, meta_params, support), {"prompt": inputs})
+
+    assert jax.eval_shape(written, jax.random.key(0)).shape == (4, NEW)

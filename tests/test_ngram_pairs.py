@@ -46,6 +46,20 @@ def test_products_are_cosines_of_bags_and_of_their_projections():
     assert np.isfinite(answers["left"]).all()
 
 
+@pytest.mark.parametrize("odds", [-100.0, 20.0, 100.0])
+def test_a_share_that_is_all_or_nothing_has_finite_derivatives(odds):
+    model = ngram_dual_encoder(2, buckets=32, longest=1)
+    inputs = {"left": tokens(LEFT[:2]), "right": tokens(RIGHT[:2])}
+    params = model.init(jax.random.key(0), inputs)
+
+    def loss(log_odds):
+        moved = {**params, "tower": {**params["tower"], "log_odds": log_odds}}
+        return retrieval().loss(model.apply(moved, inputs), {"inputs": inputs})[0]
+
+    for derivative in (jax.grad(loss), jax.grad(jax.grad(loss))):
+        assert np.isfinite(derivative(jnp.float32(odds)))
+
+
 def test_a_regressor_of_bags_sees_either_side_by_itself():
     model = ngram_pair_regressor(4, **SIZES)
     assert model.features is not None

@@ -9,7 +9,7 @@ import pytest
 from derivatives import assert_derivatives
 from quick import quick_jit
 
-from jaxmeta.models import span_scorer
+from jaxmeta.models import cast, span_scorer
 from jaxmeta.models.windows import merged, neighbours
 from jaxmeta.objectives import best_spans, span_qa
 
@@ -222,6 +222,21 @@ def test_padding_changes_nothing(scorer):
     np.testing.assert_allclose(np.asarray(apply({**inputs, **longer}))[:, :9], logits, rtol=1e-5, atol=1e-5)
     rubbish = np.where(inputs["sentence"][..., None] > 0, inputs["words"], np.nan)
     np.testing.assert_array_equal(apply({**inputs, "words": rubbish}), logits)
+
+
+def test_half_precision_is_computed_in_and_long_contexts_survive_it(scorer):
+    _, _, params = scorer
+    model, length = span_scorer(**SIZES), 600
+    halved = cast(model, jnp.bfloat16)
+    inputs, _ = passage(2, 1, length)
+    inputs = {**inputs, "words": np.abs(inputs["words"]), "sentence": np.ones((1, length), np.int32)}
+    products = [
+        line for line in str(jax.make_jaxpr(halved.apply)(params, inputs)).split("\n") if "= dot_general" in line
+    ]
+    assert len(products) > 4
+    assert all("bf16[" in line.split("=")[0] for line in products)
+    exact, found = (np.asarray(quick_jit(each.apply)(params, inputs)) for each in (model, halved))
+    assert 0 < np.abs(found - exact)[exact > -1e8].max() < 0.05 * np.abs(exact[exact > -1e8]).max()
 
 
 def test_windows_and_strides_by_hand():

@@ -131,7 +131,8 @@ def ngram_memory(
                 hashes, whole = _contexts(recent, lengths)
                 return remembering(meta_params, state, logits, hashes[..., -1], whole[..., -1])
 
-            return model.generate(meta_params["params"], inputs, Mixing(lengths, mixed))
+            # The empty context has a last token too: a place to be asked for.
+            return model.generate(meta_params["params"], inputs, Mixing(max(lengths, 1), mixed))
         logits = model.apply(meta_params["params"], inputs)
         return remembering(meta_params, state, logits, *_contexts(inputs["previous"], lengths))
 

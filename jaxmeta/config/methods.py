@@ -28,7 +28,7 @@ STRATEGIES: dict[str, gradients.Strategy] = {
 }
 _SECOND_ORDER = ("forward_over_reverse", "linearized", "reverse")
 # What CAVIA's context is added to, and what MAML++ has anew for each step: names of Flax.
-_CONTEXT, _NORMS = r"(^|/)(bias|scale|log_weight)$", r"(LayerNorm_\d+|block_\d)/(bias|scale)$"
+_CONTEXT, _NORMS = r"(^|/)(bias|scale|log_weight)$", r"((^|/)(LayerNorm_\d+|norm)|block_\d)/(bias|scale)$"
 _SEVERAL, _FIRST_ORDER = 0.1, 1 / 3  # shares of the outer steps of MAML++
 
 
@@ -177,7 +177,8 @@ def maml_plus_plus(setting: Setting) -> Recipe:
     Of the outer steps, a tenth has a multi-step loss, and a third, those first ones among it, is to first order.
     """
     config, steps, support, query = setting.config, setting.config.inner.steps, setting.support, setting.query
-    normed = config.model.kind in ("transformer", "conv4")  # the other models have nothing that normalises
+    # The other models have nothing that normalises, nor has what scores answers.
+    normed = config.model.kind in ("transformer", "conv4") and config.task.kind != "question_answering"
     rows = matching(config.gradient.rows) if config.gradient.rows else None
 
     def algorithm(rate, **how) -> MetaAlgorithm:

@@ -37,8 +37,9 @@ class NgramVectors(NgramEncoder):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Returns `[N, buckets + outputs]`."""
         bag = self.features(tokens) / self.buckets**0.5
-        share = jax.nn.sigmoid(self.log_odds)
-        return jnp.concatenate([jnp.sqrt(share) * bag, jnp.sqrt(1 - share) * unit(self.head(bag))], axis=-1)
+        # Not the root of one minus a share, which has no derivative where it rounds to zero.
+        shares = [jnp.exp(jax.nn.log_sigmoid(odds) / 2) for odds in (self.log_odds, -self.log_odds)]
+        return jnp.concatenate([shares[0] * bag, shares[1] * unit(self.head(bag))], axis=-1)
 
 
 def ngram_dual_encoder(width: int, *, initial_scale: float = 20.0, **options) -> Model:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_positive
+from jaxmeta.core.trees import sum_dtype
 from jaxmeta.core.types import IMPOSSIBLE, Model
 from jaxmeta.models.adapters import linen
 
@@ -68,19 +69,25 @@ class SpanScorer(nn.Module):
     def __call__(self, inputs: Mapping[str, jax.Array]) -> jax.Array:
         """Returns `[N, L, longest]`."""
         sentence = jnp.asarray(inputs["sentence"])
-        words = jnp.where(sentence[..., None] > 0, jnp.asarray(inputs["words"]), 0).astype(self.dtype)
+        dtype = self.sizes.dtype  # of the parameters given, which may be lower than theirs at the start
+        words = jnp.where(sentence[..., None] > 0, jnp.asarray(inputs["words"]), 0).astype(dtype)
         begin = self.begin(jnp.concatenate([words, _later(words, -1)], axis=-1))
         asked = jnp.asarray(inputs["asked"])
         known = jnp.sum(jnp.where(asked[..., None] > 0, self.embedding(asked), 0), axis=1)
-        about = jnp.concatenate([jnp.asarray(inputs["question"]).astype(self.dtype), known], axis=-1)
+        about = jnp.concatenate([jnp.asarray(inputs["question"]).astype(dtype), known], axis=-1)
         begin = begin + self.asked(about)[:, None]
         stop = self.stop(jnp.concatenate([words, _later(words, 1)], axis=-1))
-        inside = jnp.cumsum(self.inside(words), axis=1)
-        before = _later(inside, -1)
+        inside = self.inside(words)
+        # Differences of sums over a whole context: half precision would leave little of them.
+        until = jnp.cumsum(inside.astype(sum_dtype(inside.dtype)), axis=1)
+        before = _later(until, -1)
         sizes = range(self.longest)
         x = jnp.stack(
             [
-                begin + _later(stop, k) + (_later(inside, k) - before) / (k + 1) + self.sizes[k][None, None]
+                begin
+                + _later(stop, k)
+                + ((_later(until, k) - before) / (k + 1)).astype(inside.dtype)
+                + self.sizes[k][None, None]
                 for k in sizes
             ],
             axis=2,
