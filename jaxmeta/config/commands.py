@@ -107,7 +107,7 @@ def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
         if not _is_over(folder / name, config):
             train_run(config, folder / name)
         elif not _is_reported(folder / name):
-            _report(folder / name)
+            _report(folder / name, results_table)
 
 
 def check_built(config: Config) -> None:
