@@ -145,10 +145,11 @@ def test_second_derivatives_of_a_mixture_are_finite_where_nothing_is_copied():
     same = same_tokens(tokens, jnp.float32)
 
     def surprise(scores):
-        shares = jax.nn.softmax(jnp.concatenate([scores, jnp.full((1, 1, 1), -1e9)], axis=-1))
-        return -jax.nn.log_softmax(mixed(jnp.zeros((1, 1, 4)), shares, jnp.full((1, 1, 1), 2.0), tokens, same))[0, 0, 3]
+        shares = jax.nn.softmax(jnp.concatenate([scores, jnp.full((1, 1, 1), -1e9, jnp.float32)], axis=-1))
+        gate = jnp.full((1, 1, 1), 2.0, jnp.float32)
+        return -jax.nn.log_softmax(mixed(jnp.zeros((1, 1, 4), jnp.float32), shares, gate, tokens, same))[0, 0, 3]
 
-    scores = jnp.asarray([[[0.0, -200.0]]])
+    scores = jnp.asarray([[[0.0, -70.0]]], jnp.float32)
     found = jax.jvp(jax.grad(surprise), (scores,), (jnp.ones_like(scores),))
     assert np.isfinite(np.asarray(found)).all()
 

@@ -14,7 +14,7 @@ from jaxmeta.core.trees import sum_dtype
 from jaxmeta.core.types import IMPOSSIBLE, PADDING
 
 REACH = 3  # how many tokens back the pointer compares what was written with what was read
-_TINY = 1e-12  # a share whose logarithm there is; in a second derivative it is squared, which float32 must hold
+_TINY = 1e-12  # smaller shares are none: a second derivative of their logarithm squares them, which float32 must hold
 
 
 class Source(NamedTuple):
@@ -139,7 +139,10 @@ def mixed(logits: jax.Array, shares: jax.Array, gate: jax.Array, tokens: jax.Arr
     numbers, rows = (jnp.arange(size, dtype=tokens.dtype) for size in shares.shape[:2])
     at = (numbers[:, None, None], rows[None, :, None], tokens[:, None])
     all_of_them = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-    gain = jax.nn.softplus(gate + jnp.log(share + jnp.asarray(_TINY, dtype)) + all_of_them - logits[at])
+    copied = share > jnp.asarray(_TINY, dtype)
+    weight = jnp.log(jnp.where(copied, share, jnp.ones((), dtype)))
+    gain = jax.nn.softplus(gate + weight + all_of_them - logits[at])
+    gain = jnp.where(copied, gain, jnp.zeros((), dtype))
     return logits.at[at].add(gain / jnp.sum(same, axis=-1).astype(dtype)[:, None])
 
 
