@@ -192,7 +192,7 @@ def test_the_same_command_again_goes_on_where_it_was(here, capsys):
 
 def test_a_run_that_was_cut_off_before_its_report_is_reported(tmp_path, monkeypatch):
     reported = []
-    monkeypatch.setattr(commands, "_report", reported.append)
+    monkeypatch.setattr(commands, "_report", lambda folder, table: reported.append(folder))
     monkeypatch.setattr(commands, "train_run", lambda *_: pytest.fail("it was judged already"))
     (tmp_path / "a").mkdir()
     judged, page = tmp_path / "a" / "evaluation.json", tmp_path / "a" / "report.html"
