@@ -55,4 +55,8 @@ def _height(domain, value) -> float:
 
 def _ends(domain) -> tuple[str, str]:
     first, last = (domain.low, domain.high) if isinstance(domain, Between) else (domain[0], domain[-1])
-    return tuple(f"{end:.3g}" if isinstance(end, float) else str(end) for end in (first, last))  # type: ignore[return-value]
+    return _shown(first), _shown(last)
+
+
+def _shown(end) -> str:
+    return f"{end:.3g}" if isinstance(end, float) else str(end)
