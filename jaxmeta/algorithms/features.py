@@ -1,11 +1,25 @@
-"""What the metric and closed-form heads share: a model's features, and the classes the support holds."""
+"""What the metric and closed-form learners share: no steps, a model's features, and the classes the support holds."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Model
+from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, MetaAlgorithm, Model, Objective
+
+
+def closed_form(objective: Objective, init: Callable, begin: Callable, predict: Callable) -> MetaAlgorithm:
+    """Returns the algorithm that has adapted when it begins: its steps do nothing, its loss is that of its answers."""
+
+    def step(key, meta_params, state, support):
+        del key, meta_params, support
+        return state, {}
+
+    def loss(key, meta_params, state, query):
+        del key
+        return objective.loss(predict(meta_params, state, query["inputs"]), query)
+
+    return MetaAlgorithm(init, begin, step, loss, predict)
 
 
 def features_of(model: Model) -> Callable[[ArrayTree, ArrayTree], jax.Array]:

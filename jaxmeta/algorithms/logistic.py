@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import features_of, masked_one_hot, scaled_design, without_absent
+from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, scaled_design, without_absent
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 
@@ -72,19 +72,11 @@ def logistic(
         weights = design.T @ fitted * jnp.exp(-meta_params["log_ridge"])
         return LogisticHead(weights, jnp.any(members != 0, axis=0))
 
-    def step(key, meta_params, state, support):
-        del key, meta_params, support
-        return state, {}
-
-    def loss(key, meta_params, state, query):
-        del key
-        return objective.loss(predict(meta_params, state, query["inputs"]), query)
-
     def predict(meta_params, state: LogisticHead, inputs):
         logits = scaled_design(features(meta_params["params"], inputs)) @ state.weights
         return without_absent(jnp.exp(meta_params["log_scale"]) * logits, state.present)
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return closed_form(objective, init, begin, predict)
 
 
 def _newton(kernel: jax.Array, of_class: jax.Array, real: jax.Array, steps: int) -> jax.Array:

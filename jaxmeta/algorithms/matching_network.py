@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import features_of, masked_one_hot, unit, without_absent
+from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, unit, without_absent
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import IMPOSSIBLE, Batch, Episode, MetaAlgorithm, Model, Objective
 
@@ -53,14 +53,6 @@ def matching_network(
         vectors = unit(features(meta_params["params"], support["inputs"]))
         return Memory(vectors, masked_one_hot(support, num_classes, vectors.dtype) > 0)
 
-    def step(key, meta_params, state, support):
-        del key, meta_params, support
-        return state, {}
-
-    def loss(key, meta_params, state, query):
-        del key
-        return objective.loss(predict(meta_params, state, query["inputs"]), query)
-
     def predict(meta_params, state: Memory, inputs):
         vectors = unit(features(meta_params["params"], inputs))
         similar = jnp.exp(meta_params["log_scale"]) * (vectors @ state.vectors.T)
@@ -68,4 +60,4 @@ def matching_network(
         # The softmax of these logits is the sum of attention over each class, and they cannot underflow.
         return without_absent(jax.nn.logsumexp(of_class, axis=1), jnp.any(state.members, axis=0))
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return closed_form(objective, init, begin, predict)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.algorithms.features import closed_form
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.trees import sum_dtype
 from jaxmeta.core.types import PADDING, ArrayTree, Batch, Episode, MetaAlgorithm, Mixing, Model, Objective
@@ -115,14 +116,6 @@ def ngram_memory(
         scales = scales_of(meta_params, hashes, whole, real) if "table" in meta_params else None
         return Memory(*jax.vmap(counts_of)(hashes, counted), scales)
 
-    def step(key, meta_params, state, support):
-        del key, meta_params, support
-        return state, {}
-
-    def loss(key, meta_params, state, query):
-        del key
-        return objective.loss(predict(meta_params, state, query["inputs"]), query)
-
     def predict(meta_params, state: Memory, inputs):
         if "previous" not in inputs:
             assert model.generate is not None
@@ -169,7 +162,7 @@ def ngram_memory(
         mean = jnp.sum(vectors, axis=0) / jnp.maximum(jnp.sum(real), 1).astype(vectors.dtype)
         return 2 * jax.nn.sigmoid(mean @ meta_params["language"])
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return closed_form(objective, init, begin, predict)
 
 
 def _contexts(previous: jax.Array, longest: int) -> tuple[jax.Array, jax.Array]:

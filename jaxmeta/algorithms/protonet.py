@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import features_of, masked_one_hot, without_absent
+from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, without_absent
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 
@@ -64,15 +64,7 @@ def protonet(model: Model, objective: Objective, *, num_classes: int, initial_sc
         means = (members.T @ embedded) / jnp.maximum(sizes, 1)[:, None]
         return Prototypes(means, sizes)
 
-    def step(key, meta_params, state, support):
-        del key, meta_params, support
-        return state, {}
-
-    def loss(key, meta_params, state, query):
-        del key
-        return objective.loss(predict(meta_params, state, query["inputs"]), query)
-
     def predict(meta_params, state: Prototypes, inputs):
         return state.logits(features(meta_params["params"], inputs), meta_params["log_scale"])
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return closed_form(objective, init, begin, predict)

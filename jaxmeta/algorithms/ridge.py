@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.algorithms.features import (
+    closed_form,
     features_of,
     masked_one_hot,
     scaled_design,
@@ -133,14 +134,6 @@ def ridge(
         dual = jax.scipy.linalg.solve(gram, answers, assume_a="pos")
         return RidgeHead(design.T @ dual, present, scales)
 
-    def step(key, meta_params, state, support):
-        del key, meta_params, support
-        return state, {}
-
-    def loss(key, meta_params, state, query):
-        del key
-        return objective.loss(predict(meta_params, state, query["inputs"]), query)
-
     def predict(meta_params, state: RidgeHead, inputs):
         solved = embed(features(meta_params["params"], inputs), state.scales) @ state.weights
         known = believed(meta_params, inputs)
@@ -150,4 +143,4 @@ def ridge(
         logits = jnp.exp(meta_params["log_scale"]) * solved + meta_params["shift"]
         return without_absent(logits, state.present)
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return closed_form(objective, init, begin, predict)

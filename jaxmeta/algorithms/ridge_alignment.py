@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.algorithms.features import closed_form
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.trees import sum_dtype, unit
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
@@ -65,20 +66,12 @@ def ridge_alignment(
         inverse = jax.scipy.linalg.solve(gram + jnp.exp(meta_params["log_ridge"]) * identity, identity, assume_a="pos")
         return Alignment(left, inverse @ (jnp.exp(meta_params["log_gain"]) * right - left))
 
-    def step(key, meta_params, state, support):
-        del key, meta_params, support
-        return state, {}
-
-    def loss(key, meta_params, state, query):
-        del key
-        return objective.loss(predict(meta_params, state, query["inputs"]), query)
-
     def predict(meta_params, state: Alignment, inputs):
         outputs = model.apply(meta_params["params"], inputs)
         moved = outputs["left"] + (outputs["left"] @ state.left.T) @ state.dual
         return {**outputs, "left": unit(moved)}
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return closed_form(objective, init, begin, predict)
 
 
 def alignment_start(ridge: float = 0.5, gain: float = 1.0, dtype=jnp.float32) -> dict[str, jax.Array]:
