@@ -259,8 +259,8 @@ def test_the_page_of_one_language_says_what_its_intervals_speak_for(here):
 # --- The founding case.
 
 
-def test_french_is_judged_on_sentences_that_were_seen_in_no_language(data_dir):
-    del data_dir
+def test_french_is_judged_on_sentences_that_were_seen_in_no_language(data_dir, monkeypatch):
+    monkeypatch.setenv("JAXMETA_DATA", str(data_dir))
     jobs = load_jobs(pathlib.Path(__file__).parents[1] / "configs" / "en_es_to_fr.toml")
     assert [config.task.kind for config in jobs.configs.values()] == ["classification", "translation", "retrieval"]
     trained = {"topic": ("eng_Latn", "spa_Latn"), "translation": ("eng-spa",), "retrieval": ("spa",)}
