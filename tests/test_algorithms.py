@@ -17,7 +17,7 @@ from jaxmeta.algorithms import (
     source_replay,
     target_only,
 )
-from jaxmeta.algorithms.reptile import minibatch
+from jaxmeta.algorithms.minibatches import minibatch, on_minibatches
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.gradients import first_order
@@ -365,8 +365,9 @@ def test_minibatches_are_drawn_without_replacement_and_real_examples_first():
     assert seen == {0, 1, 2, 3, 4}
     six = minibatch(jax.random.key(0), batch, 6)
     assert six["mask"].tolist() == [True] * 5 + [False]
-    assert minibatch(jax.random.key(0), batch, None) is batch
     assert minibatch(jax.random.key(0), batch, 9) is batch
+    whole = maml(mlp((5,), CLASSES), OBJECTIVE, optax.sgd(RATE))
+    assert on_minibatches(whole, None) is whole
 
 
 def test_reptile_steps_on_other_examples_each_time():

@@ -7,6 +7,7 @@ from jaxmeta.algorithms.logistic import logistic
 from jaxmeta.algorithms.maml import LearnedRates, maml
 from jaxmeta.algorithms.matching_network import matching_network
 from jaxmeta.algorithms.meta_curvature import meta_curvature
+from jaxmeta.algorithms.minibatches import on_minibatches
 from jaxmeta.algorithms.ngram_memory import ngram_memory
 from jaxmeta.algorithms.per_step import per_step
 from jaxmeta.algorithms.proto_maml import proto_maml
@@ -29,6 +30,7 @@ __all__ = [
     "matching_network",
     "meta_curvature",
     "ngram_memory",
+    "on_minibatches",
     "per_step",
     "proto_maml",
     "protonet",

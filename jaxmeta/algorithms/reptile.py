@@ -1,15 +1,13 @@
 """Reptile (Nichol et al. 2018, arXiv 1803.02999)."""
 
-import jax
-import jax.numpy as jnp
 import optax
 
 from jaxmeta.algorithms.maml import maml
+from jaxmeta.algorithms.minibatches import on_minibatches
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.gradients import first_order
 from jaxmeta.core.select import Predicate, everything
-from jaxmeta.core.trees import leading_size
-from jaxmeta.core.types import Batch, Key, MetaAlgorithm, Model, Objective
+from jaxmeta.core.types import MetaAlgorithm, Model, Objective
 
 
 def reptile(
@@ -38,21 +36,4 @@ def reptile(
     if batch_size is not None:
         check_positive("batch_size", batch_size)
     base = maml(model, objective, inner_optimizer, select=select, gradient=first_order)
-
-    def step(key, meta_params, state, support):
-        draw_key, step_key = jax.random.split(key)
-        return base.step(step_key, meta_params, state, minibatch(draw_key, support, batch_size))
-
-    return base._replace(step=step)
-
-
-def minibatch(key: Key, batch: Batch, size: int | None) -> Batch:
-    """Draws `size` examples of `batch` without replacement, real ones before padding; all of them if it has fewer."""
-    num_examples = leading_size(batch)
-    if size is None or size >= num_examples:
-        return batch
-    scores = jax.random.uniform(key, (num_examples,))
-    if "mask" in batch:
-        scores = scores + batch["mask"].astype(scores.dtype)
-    chosen = jax.lax.top_k(scores, size)[1]
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], batch)
+    return on_minibatches(base, batch_size)

@@ -283,14 +283,18 @@ def baselines(setting: Setting) -> dict[str, Method]:
     model, objective = setting.model, setting.objective
     rates, steps = evaluate.learning_rates, evaluate.steps
 
+    def few(algorithm: MetaAlgorithm) -> MetaAlgorithm:
+        # Many strings are made of few recordings for the variety; reading all of them in each step buys nothing.
+        return algorithms.on_minibatches(algorithm, setting.support) if setting.adapted > setting.support else algorithm
+
     found = {
         "zero_shot": Method("zero_shot", BASELINE, JOINT, lambda r: finetuned(setting, r), rates[:1], (0,)),
         "joint_finetune": Method(
-            "joint_finetune", BASELINE, JOINT, lambda r: finetuned(setting, r), rates, steps, setting.adapted
+            "joint_finetune", BASELINE, JOINT, lambda r: few(finetuned(setting, r)), rates, steps, setting.support
         ),
         "target_only": Method(
             "target_only", BASELINE, None,
-            lambda r: algorithms.target_only(model, objective, optax.adam(r)), rates, steps, setting.adapted,
+            lambda r: few(algorithms.target_only(model, objective, optax.adam(r))), rates, steps, setting.support,
         ),
     }  # fmt: skip
     if setting.kind.head:
@@ -305,8 +309,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
     if source is not None:
         found["source_and_target"] = Method(
             "source_and_target", BASELINE, JOINT,
-            lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.adapted),
-            rates, steps, 2 * setting.adapted,
+            lambda r: few(algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.support)),
+            rates, steps, 2 * setting.support,
         )  # fmt: skip
     if setting.kind.pairs:
         found["joint_alignment"] = Method(
