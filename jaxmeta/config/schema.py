@@ -235,7 +235,7 @@ class EvaluateConfig(Section):
     """The methods in that figure; auto: a few that suit the kind of task."""
     temperature_methods: tuple[str, ...] = (AUTO,)
     """The methods whose calibration is shown before and after a temperature that is fitted inside the support divides
-    their logits (classification); auto: joint_finetune, tfidf and the main one; empty for none."""
+    their logits (classification); auto: tfidf and the main one; empty for none."""
     similarity: bool = False
     """Whether languages are compared by task gradients and by what adaptation changes too; texts always are."""
     leave_out: tuple[str, ...] = ()
