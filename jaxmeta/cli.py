@@ -1,4 +1,4 @@
-"""The command line: train, compare, plan, search, evaluate, adapt, predict, data."""
+"""The command line: train, compare, plan, search, evaluate, adapt, predict, export, serve, data."""
 
 import contextlib
 import dataclasses
@@ -15,11 +15,13 @@ import tyro
 from jaxmeta.config.commands import adapt_run, predict_texts
 from jaxmeta.config.compare_methods import compare_methods
 from jaxmeta.config.data_commands import build_data, check_data, list_data, show_data, show_scripts, write_problems
+from jaxmeta.config.exported import PLATFORMS, Platform, export
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
 from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
 from jaxmeta.config.search_space import load_search
 from jaxmeta.config.searching import search_jobs
+from jaxmeta.config.serving import serve
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.loop import TrainingError
 
@@ -164,6 +166,37 @@ class Predict:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    """Write an adapted model as one program with its parameters (StableHLO), which needs JAX to run and not jaxmeta.
+
+    `predict` and `serve` read what it writes as they read an adapted model.
+    """
+
+    model: tyro.conf.Positional[str]
+    """The folder that `jaxmeta adapt` wrote."""
+    out: str
+    """Where to write the exported model."""
+    platforms: tuple[Platform, ...] = PLATFORMS
+    """What it can run on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Serve:
+    """Answer lines of text over HTTP, and adapt a run to examples that are posted.
+
+    `POST /predict {"lines": [...]}` answers as `predict` prints. Of a run folder, `POST /adapt {"name": ..., "shots":
+    ...}` adapts first, and `{"model": name}` says which model is asked. `GET /` says what there is.
+    """
+
+    model: tyro.conf.Positional[str]
+    """A run folder, or a folder that `jaxmeta adapt` or `jaxmeta export` wrote."""
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 for all of the machine's."""
+    port: int = 8000
+    """The port to listen on."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Data:
     """List what data there is, show examples of it, check a file, say what a tokenizer makes of each script in it,
     build a set of tensorflow-datasets out of one, or write the problems that a config is judged on (manifest), for
@@ -194,7 +227,15 @@ class Data:
 DESCRIPTION = "Meta-learning in JAX: models that learn a new task, such as a new language, from a few examples."
 CONFIGURED = {"train": Train, "compare": Compare, "plan": Plan, "search": Search}  # those that read a config
 Configured = Train | Compare | Plan | Search
-COMMANDS = {**CONFIGURED, "evaluate": Evaluate, "adapt": Adapt, "predict": Predict, "data": Data}
+COMMANDS = {
+    **CONFIGURED,
+    "evaluate": Evaluate,
+    "adapt": Adapt,
+    "predict": Predict,
+    "export": Export,
+    "serve": Serve,
+    "data": Data,
+}
 
 
 # How tyro reports what pydantic refused.
@@ -243,6 +284,10 @@ def _run(command, jobs: Jobs) -> None:
             adapt_run(command.run, command.shots, command.out, command.method)
         case Predict():
             predict_texts(command.model, command.input, every_label=command.all)
+        case Export():
+            print(export(command.model, command.out, command.platforms))
+        case Serve():
+            serve(command.model, command.host, command.port)
         case Data(action="list"):
             list_data()
         case Data(action="show"):

@@ -228,6 +228,11 @@ def test_a_run_adapts_to_a_language_of_ones_own_and_answers(run, tmp_path, capsy
     assert f"Adapted {run.main} to {len(run.case.shots) - 1} examples" in capsys.readouterr().err
     assert jaxmeta("predict", mine, "--input", lines) == 0
     shown = capsys.readouterr().out.splitlines()
+    exported = str(tmp_path / "exported")
+    assert jaxmeta("export", mine, "--out", exported) == 0
+    assert "run on cpu, cuda, tpu" in capsys.readouterr().out
+    assert jaxmeta("predict", exported, "--input", lines) == 0
+    assert capsys.readouterr().out.splitlines() == shown
     assert len(shown) == len(run.case.lines)
     for line, asked in zip(shown, run.case.lines, strict=True):
         assert line.endswith(f"\t{asked}")

@@ -200,6 +200,11 @@ def test_a_run_adapts_to_a_voice_of_ones_own(spoken, strings, folder, tmp_path, 
         assert jaxmeta("predict", mine, "--input", asked) == 0
         shown = capsys.readouterr().out.splitlines()
         assert [line.split("\t")[-1] for line in shown] == [f"clip {number}" for number in range(answers)]
+        exported = f"{mine}_exported"
+        assert jaxmeta("export", mine, "--out", exported, "--platforms", "cpu") == 0
+        capsys.readouterr()
+        assert jaxmeta("predict", exported, "--input", asked) == 0
+        assert capsys.readouterr().out.splitlines() == shown
         said = [line.split("\t")[0] for line in shown]
         if main == "ridge":  # it was shown the very same recordings
             assert said == [str(digit) for digit in clips.label]

@@ -2,10 +2,11 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pydantic
@@ -20,7 +21,7 @@ from jaxmeta.config.spoken import blank_spoken, read_spoken
 from jaxmeta.core.adapt import adapt as adapt_task
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.trees import leading_size
-from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm
+from jaxmeta.core.types import ArrayTree, Batch, Episode
 from jaxmeta.data import Tokenizer
 from jaxmeta.run.checkpoint import Checkpoints
 from jaxmeta.run.experiment import check_same_model, checkpoints_of
@@ -28,7 +29,8 @@ from jaxmeta.run.files import write_json
 from jaxmeta.run.plan import Method
 from jaxmeta.run.records import read_evaluation
 
-_ROWS = 64  # texts that are labelled at once; one shape, one compilation
+ROWS = 64  # examples that are answered at once; one shape, one compilation
+COMPILED = "model.stablehlo"  # in the place of the state: the model as a program of its own
 
 
 class _Task(pydantic.BaseModel):
@@ -64,8 +66,8 @@ class Adapted(NamedTuple):
     config: Config  # of the run
     labels: list[str]  # C of them, none but for classification and recognition
     tokenizer: Tokenizer | None  # None: it reads recordings
-    algorithm: MetaAlgorithm
-    state: ArrayTree  # what adaptation started from, and what it came to
+    # (inputs, leaves [ROWS, ...], and which rows are real [ROWS] bool) -> outputs, leaves [ROWS, ...]
+    rows: Callable[[ArrayTree, np.ndarray], ArrayTree]
     words: dict[str, str]  # what the lexicon of the examples exchanges, of translations
 
 
@@ -142,12 +144,39 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
 
 
 def load(folder: pathlib.Path) -> Adapted:
-    """Reads the adapted model in `folder`.
+    """Reads the adapted or exported model in `folder`.
 
     Raises:
-      InputError: the folder is not one that `adapt` wrote, or is damaged.
+      InputError: the folder is not one that `adapt` or `export` wrote, or is damaged.
     """
     facts, tokenizer = _read(folder / "adapted.json", _AdaptedTask, "name a folder that `jaxmeta adapt` wrote")
+    compiled = folder / COMPILED
+    rows = read_compiled(compiled) if compiled.exists() else _restored(folder, facts, tokenizer)
+    return Adapted(facts.config, facts.labels, tokenizer, rows, facts.words)
+
+
+def read_compiled(path: pathlib.Path) -> Callable[[ArrayTree, np.ndarray], ArrayTree]:
+    """Reads a model that `jaxmeta.config.exported` wrote.
+
+    Raises:
+      InputError: it is damaged, or was not compiled for this kind of device.
+    """
+    try:
+        found = jax.export.deserialize(bytearray(path.read_bytes()))
+    except ImportError:
+        raise InputError(f"{path} is read by flatbuffers; `pip install 'jaxmeta[export]'` brings it.") from None
+    except Exception as error:  # whatever flatbuffers stumbles over
+        raise InputError(f"{path} is damaged ({type(error).__name__}); export the model again.") from None
+    platform = jax.default_backend()
+    if platform not in found.platforms and not (platform == "gpu" and {"cuda", "rocm"} & set(found.platforms)):
+        raise InputError(
+            f"{path} runs on {', '.join(found.platforms)}, and this is {platform}; export the model with "
+            f"--platforms {platform}."
+        )
+    return found.call
+
+
+def _restored(folder: pathlib.Path, facts: "_AdaptedTask", tokenizer: Tokenizer | None):
     labels = facts.labels
     method = _method(facts.config, labels, tokenizer, facts.method)
     algorithm = method.build(facts.learning_rate)
@@ -166,7 +195,16 @@ def load(folder: pathlib.Path) -> Adapted:
         saved = checkpoints.latest(jax.eval_shape(like_saved, jax.random.key(0), support))
     if saved is None:
         raise InputError(f"{folder} has lost its state; run `jaxmeta adapt` again.")
-    return Adapted(facts.config, labels, tokenizer, algorithm, saved.tree, facts.words)
+    tree, transduce = saved.tree, algorithm.transduce
+
+    @jax.jit
+    def run(tree, inputs, mask):
+        state = tree["task_state"]
+        if transduce is not None:
+            state = transduce(tree["meta_params"], state, {"inputs": inputs, "mask": mask})
+        return algorithm.predict(tree["meta_params"], state, inputs)
+
+    return lambda inputs, mask: run(tree, inputs, mask)
 
 
 def predict(model: Adapted, texts: Sequence[str]) -> np.ndarray:
@@ -180,22 +218,13 @@ def outputs(model: Adapted, inputs: ArrayTree) -> ArrayTree:
 
     A transductive one sees a call at a time, 64 inputs in the order of the file.
     """
-    transduce = model.algorithm.transduce
-
-    @jax.jit
-    def run(tree, inputs, mask):
-        state = tree["task_state"]
-        if transduce is not None:
-            state = transduce(tree["meta_params"], state, {"inputs": inputs, "mask": mask})
-        return model.algorithm.predict(tree["meta_params"], state, inputs)
-
     count = leading_size(inputs)
     # Rows that fill up the last call repeat the first one.
-    places = np.arange(-(-count // _ROWS) * _ROWS)
-    real = (places < count).reshape(-1, _ROWS)
-    places = np.where(places < count, places, 0).reshape(-1, _ROWS)
+    places = np.arange(-(-count // ROWS) * ROWS)
+    real = (places < count).reshape(-1, ROWS)
+    places = np.where(places < count, places, 0).reshape(-1, ROWS)
     calls = zip(places, real, strict=True)
-    parts = [jax.device_get(run(model.state, jax.tree.map(lambda leaf, p=p: leaf[p], inputs), m)) for p, m in calls]
+    parts = [jax.device_get(model.rows(jax.tree.map(lambda leaf, p=p: leaf[p], inputs), m)) for p, m in calls]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:count], *parts)
 
 

@@ -96,6 +96,17 @@ def blank_support(config: Config, tokenizer: Tokenizer, count: int) -> Batch:
     return {**shapes[config.task.kind], "mask": np.ones(count, bool)}
 
 
+def blank_inputs(config: Config, tokenizer: Tokenizer, count: int) -> ArrayTree:
+    """Returns inputs that are shaped like what `answers` asks a model about."""
+    kind = config.task.kind
+    if kind == "question_answering":
+        return strided_windows([Question("", "")] * count, tokenizer.length).inputs
+    if kind == "generation":
+        return {"prompt": _prompts(config, tokenizer, [""] * count)}
+    row = np.ones((count, tokenizer.length), np.int32)
+    return {"source": row} if kind in ("translation", "summaries") else {"left": row, "right": row}
+
+
 def answers(
     config: Config, tokenizer: Tokenizer, run: Run, lines: Sequence[str], source: str, words: Mapping[str, str]
 ) -> list[str]:

@@ -1,9 +1,8 @@
 """What the commands of the command line do."""
 
+import functools
 import json
-import os
 import pathlib
-import tempfile
 import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +28,7 @@ from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.experiment import Trained, restore, train
-from jaxmeta.run.files import PART, write_json, write_whole
+from jaxmeta.run.files import PART, new_folder, write_json, write_whole
 from jaxmeta.run.fits import fits
 from jaxmeta.run.judge import evaluate
 from jaxmeta.run.leave_out import leave_one_out
@@ -172,14 +171,8 @@ def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
     """
     folder, target = pathlib.Path(run), pathlib.Path(out)
     config = read_run_config(folder)
-    if target.exists():
-        raise InputError(f"{target} exists; give another folder with --out, or remove it.")
-    there = next(parent for parent in target.absolute().parents if parent.exists())
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=there) as scratch:
-        whole = pathlib.Path(scratch) / "whole"
+    with new_folder(target) as whole:
         summary = adapted.adapt(folder, config, shots, whole, method or config.evaluate.main)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(whole, target)
     Console(stderr=True).print(f"{summary} Wrote {target}.", highlight=False, soft_wrap=True)
 
 
@@ -195,20 +188,25 @@ def predict_texts(model: str, source: str, *, every_label: bool) -> None:
         _predict_recordings(loaded, source, every_label=every_label)
         return
     texts = data.read_plain(source)
-    if not loaded.labels:
-        if every_label:
-            raise InputError("`--all` prints the probabilities of labels, and this model has none; leave it out.")
-        found = answers(
-            loaded.config, loaded.tokenizer, lambda inputs: adapted.outputs(loaded, inputs), texts, source, loaded.words
-        )
-        for answer, text in zip(found, texts, strict=True):
-            print(f"{answer}\t{text}")
-        return
-    if note := adapted.cut_note(loaded.tokenizer, texts):
+    if every_label and not loaded.labels:
+        raise InputError("`--all` prints the probabilities of labels, and this model has none; leave it out.")
+    if loaded.labels and (note := adapted.cut_note(loaded.tokenizer, texts)):
         Console(stderr=True).print(note, highlight=False, soft_wrap=True)
-    labels, probabilities = loaded.labels, adapted.predict(loaded, texts)
-    for text, row in zip(texts, probabilities, strict=True):
-        print(f"{_shown(labels, row, every_label=every_label)}\t{text}")
+    for answer, text in zip(answered(loaded, texts, source, every_label=every_label), texts, strict=True):
+        print(f"{answer}\t{text}")
+
+
+def answered(loaded: adapted.Adapted, texts: Sequence[str], source: str, *, every_label: bool = False) -> list[str]:
+    """Returns what a model of texts answers to each: a label and its probability, or as its kind of task does.
+
+    Raises:
+      InputError: a text has too many fields or too few.
+    """
+    if loaded.labels:
+        return [_shown(loaded.labels, row, every_label=every_label) for row in adapted.predict(loaded, texts)]
+    assert loaded.tokenizer is not None
+    run = functools.partial(adapted.outputs, loaded)
+    return answers(loaded.config, loaded.tokenizer, run, texts, source, loaded.words)
 
 
 def _predict_recordings(loaded: adapted.Adapted, source: str, *, every_label: bool) -> None:
