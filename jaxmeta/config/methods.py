@@ -65,9 +65,9 @@ class Recipe(NamedTuple):
     """A meta-learner: its algorithm by inner learning rate, its estimator, and what one task of a step costs.
 
     Costs are in gradient examples, the gradient of one example's loss: three times a forward pass (F). An inner step
-    differentiated to second order costs 9F an example, so 3; through an adapted head alone, F for the step and 3F
-    for its derivative, so 4/3; to first order 3F, so 1. In judgement there is no derivative of a step, which leaves 1,
-    and 1/3 through an adapted head alone.
+    differentiated to second order costs 9F an example, so 3; to first order 3F, so 1. In judgement there is no
+    derivative of a step, which leaves 1. Of an adapted head alone all steps together cost F, for the trunk below it is
+    run once, and 2F more where it is differentiated; in judgement they count for nothing, as those of a linear head do.
     """
 
     algorithm: Callable[..., MetaAlgorithm]  # (inner learning rate, **how inner gradients are taken)
@@ -126,14 +126,16 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         "maml": maml(3, select=everything),
         "maml_rates": maml(3, rates=LearnedRates("leaf", steps)),
         "meta_sgd": maml(3, rates=LearnedRates("element")),
-        "anil": maml(4 / 3, select=matching(head))._replace(step_cost=1 / 3),
+        "anil": maml(0, select=matching(head))._replace(cost=support + query, step_cost=0.0),
         "boil": maml(3, select=excluding(head)),
         "meta_curvature": through_steps(algorithms.meta_curvature, 3),
         "cavia": cavia(8 / 3),
         "maml_plus_plus": maml_plus_plus(setting),
         "imaml": imaml(setting),
         "fomaml": maml(1, ("first_order",)),
-        "fo_anil": maml(1 / 3, ("first_order",), select=matching(head))._replace(step_cost=1 / 3),
+        "fo_anil": maml(0, ("first_order",), select=matching(head))._replace(
+            cost=support / 3 + query, step_cost=0.0
+        ),
         "fo_boil": maml(1, ("first_order",), select=excluding(head)),
         "fo_cavia": cavia(2 / 3, ("first_order",)),
         "fo_meta_sgd": maml(1, ("first_order",), rates=LearnedRates("element")),
