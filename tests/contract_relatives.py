@@ -6,6 +6,7 @@ from contract_table import Row, Setting, backprop, maml_with
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
+from jaxmeta.core.gradients import first_order
 from jaxmeta.core.select import excluding, matching
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 
@@ -41,6 +42,11 @@ def implicit(num_steps: int):
     """An estimator of the algorithm that it is then given, exact where adaptation has converged."""
     solve = estimators.conjugate_gradient(80, 1e-14)
     return lambda algorithm: estimators.implicit(algorithm, num_steps=num_steps, solve=solve)
+
+
+def evolution(num_steps: int):
+    """An estimator of the algorithm that it is then given, of two pairs."""
+    return lambda algorithm: estimators.evolution(algorithm, num_steps=num_steps, scale=0.1, pairs=2)
 
 
 ROWS = [
@@ -80,6 +86,23 @@ ROWS = [
         lambda s: algorithms.cavia(s.transformer(), s.classify(), optax.sgd(0.1), select=matching("(bias|scale)$")),
         backprop(2),
         reads="text",
+    ),
+    Row(
+        "maml, evolution",
+        maml_with(gradient=first_order),
+        evolution(2),
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row(
+        "protonet, evolution",
+        lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes),
+        evolution(0),
+        num_steps=0,
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
     ),
     Row("meta-curvature", curved, backprop(2), fewer_classes=False),
 ]
