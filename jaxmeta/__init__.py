@@ -58,7 +58,9 @@ from jaxmeta.estimators import (
     in_turn,
     multistep,
     neumann,
+    persistent_evolution,
     pooled,
+    truncated_backprop,
 )
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ __all__ = [
     "objectives",
     "pad_batch",
     "per_step",
+    "persistent_evolution",
     "pooled",
     "proto_maml",
     "protonet",
@@ -117,6 +120,7 @@ __all__ = [
     "stack_episodes",
     "target_only",
     "transductive_protonet",
+    "truncated_backprop",
 ]
 
 

@@ -49,6 +49,11 @@ def evolution(num_steps: int):
     return lambda algorithm: estimators.evolution(algorithm, num_steps=num_steps, scale=0.1, pairs=2)
 
 
+def carried(build, **options):
+    """An estimator of the algorithm that it is then given, whose tasks last for two windows of two steps."""
+    return lambda algorithm: build(algorithm, num_steps=2, horizon=4, **options)
+
+
 ROWS = [
     *contract_table.ROWS,
     Row(
@@ -100,6 +105,15 @@ ROWS = [
         lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes),
         evolution(0),
         num_steps=0,
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row("maml, truncated", maml_with(), carried(estimators.truncated_backprop)),
+    Row(
+        "maml, persistent evolution",
+        maml_with(gradient=first_order),
+        carried(estimators.persistent_evolution, scale=0.1, pairs=2),
         gradient="random",
         draws=True,
         fewer_classes=False,

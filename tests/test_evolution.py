@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from quick import quick_jit
 
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.types import Episode, MetaAlgorithm
-from jaxmeta.estimators import evolution
+from jaxmeta.core.learner import build_learner
+from jaxmeta.estimators import evolution, persistent_evolution, truncated_backprop
 
 SCALE, START, GAIN = 0.3, 1.5, 0.8
 SAMPLES = 100_000
@@ -31,6 +33,8 @@ def moving(step) -> MetaAlgorithm:
 
 
 scaled = moving(lambda gain, state: gain * state)
+pushed = moving(lambda push, state: 0.9 * state + push)
+WINDOWS = 3
 NOTHING = {"inputs": np.zeros((1, 1), np.float32), "targets": np.zeros(1, np.float32)}
 EPISODES = stack_episodes([Episode(NOTHING, NOTHING)])
 
@@ -105,3 +109,108 @@ def test_tasks_in_chunks_are_the_same_tasks():
 def test_numbers_that_mean_nothing_are_refused(wrong):
     with pytest.raises(ValueError, match=f"`{next(iter(wrong))}` must be"):
         evolution(scaled, num_steps=1, **wrong)
+
+
+def unrolled(algorithm: MetaAlgorithm, theta: jax.Array) -> jax.Array:
+    """Returns the mean of the losses after one, two and three steps."""
+    state, total = jnp.float32(START), jnp.float32(0)
+    for _ in range(WINDOWS):
+        state, _ = algorithm.step(jax.random.key(0), {"params": theta}, state, NOTHING)
+        total += algorithm.loss(jax.random.key(0), {}, state, NOTHING)[0]
+    return total / WINDOWS
+
+
+def test_persistent_evolution_is_unbiased_for_the_whole_unrolled_task():
+    """The loss is quadratic in the meta-parameter, which smoothing leaves alone but for a constant."""
+    want = float(jax.grad(lambda theta: unrolled(pushed, theta))(jnp.float32(GAIN)))
+    estimator = persistent_evolution(pushed, num_steps=1, horizon=WINDOWS, scale=SCALE)
+    assert_mean(samples_of(estimator, WINDOWS).mean(axis=1), want)
+    # It goes on: the second task is worth as much as the first.
+    assert_mean(samples_of(estimator, 2 * WINDOWS)[:, WINDOWS:].mean(axis=1), want)
+    # What is cut off at windows is another gradient, so the test can tell.
+    truncated = truncated_backprop(pushed, num_steps=1, horizon=WINDOWS)
+    assert samples_of(truncated, WINDOWS)[0].mean() < 0.6 * want
+
+
+def test_persistent_evolution_is_unbiased_where_smoothing_bends_the_loss():
+    """`E prod (theta + SCALE e_i) ** 2` over w windows is `(theta ** 2 + SCALE ** 2) ** w`."""
+    estimator = persistent_evolution(scaled, num_steps=1, horizon=WINDOWS, scale=SCALE, pairs=2)
+    smooth = GAIN**2 + SCALE**2
+    want = np.mean([0.5 * START**2 * w * smooth ** (w - 1) * 2 * GAIN for w in range(1, WINDOWS + 1)])
+    assert_mean(samples_of(estimator, WINDOWS).mean(axis=1), want)
+
+
+def test_persistent_evolution_of_one_window_is_evolution():
+    estimator = persistent_evolution(scaled, num_steps=2, horizon=2, scale=SCALE)
+    assert_mean(samples_of(estimator, 2).mean(axis=1), 0.5 * START**2 * smoothed_power(GAIN, 4))
+
+
+def test_truncated_backprop_of_one_window_is_the_derivative():
+    found = samples_of(truncated_backprop(scaled, num_steps=3, horizon=3), 2)[0]
+    np.testing.assert_allclose(found, 0.5 * START**2 * 6 * GAIN**5, rtol=1e-6)
+
+
+counting = MetaAlgorithm(
+    init=lambda key, episode: {"params": jnp.float32(GAIN)},
+    begin=lambda key, meta_params, support: jnp.float32(0),
+    step=lambda key, meta_params, state, support: (state + 1, {}),
+    # What is reported is the number of the episode and how many steps were taken on it.
+    loss=lambda key, meta_params, state, query: (meta_params["params"] * state, {"episode": query["targets"][0]}),
+    predict=lambda meta_params, state, inputs: state,
+)
+
+
+@pytest.mark.parametrize("axis", ["vmap", "sequential"])
+@pytest.mark.parametrize("build", [truncated_backprop, persistent_evolution])
+def test_slots_begin_anew_in_turn_and_hold_their_episode(build, axis):
+    def batch(number):
+        episodes = [{**NOTHING, "targets": np.full(1, 10 * number + slot, np.float32)} for slot in range(2)]
+        return stack_episodes([Episode(NOTHING, query) for query in episodes])
+
+    estimator = build(counting, num_steps=2, horizon=8, task_axis=axis)
+    meta_params = {"params": jnp.float32(1)}
+    state = estimator.init(jax.random.key(0), meta_params, batch(1))
+    steps, held = [], []
+    for number in range(1, 8):
+        _, state, _ = estimator.estimate(jax.random.key(number), meta_params, state, batch(number))
+        task = state.task if build is truncated_backprop else state.task.states[:, 0, 0]
+        steps.append(np.asarray(task).tolist())
+        held.append(np.asarray(state.episode.query["targets"][:, 0]).tolist())
+    # The second slot has its first task for two windows, and then for four as the first has.
+    assert steps == [[2, 2], [4, 4], [6, 2], [8, 4], [2, 6], [4, 8], [6, 2]]
+    assert held == [[10, 11], [10, 11], [10, 31], [10, 31], [50, 31], [50, 31], [50, 71]]
+
+
+def test_training_by_persistent_evolution_finds_the_push_that_ends_at_zero():
+    """The mean of the three losses is least at the push where its derivative, a line, is zero."""
+    slope_at = lambda theta: float(jax.grad(lambda t: unrolled(pushed, t))(jnp.float32(theta)))  # noqa: E731
+    best = -slope_at(0) / (slope_at(1) - slope_at(0))
+    learner = build_learner(
+        pushed, persistent_evolution(pushed, num_steps=1, horizon=WINDOWS, scale=0.1, pairs=4), optax.sgd(0.02)
+    )
+    episodes = stack_episodes([Episode(NOTHING, NOTHING)] * 6)
+    state = learner.init(jax.random.key(0), episodes)
+    update = quick_jit(learner.update)
+    for _ in range(400):
+        state, _ = update(state, episodes)
+    np.testing.assert_allclose(state.meta_params["params"], best, atol=0.1)
+
+
+@pytest.mark.parametrize("build", [truncated_backprop, persistent_evolution])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_steps": 0, "horizon": 4}, "`num_steps` must be positive"),
+        ({"num_steps": 3, "horizon": 4}, "`horizon` must be a multiple of `num_steps`"),
+    ],
+)
+def test_windows_that_do_not_fill_the_horizon_are_refused(build, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(scaled, **options)
+
+
+@pytest.mark.parametrize("build", [truncated_backprop, persistent_evolution])
+def test_algorithms_whose_steps_do_nothing_are_refused(build):
+    still = scaled._replace(step=lambda key, meta_params, state, support: (state, {}))
+    with pytest.raises(ValueError, match=f"`{build.__name__}` is about what each inner step adds.*steps do nothing"):
+        build(still, num_steps=1, horizon=2).init(jax.random.key(0), {"params": jnp.float32(1)}, EPISODES)

@@ -6,7 +6,9 @@ from jaxmeta.estimators.evolution import evolution
 from jaxmeta.estimators.implicit import conjugate_gradient, implicit, neumann
 from jaxmeta.estimators.in_turn import in_turn
 from jaxmeta.estimators.multistep import multistep
+from jaxmeta.estimators.persistent_evolution import persistent_evolution
 from jaxmeta.estimators.pooled import pooled
+from jaxmeta.estimators.truncated import truncated_backprop
 
 __all__ = [
     "backprop",
@@ -17,5 +19,7 @@ __all__ = [
     "in_turn",
     "multistep",
     "neumann",
+    "persistent_evolution",
     "pooled",
+    "truncated_backprop",
 ]
