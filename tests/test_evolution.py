@@ -8,8 +8,8 @@ import pytest
 from quick import quick_jit
 
 from jaxmeta.core.batches import stack_episodes
-from jaxmeta.core.types import Episode, MetaAlgorithm
 from jaxmeta.core.learner import build_learner
+from jaxmeta.core.types import Episode, MetaAlgorithm
 from jaxmeta.estimators import evolution, persistent_evolution, truncated_backprop
 
 SCALE, START, GAIN = 0.3, 1.5, 0.8
