@@ -11,6 +11,7 @@ from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.algorithms.ridge_alignment import alignment_start
 from jaxmeta.config.augmenting import augmenting
+from jaxmeta.config.child_methods import child_phases_and_methods, optimizers, rules
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core import gradients
@@ -329,9 +330,19 @@ def baselines(setting: Setting) -> dict[str, Method]:
     return found
 
 
+def known_methods(setting: Setting) -> list[str]:
+    """Returns the names of every method that a config of this kind can name."""
+    config = setting.config
+    if setting.kind.children:
+        return [*optimizers(config), *rules(config)]
+    return [*baselines(setting), *recipes(setting), *setting.kind.classical]
+
+
 def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Method, ...]]:
     """Returns what to train and what to judge; every phase chain costs the same budget of gradient examples."""
     config = setting.config
+    if setting.kind.children:
+        return child_phases_and_methods(setting, outer_optimizer)
     tasks, joint_cost = config.task.tasks_per_step, setting.support + setting.query
     budget = config.train.steps * joint_cost
     warm_steps = round(config.train.warm_start * config.train.steps)

@@ -8,6 +8,7 @@ from jaxmeta.estimators.in_turn import in_turn
 from jaxmeta.estimators.multistep import multistep
 from jaxmeta.estimators.persistent_evolution import persistent_evolution
 from jaxmeta.estimators.pooled import pooled
+from jaxmeta.estimators.together import together
 from jaxmeta.estimators.truncated import truncated_backprop
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "neumann",
     "persistent_evolution",
     "pooled",
+    "together",
     "truncated_backprop",
 ]
