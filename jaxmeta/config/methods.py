@@ -83,7 +83,9 @@ class Recipe(NamedTuple):
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
-    """Returns every meta-learner that a config can name."""
+    """Returns every meta-learner that a config can name; learned optimizers are made in `child_methods`."""
+    if setting.kind.children:
+        return {}
     config, steps = setting.config, setting.config.inner.steps
     support, query = setting.support, setting.query
     model, objective, outputs = setting.model, setting.objective, setting.num_outputs
@@ -280,6 +282,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
     Where a class is another one in every task, joint training tells all classes of the train tasks apart (Chen et al.
     2019, arXiv 1904.04232), and what it has learned is read through its features.
     """
+    if setting.kind.children:
+        return {}
     evaluate = setting.config.evaluate
     model, objective = setting.model, setting.objective
     rates, steps = evaluate.learning_rates, evaluate.steps
@@ -332,10 +336,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
 
 def known_methods(setting: Setting) -> list[str]:
     """Returns the names of every method that a config of this kind can name."""
-    config = setting.config
-    if setting.kind.children:
-        return [*optimizers(config), *rules(config)]
-    return [*baselines(setting), *recipes(setting), *setting.kind.classical]
+    of_children = [*optimizers(setting.config), *rules(setting.config)] if setting.kind.children else []
+    return [*baselines(setting), *recipes(setting), *setting.kind.classical, *of_children]
 
 
 def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Method, ...]]:
