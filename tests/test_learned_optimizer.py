@@ -14,8 +14,11 @@ from quick import quick_jit
 import jaxmeta as jm
 from jaxmeta.algorithms.mlp_rule import mlp_rule
 from jaxmeta.config import load, load_optimizer
+from jaxmeta.config.build import make_setting
 from jaxmeta.config.child_methods import child_model
 from jaxmeta.config.commands import train_run
+from jaxmeta.config.kinds import settled
+from jaxmeta.config.planning import method_to_plan
 from jaxmeta.config.read import changed
 from jaxmeta.core.checks import InputError
 from jaxmeta.data import CHILD_CLASSES, ChildEpisodes
@@ -306,3 +309,9 @@ def test_transformers_are_children_too(children):
     model = child_model("transformer 8 8")
     params = jax.eval_shape(model.init, jax.random.key(0), task.support["inputs"])
     assert jax.eval_shape(model.apply, params, task.support["inputs"]).shape == (40, CHILD_CLASSES)
+
+
+def test_there_is_nothing_to_plan_for_children():
+    setting = make_setting(settled(tiny()), classes=CHILD_CLASSES)
+    with pytest.raises(InputError, match="nothing to plan for children of a learned optimizer"):
+        method_to_plan(setting, None)

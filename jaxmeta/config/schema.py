@@ -193,7 +193,7 @@ class ChildrenConfig(Section):
     """Child models that are trained by a learned optimizer (source children); `[task]` says how many examples each has
     in all."""
 
-    trained: tuple[str, ...] = ("mlp 16", "mlp 32", "mlp 16 16", "transformer 16")
+    trained: tuple[str, ...] = ("mlp 16", "mlp 32")
     """The kinds of children in meta-training: mlp (of n-grams) or transformer (of bytes), and the width of each layer.
     An equal share of the tasks of a step goes to each."""
     judged: str = "mlp 48 48"
