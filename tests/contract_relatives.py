@@ -6,6 +6,7 @@ from contract_table import Row, Setting, backprop, maml_with
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
+from jaxmeta.core.gradients import first_order, forward_over_reverse
 from jaxmeta.core.select import excluding, matching
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 
@@ -42,6 +43,29 @@ def implicit(num_steps: int):
     solve = estimators.conjugate_gradient(80, 1e-14)
     return lambda algorithm: estimators.implicit(algorithm, num_steps=num_steps, solve=solve)
 
+
+def evolution(num_steps: int):
+    """An estimator of the algorithm that it is then given, of two pairs."""
+    return lambda algorithm: estimators.evolution(algorithm, num_steps=num_steps, scale=0.1, pairs=2)
+
+
+def carried(build, **options):
+    """An estimator of the algorithm that it is then given, whose tasks last for two windows of two steps."""
+    return lambda algorithm: build(algorithm, num_steps=2, horizon=4, **options)
+
+
+def learned(rule, batch_size: int | None = None, **options):
+    """Builds a learned optimizer of perceptrons."""
+    return lambda s: algorithms.learned_optimizer(rule, s.mlp(), s.classify(), batch_size=batch_size, **options)
+
+
+def two_kinds(algorithm: MetaAlgorithm) -> GradientEstimator:
+    """Two estimators that take tasks in turn, where there are as many tasks for each."""
+    each = estimators.backprop(algorithm, num_steps=2)
+    return estimators.together(each)
+
+
+RULE, RECURRENT = algorithms.mlp_rule((3,), rate=0.1), algorithms.lstm_rule(3, 1, rate=0.3)
 
 ROWS = [
     *contract_table.ROWS,
@@ -80,6 +104,63 @@ ROWS = [
         lambda s: algorithms.cavia(s.transformer(), s.classify(), optax.sgd(0.1), select=matching("(bias|scale)$")),
         backprop(2),
         reads="text",
+    ),
+    Row(
+        "maml, evolution",
+        maml_with(gradient=first_order),
+        evolution(2),
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row(
+        "protonet, evolution",
+        lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes),
+        evolution(0),
+        num_steps=0,
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row("maml, truncated", maml_with(), carried(estimators.truncated_backprop)),
+    Row(
+        "maml, persistent evolution",
+        maml_with(gradient=first_order),
+        carried(estimators.persistent_evolution, scale=0.1, pairs=2),
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row(
+        "learned optimizer",
+        learned(RULE, gradient=forward_over_reverse),
+        backprop(2),
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row(
+        "learned optimizer, truncated",
+        learned(RULE, gradient=forward_over_reverse, ceiling=50.0),
+        carried(estimators.truncated_backprop),
+        draws=True,
+        fewer_classes=False,
+        width=1e-6,
+    ),
+    Row(
+        "learned optimizer, persistent evolution, minibatches",
+        learned(RULE, batch_size=3),
+        carried(estimators.persistent_evolution, scale=0.1),
+        gradient="random",
+        draws=True,
+        draws_by_shape=True,
+        fewer_classes=False,
+    ),
+    Row(
+        "learned optimizer, lstm",
+        learned(RECURRENT, gradient=forward_over_reverse),
+        two_kinds,
+        draws=True,
+        fewer_classes=False,
     ),
     Row("meta-curvature", curved, backprop(2), fewer_classes=False),
 ]

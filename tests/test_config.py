@@ -12,9 +12,10 @@ from tiny_run import toy_lines, write_lines
 
 from jaxmeta.config import Config, build, difference, dump, load, load_jobs
 from jaxmeta.config.build import make_setting
+from jaxmeta.config.child_methods import rules
 from jaxmeta.config.classical_text import tfidf
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
-from jaxmeta.config.methods import Setting, baselines, how_of, learner_of, phases_and_methods, recipes
+from jaxmeta.config.methods import Setting, baselines, how_of, known_methods, learner_of, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
 from jaxmeta.config.tasks import TextTasks
@@ -50,7 +51,7 @@ def config(request) -> Config:
 
 def setting_of(config: Config, classes: int = 4) -> Setting:
     """Returns what methods are made of, without the data."""
-    text = config.task.source != "sinusoid"
+    text = config.task.source not in ("sinusoid", "children")
     source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if text else None
     of_classes = kind_of(config).head == CLASSES
     return make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)
@@ -58,7 +59,7 @@ def setting_of(config: Config, classes: int = 4) -> Setting:
 
 def with_all_methods(config: Config) -> Setting:
     setting = setting_of(config)
-    names = (*baselines(setting), *recipes(setting))
+    names = [name for name in known_methods(setting) if name not in setting.kind.classical]
     return setting._replace(config=changed(config, {"evaluate.methods": names}, "here"))
 
 
@@ -164,7 +165,7 @@ def test_every_method_known_has_a_phase_and_is_what_it_is_called(config):
     assert len(set(names)) == len(names)
     for method in methods:
         assert method.phase is None or method.phase in names
-        assert method.kind == (META if method.name in recipes(setting) else BASELINE)
+        assert method.kind == (META if method.name in {*recipes(setting), *rules(config)} else BASELINE)
         assert method.steps[0] >= 0
         assert method.steps == tuple(sorted(method.steps))
         method.build(method.learning_rates[0])
@@ -174,6 +175,8 @@ def test_every_method_known_has_a_phase_and_is_what_it_is_called(config):
 
 def test_every_phase_chain_costs_the_same_within_half_a_step(config):
     setting = with_all_methods(config)
+    if setting.kind.children:
+        pytest.skip("ordinary optimizers are tuned and not trained, so there is no budget to share")
     phases, methods = phases_and_methods(setting)
     budget = config.train.steps * config.task.tasks_per_step * (setting.support + setting.query)
     by_name = {phase.name: phase for phase in phases}
@@ -188,7 +191,7 @@ def test_every_phase_chain_costs_the_same_within_half_a_step(config):
 
 def test_the_methods_of_every_config_are_known(config):
     setting = setting_of(config)
-    known, evaluate = {*baselines(setting), *recipes(setting), *setting.kind.classical}, setting.config.evaluate
+    known, evaluate = set(known_methods(setting)), setting.config.evaluate
     assert set(evaluate.methods) <= known
     assert evaluate.main in evaluate.methods
     assert evaluate.metric in setting.kind.metrics

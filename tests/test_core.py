@@ -70,6 +70,9 @@ def test_adapt_is_begin_and_then_steps(key):
     assert_equal(got_metrics, jax.tree.map(lambda *leaves: np.stack(leaves), *metrics))
     assert_equal(traced, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
     assert traced.step.tolist() == [0, 1, 2, 3, 4]
+    some = (0, 1, 4)
+    kept, _ = quick_jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4, trace=some))(key)
+    assert_equal(kept, jax.tree.map(lambda leaf: leaf[np.array(some)], traced))
 
 
 @pytest.mark.parametrize("memory", ["none", "per_step"])

@@ -2,12 +2,15 @@
 
 from jaxmeta.algorithms.cavia import cavia
 from jaxmeta.algorithms.imaml import imaml
+from jaxmeta.algorithms.learned_optimizer import learned_optimizer
 from jaxmeta.algorithms.linear_head import linear_head
 from jaxmeta.algorithms.logistic import logistic
+from jaxmeta.algorithms.lstm_rule import lstm_rule
 from jaxmeta.algorithms.maml import LearnedRates, maml
 from jaxmeta.algorithms.matching_network import matching_network
 from jaxmeta.algorithms.meta_curvature import meta_curvature
 from jaxmeta.algorithms.minibatches import on_minibatches
+from jaxmeta.algorithms.mlp_rule import mlp_rule
 from jaxmeta.algorithms.ngram_memory import ngram_memory
 from jaxmeta.algorithms.per_step import per_step
 from jaxmeta.algorithms.proto_maml import proto_maml
@@ -19,16 +22,22 @@ from jaxmeta.algorithms.ridge_alignment import ridge_alignment
 from jaxmeta.algorithms.source_replay import source_replay
 from jaxmeta.algorithms.target_only import target_only
 from jaxmeta.algorithms.transductive_protonet import transductive_protonet
+from jaxmeta.algorithms.update_rules import UpdateRule, as_optax
 
 __all__ = [
     "LearnedRates",
+    "UpdateRule",
+    "as_optax",
     "cavia",
     "imaml",
+    "learned_optimizer",
     "linear_head",
     "logistic",
+    "lstm_rule",
     "maml",
     "matching_network",
     "meta_curvature",
+    "mlp_rule",
     "ngram_memory",
     "on_minibatches",
     "per_step",

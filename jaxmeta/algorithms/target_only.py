@@ -2,23 +2,32 @@
 
 import optax
 
-from jaxmeta.algorithms.maml import maml
-from jaxmeta.core.gradients import first_order
+from jaxmeta.algorithms.reptile import reptile
 from jaxmeta.core.types import Episode, MetaAlgorithm, Model, Objective
 
 
-def target_only(model: Model, objective: Objective, inner_optimizer: optax.GradientTransformation) -> MetaAlgorithm:
+def target_only(
+    model: Model,
+    objective: Objective,
+    inner_optimizer: optax.GradientTransformation,
+    *,
+    batch_size: int | None = None,
+) -> MetaAlgorithm:
     """Each task starts from freshly drawn parameters; there is nothing to meta-learn.
 
     Args:
       model: what maps inputs to outputs.
       objective: what the outputs are for.
       inner_optimizer: any optax optimizer.
+      batch_size: examples in each inner step, drawn without replacement; None takes the whole support.
 
     Returns:
       An algorithm with empty meta-parameters and the task states of `maml`.
+
+    Raises:
+      ValueError: if `batch_size` is not positive.
     """
-    base = maml(model, objective, inner_optimizer, gradient=first_order)
+    base = reptile(model, objective, inner_optimizer, batch_size=batch_size)
 
     def init(key, episode):
         del key, episode

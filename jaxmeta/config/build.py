@@ -9,10 +9,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
-from jaxmeta.config.methods import Setting, baselines, phases_and_methods, recipes
+from jaxmeta.config.methods import Setting, known_methods, phases_and_methods, recipes
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.problems import AnyTasks, follow_manifest
 from jaxmeta.config.readouts import readout_for
@@ -24,6 +25,7 @@ from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Batch, Objective
+from jaxmeta.data import CHILD_CLASSES
 from jaxmeta.run.plan import Experiment, Judging, Phase
 from jaxmeta.run.similarity import gradient_method
 
@@ -96,6 +98,8 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
     """Returns the tasks of a config, and what its methods have in common."""
     if config.task.source == "sinusoid":
         return WaveTasks(config), make_setting(config)
+    if config.task.source == "children":
+        return ChildTasks(config), make_setting(config, classes=CHILD_CLASSES)
     if config.task.source == "omniglot":
         images = ImageTasks(config)
         return images, make_setting(config, classes=config.task.ways, source_classes=images.judged.source_classes)
@@ -128,11 +132,13 @@ def make_setting(
     pretraining = None
     if source_classes:
         pretraining = make_model(config, source_classes), naming_sources(kind.objective(source_classes, vocab_size))
+    # Of a child it is said how many examples it has in all.
+    each = 1 if kind.children else classes
     return Setting(
         config, make_model(config, classes, vocab_size), kind.objective(classes, vocab_size), kind, num_outputs=classes,
-        support=string_count(config, config.task.shots * classes),
-        query=string_count(config, config.task.queries * classes),
-        adapted=string_count(config, config.task.shots * classes, config.task.repeats), source=source,
+        support=string_count(config, config.task.shots * each),
+        query=string_count(config, config.task.queries * each),
+        adapted=string_count(config, config.task.shots * each, config.task.repeats), source=source,
         pretraining=pretraining,
     )  # fmt: skip
 
@@ -288,7 +294,7 @@ def check_methods(config: Config, setting: Setting) -> None:
       InputError: with the key and what is allowed.
     """
     evaluate, kind = config.evaluate, setting.kind
-    known = [*baselines(setting), *recipes(setting), *kind.classical]
+    known = known_methods(setting)
     for name in evaluate.methods:
         if name not in known:
             # Those that look like it come first, and a sentence does not hold them all.

@@ -16,9 +16,10 @@ from jaxmeta import data
 from jaxmeta.config import adapted, planning
 from jaxmeta.config.answering import answers
 from jaxmeta.config.build import Built, build, check_device
+from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.comparing import similarity_of
-from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import settled
+from jaxmeta.config.problems import ROWLESS
 from jaxmeta.config.read import Jobs, changed, difference, dump, load_jobs
 from jaxmeta.config.schema import Config
 from jaxmeta.config.sources import sources_to_leave_out, without_source
@@ -34,6 +35,7 @@ from jaxmeta.run.judge import evaluate
 from jaxmeta.run.leave_out import leave_one_out
 from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
+from jaxmeta.run.reaching import reaching
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
 from jaxmeta.run.similarity import SIMILARITY, nearest_sources
@@ -79,7 +81,7 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
         console.print(planning.choices_text(chosen), highlight=False, soft_wrap=True, markup=False)
     if isinstance(built.tasks, SpeechTasks):
         adapted.write_task(folder, built.tasks.recordings.labels, None)
-    elif not isinstance(built.tasks, WaveTasks | ImageTasks):
+    elif not isinstance(built.tasks, ROWLESS):
         labels = built.tasks.corpus.labels if isinstance(built.tasks, TextTasks) else ()
         adapted.write_task(folder, labels, built.tasks.tokenizer)
     console.print(f"{'Continuing' if found else 'Training'} {config.name} in {folder}", highlight=False, soft_wrap=True)
@@ -305,6 +307,8 @@ def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable 
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
     if isinstance(built.tasks, WaveTasks):
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
+    if isinstance(built.tasks, ChildTasks):
+        evaluation["reaching"] = reaching(evaluation, built.setting.config.children.horizon)
     similarity = similarity_of(built, trained, evaluation)
     if similarity is None:
         (folder / SIMILARITY).unlink(missing_ok=True)

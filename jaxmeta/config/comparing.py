@@ -8,11 +8,10 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.config.build import Built
-from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.pair_tasks import PairTasks
-from jaxmeta.config.problems import AnyTasks
+from jaxmeta.config.problems import ROWLESS, AnyTasks
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import TextTasks, WaveTasks
+from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.types import Batch
 from jaxmeta.models.romanization import romanized
 from jaxmeta.run.experiment import Trained
@@ -84,12 +83,12 @@ def similarity_of(built: Built, trained: Trained, evaluation: Mapping[str, Any])
 
 def _languages(tasks: AnyTasks) -> tuple[list[str], list[str]]:
     judged = list(tasks.languages("test"))
-    sources = [] if isinstance(tasks, WaveTasks | ImageTasks) else list(tasks.languages("train"))
+    sources = [] if isinstance(tasks, ROWLESS) else list(tasks.languages("train"))
     return [*judged, *sources], ["test"] * len(judged) + ["train"] * len(sources)
 
 
 def _support(tasks: AnyTasks, language: str, config: Config) -> Batch:
-    if isinstance(tasks, WaveTasks | ImageTasks):
+    if isinstance(tasks, ROWLESS):
         return tasks.episode(language, shots=config.task.shots, draw=0, split="test").support
     return tasks.judged.support(language, shots=config.task.shots, draw=0)
 

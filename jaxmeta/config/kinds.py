@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmeta import models, objectives
+from jaxmeta.config.child_methods import MLP_RULE, child_model
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Mixing, Model, Objective
@@ -40,6 +41,7 @@ class Kind(NamedTuple):
     cipher: bool = False  # whether there are pretended languages
     renamed: bool = False  # whether a class is another one in every task, so that no model of all of them names it
     pairs: bool = False  # whether there are vectors of two sides, which a map can bring together
+    children: bool = False  # whether a task is to train a model from scratch, and methods are optimizers
     continues: bool = False  # whether every token is predicted from those before it alone
 
 
@@ -66,11 +68,11 @@ def kind_of(config: Config) -> Kind:
             f'`task.kind` "recognition" is about recordings, and `task.source` "{source}" has none; set that to "npz" '
             'or "synthetic_digits".'
         )
-    if source != "sinusoid":
+    if source not in ("sinusoid", "children"):
         return KINDS[kind]
     if kind != "classification":
-        raise InputError(f'`task.kind` "{kind}" is about text; leave it out with `task.source` "sinusoid".')
-    return _WAVES
+        raise InputError(f'`task.kind` "{kind}" is about text; leave it out with `task.source` "{source}".')
+    return _WAVES if source == "sinusoid" else _CHILDREN
 
 
 def settled(config: Config) -> Config:
@@ -104,6 +106,8 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
       InputError: the model does not read what the task gives.
     """
     settings, source = config.model, config.task.source
+    if source == "children":
+        return child_model(config.children.judged)
     right = _READERS.get(source, "transformer")
     reads = _READ.get(settings.kind, "text")
     if reads != _READ.get(right, "text"):
@@ -320,6 +324,11 @@ _CHARACTERS = Kind(
     _CLASS_SCORES,
     methods=("target_only", "linear_head", "prototypes", "pixels", "protonet", "ridge", "maml"), main="protonet",
     curve_methods=("prototypes", "pixels", "protonet"), classical=("pixels",), head=CLASSES, renamed=True,
+)  # fmt: skip
+_CHILDREN = Kind(
+    "children of a learned optimizer", lambda config, outputs, tokens: child_model(config.children.judged),
+    lambda outputs, tokens: objectives.classification(outputs), {"nll": False, **_CLASS_SCORES},
+    methods=("sgd", "adam", "adamw", MLP_RULE), main=MLP_RULE, curve_methods=(), children=True,
 )  # fmt: skip
 KINDS: dict[str, Kind] = {
     "classification": Kind(

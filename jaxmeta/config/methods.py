@@ -11,6 +11,7 @@ from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.algorithms.ridge_alignment import alignment_start
 from jaxmeta.config.augmenting import augmenting
+from jaxmeta.config.child_methods import child_phases_and_methods, optimizers, rules
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core import gradients
@@ -82,7 +83,9 @@ class Recipe(NamedTuple):
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
-    """Returns every meta-learner that a config can name."""
+    """Returns every meta-learner that a config can name; learned optimizers are made in `child_methods`."""
+    if setting.kind.children:
+        return {}
     config, steps = setting.config, setting.config.inner.steps
     support, query = setting.support, setting.query
     model, objective, outputs = setting.model, setting.objective, setting.num_outputs
@@ -133,9 +136,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         "maml_plus_plus": maml_plus_plus(setting),
         "imaml": imaml(setting),
         "fomaml": maml(1, ("first_order",)),
-        "fo_anil": maml(0, ("first_order",), select=matching(head))._replace(
-            cost=support / 3 + query, step_cost=0.0
-        ),
+        "fo_anil": maml(0, ("first_order",), select=matching(head))._replace(cost=support / 3 + query, step_cost=0.0),
         "fo_boil": maml(1, ("first_order",), select=excluding(head)),
         "fo_cavia": cavia(2 / 3, ("first_order",)),
         "fo_meta_sgd": maml(1, ("first_order",), rates=LearnedRates("element")),
@@ -281,6 +282,8 @@ def baselines(setting: Setting) -> dict[str, Method]:
     Where a class is another one in every task, joint training tells all classes of the train tasks apart (Chen et al.
     2019, arXiv 1904.04232), and what it has learned is read through its features.
     """
+    if setting.kind.children:
+        return {}
     evaluate = setting.config.evaluate
     model, objective = setting.model, setting.objective
     rates, steps = evaluate.learning_rates, evaluate.steps
@@ -335,9 +338,17 @@ def baselines(setting: Setting) -> dict[str, Method]:
     return found
 
 
+def known_methods(setting: Setting) -> list[str]:
+    """Returns the names of every method that a config of this kind can name."""
+    of_children = [*optimizers(setting.config), *rules(setting.config)] if setting.kind.children else []
+    return [*baselines(setting), *recipes(setting), *setting.kind.classical, *of_children]
+
+
 def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Method, ...]]:
     """Returns what to train and what to judge; every phase chain costs the same budget of gradient examples."""
     config = setting.config
+    if setting.kind.children:
+        return child_phases_and_methods(setting, outer_optimizer)
     tasks, joint_cost = config.task.tasks_per_step, setting.support + setting.query
     budget = config.train.steps * joint_cost
     warm_steps = round(config.train.warm_start * config.train.steps)

@@ -62,6 +62,8 @@ def method_to_plan(setting: Setting, name: str | None) -> str:
       InputError: its inner steps are not differentiated, or there is no such method.
     """
     known = differentiated(setting)
+    if not known:
+        raise InputError(f"There is nothing to plan for {setting.kind.title}: no inner step is differentiated twice.")
     if name is None:
         name = next((method for method in setting.config.evaluate.methods if method in known), next(iter(known)))
     if name not in known:

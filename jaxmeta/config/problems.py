@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from jaxmeta import data
+from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.schema import Config
@@ -10,7 +11,8 @@ from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks, find_file
 from jaxmeta.core.checks import InputError
 
-AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks | ImageTasks
+AnyTasks = TextTasks | WaveTasks | PairTasks | SpeechTasks | ImageTasks | ChildTasks
+ROWLESS = WaveTasks | ImageTasks | ChildTasks  # tasks without rows of text or recordings that could be named
 
 
 def manifest_of(tasks: AnyTasks, config: Config) -> data.Manifest:
@@ -61,14 +63,15 @@ def follow_manifest(tasks: AnyTasks, config: Config) -> dict[str, str]:
                 fixed.evaluation_rows(
                     language, shots=shots, draw=draw, split=split, max_queries=config.evaluate.max_queries
                 )
-    assert not isinstance(tasks, WaveTasks | ImageTasks)
+    assert not isinstance(tasks, ROWLESS)
     tasks.judged = fixed  # pyright: ignore[reportAttributeAccessIssue]
     return {"problems": f"{len(manifest.problems)} of {path.name}"}
 
 
 def _judged(tasks: AnyTasks) -> data.FewShot:
-    if isinstance(tasks, WaveTasks | ImageTasks):
+    if isinstance(tasks, ROWLESS):
         what = "Waves have no rows" if isinstance(tasks, WaveTasks) else "Classes of images have no rows of their own"
+        what = "Children draw their rows" if isinstance(tasks, ChildTasks) else what
         raise InputError(f"{what} that a manifest could name; leave `evaluate.manifest` empty.")
     return tasks.judged
 

@@ -33,9 +33,10 @@ class TaskConfig(Section):
         "recognition",
     ] = "classification"
     """What is asked of a text or a recording; the model, the objective, the scores and the methods follow from it."""
-    source: Literal["cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot"] = "cldr"
+    source: Literal["cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot", "children"] = "cldr"
     """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves,
-    recordings of speakers in an npz file, digits of synthetic voices, or drawn characters in an npz file."""
+    recordings of speakers in an npz file, digits of synthetic voices, drawn characters in an npz file, or child models
+    that learn from the embedded CLDR, for learned optimizers."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
@@ -188,6 +189,33 @@ class InnerConfig(Section):
     """Terms of the series, or iterations."""
 
 
+class ChildrenConfig(Section):
+    """Child models that are trained by a learned optimizer (source children); `[task]` says how many examples each has
+    in all."""
+
+    trained: tuple[str, ...] = ("mlp 16", "mlp 32")
+    """The kinds of children in meta-training: mlp (of n-grams) or transformer (of bytes), and the width of each layer.
+    An equal share of the tasks of a step goes to each."""
+    judged: str = "mlp 48 48"
+    """The kind of children in judgement."""
+    languages: Count = 4
+    """Languages that a child learns at once."""
+    batch_size: Count = 16
+    """Examples in a step of a child."""
+    estimator: Literal["truncated_backprop", "persistent_evolution", "evolution"] = "truncated_backprop"
+    """How the outer gradient is found."""
+    window: Count = 20
+    """Steps of a child in one outer step (not of evolution, which takes all)."""
+    horizon: Count = 100
+    """Steps of a child in meta-training; how many it takes in judgement is said by `evaluate.steps`."""
+    scale: Rate = 0.01
+    """Standard deviation of the perturbations of evolution strategies."""
+    pairs: Count = 1
+    """Antithetic pairs of perturbations for each child."""
+    width: Count = 16
+    """Of the two hidden layers of the learned optimizer."""
+
+
 class GradientConfig(Section):
     """How the gradient of meta-learners is computed where it goes through inner steps; what they learn stays the same.
 
@@ -261,5 +289,6 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     inner: InnerConfig = InnerConfig()
+    children: ChildrenConfig = ChildrenConfig()
     gradient: GradientConfig = GradientConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmeta.config.build import Built, build, check_device
+from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.read import Jobs, changed, dump
@@ -206,7 +207,7 @@ def _value(values: Mapping[str, Any], key: str, config: Config) -> float:
 def _fold_changes(built: Built, search: SearchConfig) -> list[dict[str, Any]]:
     if search.folds == 1:
         return [{}]
-    if isinstance(built.tasks, WaveTasks) or built.setting.config.task.mixed:
+    if isinstance(built.tasks, WaveTasks | ChildTasks) or built.setting.config.task.mixed:
         raise InputError("`search.folds` must be 1 where tasks have no names.")
     names = sorted((*built.tasks.languages("train"), *built.tasks.languages("dev")))
     if len(names) < 2 * search.folds:

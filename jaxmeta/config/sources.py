@@ -1,6 +1,7 @@
 """Which source languages are left out of training, one at a time, and the run of each."""
 
 from jaxmeta.config.build import Built
+from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.comparing import text_measures
 from jaxmeta.config.read import changed
 from jaxmeta.config.schema import Config
@@ -20,8 +21,9 @@ def sources_to_leave_out(built: Built) -> tuple[str, ...]:
     wanted = config.evaluate.leave_out
     if not wanted:
         return ()
-    if isinstance(tasks, WaveTasks):
-        raise InputError("Waves have no sources that could be left out; leave `evaluate.leave_out` empty.")
+    if isinstance(tasks, WaveTasks | ChildTasks):
+        what = "Waves" if isinstance(tasks, WaveTasks) else "Children"
+        raise InputError(f"{what} have no sources that could be left out; leave `evaluate.leave_out` empty.")
     main = next(method for method in built.experiment.methods if method.name == config.evaluate.main)
     if main.phase is None:
         raise InputError(

@@ -2,11 +2,13 @@
 
 import math
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from jaxmeta.core.checks import InputError, check_not_negative
@@ -79,7 +81,7 @@ def adapt(
     num_steps: int,
     memory: str = "none",
     unroll: int | str = "auto",
-    trace: bool = False,
+    trace: bool | Sequence[int] = False,
 ) -> tuple[TaskState, Metrics]:
     """Adapts to one task: `begin`, then `num_steps` times `step`, scanned.
 
@@ -96,11 +98,12 @@ def adapt(
       unroll: steps that are compiled one after another instead of as a loop. What one step hands to another, or to
         the derivative, then needs no copy: faster, for the time to compile and, where steps are not recomputed, for
         memory. "auto" is all of few steps of a tiny task, where memory is not to be saved; else one.
-      trace: also return every state.
+      trace: also return every state; or those after some numbers of steps, ascending, the last of which is K. Of a
+        long adaptation no others are kept then; it is not meant to be differentiated.
 
     Returns:
       The adapted task state and the metrics of each step, leaves `[K, ...]`. With `trace`, the states from before the
-      first step to after the last, leaves `[K + 1, ...]`, in place of the last one.
+      first step to after the last, leaves `[K + 1, ...]`, in place of the last one; or `[P, ...]` of those asked for.
 
     Raises:
       ValueError: if `num_steps` is negative, `memory` unknown, or `unroll` neither positive nor "auto", or more than 1
@@ -115,6 +118,10 @@ def adapt(
     if not isinstance(unroll, int):
         pays = _is_free(policy) and num_steps <= FEW_STEPS and _is_tiny(begun, support)
         unroll = num_steps if pays else 1
+
+    if not isinstance(trace, bool):
+        step = _step_of(algorithm, meta_params, support, begun, key)
+        return _traced_at(step, begun, jax.random.split(key, num_steps), np.asarray(trace, np.int32))
 
     def body(meta_params, support):
         step = _step_of(algorithm, meta_params, support, begun, key)
@@ -153,6 +160,22 @@ def _step_of(algorithm, meta_params, support, begun, key):
     found = opened(step, (begun, key), meta_params, support)
     out_tree = jax.tree.structure(found.shapes)
     return lambda *varying: jax.tree.unflatten(out_tree, found.run(found.constants, *jax.tree.leaves(varying)))
+
+
+def _traced_at(step, begun, keys, places: np.ndarray):
+    """Returns the states after the numbers of steps in `places`, and the metrics of each step."""
+    kept = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(places), *leaf.shape)), begun)
+
+    def recorded(carry, key):
+        state, kept, done = carry
+        state, metrics = step(state, key)
+        # Every state is written where the next one that is wanted belongs; the last to be written there is that one.
+        slot = jnp.sum(places <= done, dtype=jnp.int32)
+        kept = jax.tree.map(lambda whole, leaf: whole.at[slot].set(leaf), kept, state)
+        return (state, kept, done + 1), metrics
+
+    (_, kept, _), metrics = jax.lax.scan(recorded, (begun, kept, jnp.zeros((), jnp.int32)), keys)
+    return kept, metrics
 
 
 def _is_tiny(*trees) -> bool:

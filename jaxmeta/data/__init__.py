@@ -6,6 +6,7 @@ Everything here runs on the host with numpy. Babel, SentencePiece and grain are 
 from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.data.audio_episodes import AudioEpisodes
 from jaxmeta.data.build_omniglot import build_omniglot
+from jaxmeta.data.children import CHILD_CLASSES, ChildEpisodes
 from jaxmeta.data.cldr import CLDR_TASKS, cldr
 from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
@@ -59,6 +60,7 @@ from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
 __all__ = [
+    "CHILD_CLASSES",
     "CLDR_PAIR_TASKS",
     "CLDR_TASKS",
     "COLUMNS",
@@ -66,6 +68,7 @@ __all__ = [
     "SPLITS",
     "AudioEpisodes",
     "ByteTokenizer",
+    "ChildEpisodes",
     "Corpus",
     "FewShot",
     "ImageEpisodes",

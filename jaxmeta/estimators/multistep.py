@@ -7,6 +7,7 @@ from jaxmeta.core.adapt import adapt, check_unroll, memory_policy
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 from jaxmeta.estimators.backprop import mean_gradient
+from jaxmeta.estimators.carried import check_steps
 
 
 def multistep(
@@ -50,7 +51,7 @@ def multistep(
         return jnp.zeros((), jnp.int32)
 
     def estimate(key, meta_params, done, episodes):
-        _check_steps(algorithm, key, meta_params, episodes)
+        check_steps("multistep", algorithm, key, meta_params, episodes)
 
         def task_loss(meta_params, key, episode):
             adapt_key, loss_key = jax.random.split(key)
@@ -75,14 +76,3 @@ def step_weights(done: jax.Array, num_steps: int, anneal_over: int, dtype=jnp.fl
     """Returns the weights `[K]` of the query losses when `done` of `anneal_over` outer steps are over."""
     left = jnp.maximum(1 - done.astype(dtype) / anneal_over, 0.0)
     return jnp.full((num_steps,), left / num_steps).at[-1].add(1 - left)
-
-
-def _check_steps(algorithm: MetaAlgorithm, key, meta_params, episodes) -> None:
-    support = jax.tree.map(lambda leaf: leaf[0], episodes.support)
-    begun = jax.eval_shape(algorithm.begin, key, meta_params, support)
-    traced = jax.make_jaxpr(lambda state: algorithm.step(key, meta_params, state, support)[0])(begun).jaxpr
-    if all(new is old for new, old in zip(traced.outvars, traced.invars, strict=True)):
-        raise ValueError(
-            "`multistep` weighs the losses after each inner step, and this algorithm's steps do nothing; use "
-            "`backprop` with `num_steps=0`"
-        )

@@ -12,12 +12,38 @@ def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
 
     This trains the multilingual baselines (and the warm start of any meta-learner): an algorithm whose `begin` copies
     the parameters, such as `maml`, is trained by it as one ordinary model of all tasks.
+
+    Raises:
+      ValueError: at `init` if what adaptation begins with owes nothing to the meta-parameters.
     """
     without_adaptation = backprop(algorithm, num_steps=0)
+
+    def init(key, meta_params, episodes):
+        first = jax.tree.map(lambda leaf: leaf[0], episodes)
+
+        def loss(meta_params):
+            begun = algorithm.begin(key, meta_params, first.support)
+            return algorithm.loss(key, meta_params, begun, first.query)[0]
+
+        if not _depends(jax.make_jaxpr(loss)(meta_params).jaxpr):
+            raise ValueError(
+                "`pooled` takes no inner step, and without one this algorithm's loss owes nothing to what is learned; "
+                "use an estimator with steps (backprop, truncated_backprop, evolution, persistent_evolution)"
+            )
+        return without_adaptation.init(key, meta_params, episodes)
 
     def estimate(key, meta_params, state, episodes):
         # Joined along the examples, which come after the task axis.
         every = jax.vmap(joined)(episodes.support, episodes.query)
         return without_adaptation.estimate(key, meta_params, state, Episode(episodes.support, every))
 
-    return GradientEstimator(without_adaptation.init, estimate)
+    return GradientEstimator(init, estimate)
+
+
+def _depends(jaxpr) -> bool:
+    """Returns whether an output of a computation has come from an input, as far as its steps show from outside."""
+    wanted = {id(of) for of in jaxpr.outvars}
+    for step in reversed(jaxpr.eqns):
+        if any(id(of) in wanted for of in step.outvars):
+            wanted |= {id(of) for of in step.invars}
+    return any(id(of) in wanted for of in jaxpr.invars)

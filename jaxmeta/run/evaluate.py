@@ -15,6 +15,7 @@ from jaxmeta.core.types import ArrayTree, Episode, MetaParams
 from jaxmeta.run.plan import Cell, Classical, Judging, Method, Readout, Tasks
 
 TASKS_PER_CALL = 20
+_FEW_STEPS = 100
 _Setting = TypeVar("_Setting")
 
 
@@ -60,8 +61,10 @@ def evaluator(
 
     def one_task(key, meta_params, learning_rate, episode: Episode):
         algorithm = method.build(learning_rate)
-        states, _ = adapt(algorithm, key, meta_params, episode.support, num_steps=int(places[-1]), trace=True)
-        states = jax.tree.map(lambda leaf: leaf[places], states)
+        # Of few steps all states are kept, which costs a step less than to choose.
+        every, last = int(places[-1]) <= _FEW_STEPS, int(places[-1])
+        states, _ = adapt(algorithm, key, meta_params, episode.support, num_steps=last, trace=every or places)
+        states = jax.tree.map(lambda leaf: leaf[places], states) if every else states
 
         return jax.lax.map(lambda state: readout.read(algorithm, meta_params, state, episode.query), states)
 

@@ -140,6 +140,11 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     result["scores"] = {
         name: float(_scale(name) * np.mean([g.scores[name][..., place] for g in grids])) for name in grids[0].scores
     }
+    curves = grid.mean(axis=1).tolist()
+    result["by_steps"] = {
+        "steps": list(method.steps),
+        "per_language": dict(zip(problems.languages, curves, strict=True)),
+    }
     by_steps = [_point(steps, grid[..., i]) for i, steps in enumerate(method.steps)]
     by_shots = []
     if method.name in judging.curve_methods:

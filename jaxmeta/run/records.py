@@ -105,6 +105,7 @@ class _Evaluation(pydantic.BaseModel):
     calibration: dict[str, dict[str, float]] = {}
     transfer: _Said | None = None
     leave_one_out: _Said | None = None
+    reaching: _Said | None = None
     data: _Data = _Data()
 
 

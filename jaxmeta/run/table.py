@@ -168,8 +168,8 @@ def unit_note(evaluation: Evaluation) -> str:
 
 
 def further_sentences(evaluation: Evaluation) -> list[str]:
-    """Returns what there is to say beside the verdict: whether transfer helps, and what sources are worth."""
-    return [evaluation[key]["says"] for key in ("transfer", "leave_one_out") if key in evaluation]
+    """Returns what there is to say beside the verdict: of transfer, of sources, of who is sooner."""
+    return [evaluation[key]["says"] for key in ("transfer", "leave_one_out", "reaching") if key in evaluation]
 
 
 def kind_of(evaluation: Evaluation, name: str) -> str:
