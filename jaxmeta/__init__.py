@@ -23,6 +23,7 @@ from jaxmeta.algorithms import (
     meta_curvature,
     ngram_memory,
     per_step,
+    policy_gradient,
     proto_maml,
     protonet,
     relation_network,
@@ -38,6 +39,7 @@ from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.learner import build_learner
+from jaxmeta.core.rollouts import playing
 from jaxmeta.core.select import everything, excluding, matching
 from jaxmeta.core.types import (
     Episode,
@@ -61,7 +63,7 @@ from jaxmeta.estimators import (
 )
 
 if TYPE_CHECKING:
-    from jaxmeta import models, objectives
+    from jaxmeta import environments, models, objectives
 
 __version__ = "0.1.0"
 
@@ -82,6 +84,7 @@ __all__ = [
     "cavia",
     "conjugate_gradient",
     "displacement",
+    "environments",
     "everything",
     "excluding",
     "first_order",
@@ -103,6 +106,8 @@ __all__ = [
     "objectives",
     "pad_batch",
     "per_step",
+    "playing",
+    "policy_gradient",
     "pooled",
     "proto_maml",
     "protonet",
@@ -120,6 +125,6 @@ __all__ = [
 
 def __getattr__(name: str):
     # Flax is half of the time that importing everything takes; who brings another model never pays it.
-    if name in ("models", "objectives"):
+    if name in ("environments", "models", "objectives"):
         return importlib.import_module(f"jaxmeta.{name}")
     raise AttributeError(f"module 'jaxmeta' has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """The map of the packages stays true: who may import whom, how long a file may be, what needs a docstring.
 
-cli -> config -> {run, data, algorithms, estimators, models, objectives} -> core
+cli -> config -> {run, data, algorithms, estimators, models, objectives, environments} -> core
 """
 
 import ast
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxmeta"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-PURE = {"core", "algorithms", "estimators", "models", "objectives"}
+PURE = {"core", "algorithms", "estimators", "models", "objectives", "environments"}
 MIDDLE = PURE | {"run", "data"}
 # What a part of the library may import from it, by the first name under `jaxmeta`; "" is `jaxmeta` itself.
 ARROWS = {

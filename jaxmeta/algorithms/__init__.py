@@ -9,6 +9,7 @@ from jaxmeta.algorithms.matching_network import matching_network
 from jaxmeta.algorithms.meta_curvature import meta_curvature
 from jaxmeta.algorithms.ngram_memory import ngram_memory
 from jaxmeta.algorithms.per_step import per_step
+from jaxmeta.algorithms.policy_gradient import policy_gradient
 from jaxmeta.algorithms.proto_maml import proto_maml
 from jaxmeta.algorithms.protonet import protonet
 from jaxmeta.algorithms.relation_network import relation_network
@@ -30,6 +31,7 @@ __all__ = [
     "meta_curvature",
     "ngram_memory",
     "per_step",
+    "policy_gradient",
     "proto_maml",
     "protonet",
     "relation_network",

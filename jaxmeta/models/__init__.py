@@ -11,6 +11,7 @@ from jaxmeta.models.mlp import MLP, mlp
 from jaxmeta.models.ngram_pairs import NgramVectors, ngram_dual_encoder, ngram_pair_regressor
 from jaxmeta.models.ngrams import NgramEncoder, ngrams
 from jaxmeta.models.pair_regressor import compared, pair_regressor
+from jaxmeta.models.policies import GaussianPolicy, gaussian_policy
 from jaxmeta.models.precision import cast
 from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
 from jaxmeta.models.span_scorer import SpanScorer, span_scorer
@@ -21,6 +22,7 @@ __all__ = [
     "MLP",
     "SMALLEST_IMAGE",
     "Conv4",
+    "GaussianPolicy",
     "LanguageModel",
     "MelSettings",
     "NgramEncoder",
@@ -36,6 +38,7 @@ __all__ = [
     "conv4",
     "dual_encoder",
     "equinox",
+    "gaussian_policy",
     "greedy",
     "haiku",
     "language_model",
