@@ -305,7 +305,7 @@ def _is_free(folder: pathlib.Path) -> bool:
 def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable = results_table) -> None:
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
-    if isinstance(built.tasks, WaveTasks):
+    if isinstance(built.tasks, WaveTasks) and not built.setting.kind.acts:
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
     similarity = similarity_of(built, trained, evaluation)
     if similarity is None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmeta import models, objectives
+from jaxmeta.config.acting import ENVIRONMENTS, playing_model, returns_of
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Mixing, Model, Objective
@@ -13,7 +14,8 @@ from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
-_READERS = {"sinusoid": "mlp", "omniglot": "conv4"}  # the models of other sources read text, or recordings
+# The models of other sources read text, or recordings.
+_READERS = {"sinusoid": "mlp", "omniglot": "conv4", **dict.fromkeys(ENVIRONMENTS, "mlp")}
 _READ = {"mlp": "numbers", "conv4": "images"}
 _GROUPS = 8  # of channels that an image's activations are normalised in
 UNSCALED = ("tfidf_source", "mean_spectra", "pixels")  # classical methods of classes that show no logits
@@ -41,6 +43,7 @@ class Kind(NamedTuple):
     renamed: bool = False  # whether a class is another one in every task, so that no model of all of them names it
     pairs: bool = False  # whether there are vectors of two sides, which a map can bring together
     continues: bool = False  # whether every token is predicted from those before it alone
+    acts: bool = False  # whether examples are rollouts of a policy
 
 
 def kind_of(config: Config) -> Kind:
@@ -66,11 +69,11 @@ def kind_of(config: Config) -> Kind:
             f'`task.kind` "recognition" is about recordings, and `task.source` "{source}" has none; set that to "npz" '
             'or "synthetic_digits".'
         )
-    if source != "sinusoid":
+    if source != "sinusoid" and source not in ENVIRONMENTS:
         return KINDS[kind]
     if kind != "classification":
-        raise InputError(f'`task.kind` "{kind}" is about text; leave it out with `task.source` "sinusoid".')
-    return _WAVES
+        raise InputError(f'`task.kind` "{kind}" is about text; leave it out with `task.source` "{source}".')
+    return _WAVES if source == "sinusoid" else _WORLDS[source]
 
 
 def settled(config: Config) -> Config:
@@ -308,6 +311,14 @@ _WAVES = Kind(
     methods=("zero_shot", "target_only", "joint_finetune", "linear_head", "ridge", "maml"), main="maml",
     curve_methods=("joint_finetune", "maml", "ridge"), head=NUMBERS,
 )  # fmt: skip
+_WORLDS = {
+    source: Kind(
+        "environments", playing_model, returns_of(source), {"return": True},
+        methods=("zero_shot", "target_only", "joint_finetune", "maml"), main="maml",
+        curve_methods=(), last_layer="(^|/)head/", acts=True,
+    )
+    for source in ENVIRONMENTS
+}  # fmt: skip
 _CLASS_SCORES: dict[str, bool] = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True)
 _SPEAKERS = Kind(
     "classification of recordings", _speech_classifier, lambda outputs, tokens: objectives.classification(outputs),

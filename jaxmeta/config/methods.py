@@ -10,6 +10,7 @@ import optax
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.algorithms.ridge_alignment import alignment_start
+from jaxmeta.config.acting import on_fresh_rollouts
 from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
@@ -168,6 +169,10 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             "logistic": metric(algorithms.logistic),
             "proto_maml": proto_maml._replace(cost=proto_maml.cost + support),  # the prototypes' gradient too
         }
+    if setting.kind.acts:
+        # What policies go down to is known by samples only, and a perceptron has nothing that normalises.
+        del found["imaml"], found["maml_plus_plus"]
+        found = {name: r._replace(algorithm=on_fresh_rollouts(r.algorithm)) for name, r in found.items()}
     return found
 
 
@@ -270,7 +275,8 @@ def outer_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 def finetuned(setting: Setting, learning_rate: Any) -> MetaAlgorithm:
     """Ordinary fine-tuning with Adam: what joint training adapts by."""
     model, objective = setting.pretraining or (setting.model, setting.objective)
-    return algorithms.maml(model, objective, optax.adam(learning_rate), gradient=gradients.first_order)
+    tuned = algorithms.maml(model, objective, optax.adam(learning_rate), gradient=gradients.first_order)
+    return algorithms.policy_gradient(tuned) if setting.kind.acts else tuned
 
 
 def baselines(setting: Setting) -> dict[str, Method]:
@@ -324,6 +330,9 @@ def baselines(setting: Setting) -> dict[str, Method]:
             # Joint training knows no scale of distances; it changes probabilities, never an answer.
             complete=lambda meta_params: {**meta_params, "log_scale": jnp.full((), math.log(10.0))},
         )  # fmt: skip
+    if setting.kind.acts:
+        alone = found["target_only"]
+        found["target_only"] = alone._replace(build=on_fresh_rollouts(alone.build))
     if setting.kind.renamed:
         found = {name: method for name, method in found.items() if name in ("target_only", "linear_head", "prototypes")}
     return found

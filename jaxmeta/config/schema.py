@@ -33,9 +33,12 @@ class TaskConfig(Section):
         "recognition",
     ] = "classification"
     """What is asked of a text or a recording; the model, the objective, the scores and the methods follow from it."""
-    source: Literal["cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot"] = "cldr"
+    source: Literal[
+        "cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot", "navigation_2d", "bandits"
+    ] = "cldr"
     """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves,
-    recordings of speakers in an npz file, digits of synthetic voices, or drawn characters in an npz file."""
+    recordings of speakers in an npz file, digits of synthetic voices, drawn characters in an npz file, or an
+    environment to act in."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""

@@ -21,7 +21,8 @@ def sources_to_leave_out(built: Built) -> tuple[str, ...]:
     if not wanted:
         return ()
     if isinstance(tasks, WaveTasks):
-        raise InputError("Waves have no sources that could be left out; leave `evaluate.leave_out` empty.")
+        what = tasks.noun.capitalize()
+        raise InputError(f"{what}s have no sources that could be left out; leave `evaluate.leave_out` empty.")
     main = next(method for method in built.experiment.methods if method.name == config.evaluate.main)
     if main.phase is None:
         raise InputError(
