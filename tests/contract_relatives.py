@@ -12,7 +12,7 @@ from jaxmeta.core.rollouts import playing
 from jaxmeta.core.select import excluding, matching
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 from jaxmeta.environments import navigation
-from jaxmeta.models import gaussian_policy
+from jaxmeta.models import gaussian_policy, recurrent_policy
 from jaxmeta.objectives import control
 
 
@@ -58,6 +58,13 @@ def steering(learn, rate=0.1, sampling_term=False, returns=None, **options):
         return algorithms.policy_gradient(base, sampling_term=sampling_term)
 
     return build
+
+
+def remembering(s: Setting) -> MetaAlgorithm:
+    """RL² on five steps of navigation, two rollouts of a support for each step."""
+    environment = navigation(5)
+    policy = recurrent_policy(3, environment, param_dtype=s.dtype)
+    return algorithms.rl2(policy, environment, rollouts=2)
 
 
 def acting(name: str, build, estimator, gradient="expectation", **options) -> Row:
@@ -123,5 +130,6 @@ ROWS = [
         "displacement",
         draws_by_shape=True,
     ),
+    acting("rl2", remembering, backprop(2)),
     acting("joint policy", steering(algorithms.maml, gradient=first_order), estimators.pooled, draws_by_shape=True),
 ]

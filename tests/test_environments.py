@@ -29,7 +29,7 @@ def test_a_point_goes_where_it_is_sent_and_stops_at_its_goal():
     goals = jnp.array([[0.35, 0.0], [0.3, 0.0], [-0.1, 0.4]])
     inputs = {"task": {"goal": goals}, "seed": jnp.arange(3, dtype=jnp.int32)}
     action = np.array([5.0, 0.0], np.float32)
-    steps, rollouts, seen = quick_jit(lambda: play(environment, steady(action), jnp.zeros(3), inputs))()
+    rollouts, steps, _, seen = quick_jit(lambda: play(environment, steady(action), jnp.zeros(3), inputs))()
     # An action of one is as far as it gets, and the second one arrives with its third step.
     x = 0.1 * np.arange(1, 10)
     np.testing.assert_allclose(rollouts.observations[0, :, 0], x - 0.1, atol=1e-6)
@@ -40,7 +40,7 @@ def test_a_point_goes_where_it_is_sent_and_stops_at_its_goal():
     np.testing.assert_array_equal(steps, [9, 3, 9])
     # An agent meets what it did and what came of it.
     np.testing.assert_array_equal(seen.first, np.tile(np.arange(9) == 0, (3, 1)))
-    np.testing.assert_allclose(seen.reward[:, 1:], rollouts.rewards[:, :-1])
+    np.testing.assert_allclose(seen.reward[:, 1:], np.where(rollouts.alive, rollouts.rewards, 0)[:, :-1], atol=1e-6)
     np.testing.assert_array_equal(seen.action[0], np.where(np.arange(9)[:, None] > 0, action, 0))
 
 
@@ -49,7 +49,7 @@ def test_squared_distance_is_the_square():
     still = np.zeros(2, np.float32)
     for squared, reward in ((False, -0.5), (True, -0.25)):
         environment = environments.navigation(3, squared=squared)
-        _, rollouts, _ = play(environment, steady(still), jnp.zeros(1), inputs)
+        rollouts = play(environment, steady(still), jnp.zeros(1), inputs).rollouts
         np.testing.assert_allclose(rollouts.rewards, np.full((1, 3), reward), rtol=1e-6)
 
 
@@ -60,7 +60,7 @@ def test_arms_are_rewarded_as_often_as_they_say_and_states_follow_their_tables()
     count = 2000
     many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), task)
     inputs = {"task": many, "seed": jnp.arange(count, dtype=jnp.int32)}
-    _, rollouts, _ = quick_jit(lambda: play(environment, steady(np.int32(1)), jnp.zeros(count), inputs))()
+    rollouts = quick_jit(lambda: play(environment, steady(np.int32(1)), jnp.zeros(count), inputs).rollouts)()
     states = rollouts.observations.argmax(axis=-1)
     assert set(np.unique(rollouts.rewards)) <= {0.0, 1.0}
     np.testing.assert_array_equal(states[:, 0], 0)

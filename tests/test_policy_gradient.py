@@ -12,7 +12,7 @@ from quick import quick_jit
 from jaxmeta import algorithms, estimators
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.gradients import first_order
-from jaxmeta.core.rollouts import Rollouts, playing
+from jaxmeta.core.rollouts import Percept, Rollouts, playing
 from jaxmeta.core.types import Episode, Model
 from jaxmeta.environments import Tables, bandits, navigation, tabular
 from jaxmeta.models import gaussian_policy, plain
@@ -206,3 +206,54 @@ def test_the_gradient_of_navigation_agrees_with_finite_differences_of_returns():
     error = difference.std() / count**0.5
     assert error < 0.1 * abs(numeric.mean())
     assert abs(difference.mean()) < 4 * error
+
+
+def test_a_policy_that_remembers_is_trained_by_the_return_of_the_whole_trial():
+    """RL² on two arms: a pull to learn from and one to use it, against a sum over all that can happen."""
+    chances, count = jnp.array([[0.9, 0.2]]), 20_000
+    bandit = Tables(chances, jnp.ones((1, 2, 1)))
+    environment = bandits(arms=2, pulls=1)
+
+    def act(params, inputs):
+        percept = inputs["percept"]
+        told = jnp.concatenate([percept.action, percept.reward[:, None]], axis=-1)
+        memory = jnp.zeros((len(told), 2)) if inputs["memory"] is None else inputs["memory"]
+        memory = jnp.tanh(memory + told @ params["in"])
+        return {"memory": memory, "outputs": memory @ params["out"] + params["bias"][None], "value": memory[:, 0]}
+
+    shapes = {"in": (3, 2), "out": (2, 2), "bias": (2,)}
+    rng = np.random.default_rng(0)
+    params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    algorithm = algorithms.rl2(plain(lambda key, x: params, act), environment, discount=1.0, critic=0.0)
+    task = jax.tree.map(lambda leaf: leaf[None], bandit)
+    batch = {"inputs": {"task": task, "seed": jnp.zeros(1, jnp.int32)}}
+
+    def expected(params):
+        def pulled(memory, action, reward):
+            one_hot = jnp.broadcast_to(jnp.asarray(action, jnp.float32), (1, 2))
+            percept = Percept(jnp.ones((1, 1)), one_hot, jnp.full(1, reward), jnp.ones(1, bool))
+            found = act(params, {"memory": memory, "percept": percept})
+            return found["memory"], jax.nn.softmax(found["outputs"][0])
+
+        memory, first = pulled(None, 0.0, 0.0)
+        total = first @ chances[0]
+        for arm in range(2):
+            for reward, chance in ((1.0, chances[0, arm]), (0.0, 1 - chances[0, arm])):
+                _, second = pulled(memory, np.eye(2)[arm], reward)
+                total += first[arm] * chance * (second @ chances[0])
+        return -total / 2  # a mean over the two steps
+
+    def estimate(key):
+        def loss(params):
+            meta_params = {"params": params}
+            state, _ = adapt(algorithm, key, meta_params, batch, num_steps=1)
+            return algorithm.loss(jax.random.fold_in(key, 1), meta_params, state, batch)[0]
+
+        return jax.grad(loss)(params)
+
+    found = quick_jit(jax.vmap(estimate))(jax.random.split(jax.random.key(1), count))
+    want = quick_jit(jax.grad(expected))(params)
+    for name in shapes:
+        mean, error = found[name].mean(axis=0), found[name].std(axis=0) / count**0.5
+        assert np.all(np.abs(mean - want[name]) < 4 * error + 1e-6), name
+    assert np.abs(want["in"]).max() > 5 * np.max(found["in"].std(axis=0)) / count**0.5

@@ -16,6 +16,7 @@ from jaxmeta.algorithms.relation_network import relation_network
 from jaxmeta.algorithms.reptile import reptile
 from jaxmeta.algorithms.ridge import ridge
 from jaxmeta.algorithms.ridge_alignment import ridge_alignment
+from jaxmeta.algorithms.rl2 import rl2
 from jaxmeta.algorithms.source_replay import source_replay
 from jaxmeta.algorithms.target_only import target_only
 from jaxmeta.algorithms.transductive_protonet import transductive_protonet
@@ -38,6 +39,7 @@ __all__ = [
     "reptile",
     "ridge",
     "ridge_alignment",
+    "rl2",
     "source_replay",
     "target_only",
     "transductive_protonet",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax.numpy as jnp
 
 from jaxmeta import data, environments, models, objectives
-from jaxmeta.algorithms import policy_gradient
+from jaxmeta.algorithms import policy_gradient, rl2
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import WaveTasks
 from jaxmeta.core.checks import InputError
@@ -16,6 +16,7 @@ ENVIRONMENTS: Mapping[str, Callable[[], Environment]] = {
     "navigation_2d": environments.navigation,
     "bandits": environments.bandits,
 }
+REMEMBERED = 2  # rollouts that RL² plays one after another at each step
 _DISCOUNTS = {"navigation_2d": 0.99}
 
 
@@ -43,6 +44,14 @@ def returns_of(source: str) -> Callable[[int, int], Objective]:
     Past actions are not coupled: the unbiased second derivative takes many times as many rollouts for the same noise.
     """
     return lambda outputs, tokens: objectives.control(discount=_DISCOUNTS.get(source, 1.0), coupling=0.0)
+
+
+def remembering_policy(config: Config) -> MetaAlgorithm:
+    """Returns RL² in the environment of a config; a step of it plays few of the rollouts that a support has."""
+    environment = ENVIRONMENTS[config.task.source]()
+    policy = models.recurrent_policy(config.model.width, environment)
+    discount = _DISCOUNTS.get(config.task.source, 1.0)
+    return rl2(policy, environment, rollouts=min(REMEMBERED, config.task.shots), discount=discount)
 
 
 def on_fresh_rollouts(build: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorithm]:

@@ -10,7 +10,7 @@ import optax
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.algorithms.ridge_alignment import alignment_start
-from jaxmeta.config.acting import on_fresh_rollouts
+from jaxmeta.config.acting import REMEMBERED, on_fresh_rollouts, remembering_policy
 from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
@@ -77,6 +77,7 @@ class Recipe(NamedTuple):
     cost: float
     strategies: tuple[str, ...] = ()  # how its inner steps may be differentiated, the default first; none: they are not
     inner: bool = True  # whether it takes inner steps
+    rated: bool = True  # whether its inner steps have a learning rate
     step_cost: float = 1.0  # what one inner step costs in judgement, for each support example
     augmented: bool = True  # whether it is trained on pretended languages too
     whole: bool = True  # whether an inner step reads the whole support, and not S examples of it
@@ -121,6 +122,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             lambda a, how, outer: estimators.backprop(a, num_steps=0, task_axis=how.task_axis),
             support + query,
             inner=False,
+            rated=False,
         )
 
     found = {
@@ -173,6 +175,15 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         # What policies go down to is known by samples only, and a perceptron has nothing that normalises.
         del found["imaml"], found["maml_plus_plus"]
         found = {name: r._replace(algorithm=on_fresh_rollouts(r.algorithm)) for name, r in found.items()}
+        played, remembered = min(REMEMBERED, support), config.evaluate.steps[-1]
+        found["rl2"] = Recipe(
+            lambda rate: remembering_policy(config),
+            # It is trained on trials as long as those that it is judged on.
+            lambda a, how, outer: estimators.backprop(a, num_steps=remembered, task_axis="vmap"),
+            remembered * played + query,
+            rated=False,
+            step_cost=0.0,
+        )
     return found
 
 
@@ -376,7 +387,7 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
             methods.append(
                 Method(
                     name, META, name, recipe.algorithm,
-                    config.evaluate.sgd_learning_rates if recipe.inner else (config.inner.learning_rate,),
+                    config.evaluate.sgd_learning_rates if recipe.rated else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
                     recipe.step_cost * (setting.adapted if recipe.whole else setting.support) if recipe.inner else 0.0,
                 )

@@ -27,7 +27,7 @@ class Percept(NamedTuple):
     """What an agent meets at a step, leaves `[N, ...]`."""
 
     observation: jax.Array  # [N, O]
-    action: jax.Array  # the one before, as a vector [N, A]; zeros at the first step
+    action: jax.Array  # the one before, as a vector [N, A]; zeros at the very first step
     reward: jax.Array  # what came of it, [N]
     first: jax.Array  # [N] bool, whether the rollout begins
 
@@ -36,7 +36,22 @@ class Percept(NamedTuple):
 Agent = Callable[[ArrayTree, Key, Percept], tuple[ArrayTree, jax.Array, ArrayTree]]
 
 
-def play(environment: Environment, agent: Agent, memory: ArrayTree, inputs: ArrayTree):
+class Played(NamedTuple):
+    """What `play` returns."""
+
+    rollouts: Rollouts  # with `log_probs` of zero
+    memory: ArrayTree  # after the last step that each rollout took, leaves [N, ...]
+    percept: Percept  # what the agent would meet next
+    kept: ArrayTree  # of every step, leaves [N, H, ...]
+
+
+def play(
+    environment: Environment,
+    agent: Agent,
+    memory: ArrayTree,
+    inputs: ArrayTree,
+    last: tuple[jax.Array, jax.Array] | None = None,
+) -> Played:
     """Plays N rollouts side by side.
 
     Args:
@@ -44,37 +59,35 @@ def play(environment: Environment, agent: Agent, memory: ArrayTree, inputs: Arra
       agent: who.
       memory: what it has before the first step, leaves `[N, ...]`.
       inputs: "task", leaves `[N, ...]`, and "seed" `[N]`, from which all follows that is drawn.
-
-    Returns:
-      The memory after the last step that each rollout took, the rollouts, with `log_probs` of zero, and what the agent
-      kept, leaves `[N, H, ...]`.
+      last: what an agent did before that has played already, as vectors `[N, A]`, and the rewards `[N]` of it.
     """
     task, seeds, horizon = inputs["task"], jnp.asarray(inputs["seed"]), environment.horizon
     # All keys at once: to hash step by step would be most of the time in a small environment.
     keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 2 * horizon + 1))(seeds)
     state = jax.vmap(environment.reset)(keys[:, -1], task)
     observation = jax.vmap(environment.observe)(task, state)
-    nothing = jnp.zeros(seeds.shape, observation.dtype)
-    still = jnp.zeros((*seeds.shape, environment.actions.size), observation.dtype)
+    if last is None:
+        still = jnp.zeros((*seeds.shape, environment.actions.size), observation.dtype)
+        last = still, jnp.zeros(seeds.shape, observation.dtype)
 
     def step(carry, keys):
         state, memory, percept, alive = carry
         new_memory, action, kept = agent(memory, keys[:, 0], percept)
-        memory = jax.tree.map(lambda new, old: jnp.where(_like(alive, new), new, old), new_memory, memory)
+        memory = _chosen(alive, new_memory, memory)
         state, reward, done = jax.vmap(environment.step)(keys[:, 1], task, state, action)
         reward = jnp.where(alive, reward, jnp.zeros((), reward.dtype))
         told = (percept.observation, action, reward, alive, kept)
         observation = jax.vmap(environment.observe)(task, state)
         vector = environment.actions.vector(action).astype(observation.dtype)
-        percept = Percept(observation, vector, reward, jnp.zeros_like(percept.first))
+        percept = _chosen(alive, Percept(observation, vector, reward, jnp.zeros_like(percept.first)), percept)
         return (state, memory, percept, alive & ~done), told
 
     alive = jnp.ones(seeds.shape, bool)
     by_step = jnp.swapaxes(keys[:, :-1].reshape(len(seeds), horizon, 2), 0, 1)
-    start = (state, memory, Percept(observation, still, nothing, alive), alive)
-    (_, memory, _, _), told = jax.lax.scan(step, start, by_step)
+    start = (state, memory, Percept(observation, *last, alive), alive)
+    (_, memory, percept, _), told = jax.lax.scan(step, start, by_step)
     *told, kept = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), told)
-    return memory, Rollouts(*told, jnp.zeros_like(told[2])), kept
+    return Played(Rollouts(*told, jnp.zeros_like(told[2])), memory, percept, kept)
 
 
 def playing(policy: Model, environment: Environment) -> Model:
@@ -108,7 +121,7 @@ def playing(policy: Model, environment: Environment) -> Model:
         def agent(memory, keys, percept: Percept):
             return memory, jax.vmap(actions.draw)(keys, policy.apply(params, percept.observation)), ()
 
-        return play(environment, agent, (), inputs)[1]
+        return play(environment, agent, (), inputs).rollouts
 
     def features(params, inputs):
         del params, inputs
@@ -130,5 +143,10 @@ def with_fresh_seeds(key: Key, batch: Batch) -> dict:
     return {**batch, "inputs": {**batch["inputs"], "seed": (bits >> 1).astype(jnp.int32)}}
 
 
-def _like(mask: jax.Array, leaf: jax.Array) -> jax.Array:
-    return mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+def _chosen(mask: jax.Array, yes: ArrayTree, no: ArrayTree) -> ArrayTree:
+    """Returns the leaves `[N, ...]` of one tree where the mask `[N]` holds, and of the other elsewhere."""
+
+    def chosen(a, b):
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(chosen, yes, no)
