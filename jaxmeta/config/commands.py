@@ -38,7 +38,7 @@ from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
 from jaxmeta.run.similarity import SIMILARITY, nearest_sources
-from jaxmeta.run.table import Evaluation, results_table
+from jaxmeta.run.table import Evaluation, results_table, steps_table
 from jaxmeta.run.transfer import transfer
 from jaxmeta.run.turns import pooled
 
@@ -363,5 +363,8 @@ def _report_turns(folder: pathlib.Path, turns: Iterable[str], table: AsTable = r
 def _report(folder: pathlib.Path, table: AsTable) -> None:
     page = write_report(folder)
     console = Console()
-    console.print(table(read_evaluation(folder)))
+    evaluation = read_evaluation(folder)
+    console.print(table(evaluation))
+    if evaluation["metric"] == "return":  # how soon a policy learns is what is asked of it
+        console.print(steps_table(evaluation))
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)
