@@ -1,5 +1,7 @@
 """Environments: what a rollout in each comes to, and that it depends on its seed and its task alone."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from quick import quick_jit
 
 from jaxmeta import algorithms, environments
+from jaxmeta.core.checks import InputError
 from jaxmeta.core.rollouts import Percept, play, playing, with_fresh_seeds
 from jaxmeta.environments.actions import categorical, gaussian
 from jaxmeta.models import gaussian_policy, plain
@@ -159,3 +162,25 @@ def test_what_means_nothing_for_policies_is_refused_in_a_sentence():
     heads = algorithms.protonet(model, classification(2), num_classes=2)
     with pytest.raises(ValueError, match="no vector for each example"):
         heads.begin(jax.random.key(0), params, batch)
+
+
+def test_a_half_cheetah_is_rewarded_for_its_velocity():
+    pytest.importorskip("brax", reason="brax is not installed; pip install -e .[rl]", exc_type=ImportError)
+    forward, back = ({"goal": jnp.array([sign])} for sign in (1.0, -1.0))
+    environment = environments.half_cheetah(horizon=5)
+    action = np.full(6, 0.5, np.float32)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        task = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), forward, back)
+        inputs = {"task": task, "seed": jnp.zeros(2, jnp.int32)}
+        rollouts = quick_jit(lambda: play(environment, steady(action), jnp.zeros(2), inputs).rollouts)()
+    np.testing.assert_allclose(rollouts.rewards.sum(axis=0), np.full(5, -2 * 0.05 * 6 * 0.25), atol=1e-4)
+    assert np.abs(rollouts.rewards[0] + 0.05 * 6 * 0.25).max() > 0.01
+    assert rollouts.observations.shape == (2, 5, 17)
+
+
+def test_a_half_cheetah_without_brax_is_a_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "brax.envs", None)
+    with pytest.raises(InputError, match=r'pip install "jaxmeta\[rl\]"'):
+        environments.half_cheetah()
+    with pytest.raises(ValueError, match="`goal` must be one of 'direction', 'velocity'"):
+        environments.half_cheetah(goal="height")

@@ -27,9 +27,23 @@ ARROWS = {
     "__main__": {"cli"},
 }
 NUMERIC = {"jax", "optax", "chex", "numpy"}
-LIBRARIES = dict.fromkeys(PURE, NUMERIC) | {"models": NUMERIC | {"flax", "equinox", "haiku"}}
+LIBRARIES = dict.fromkeys(PURE, NUMERIC) | {
+    "models": NUMERIC | {"flax", "equinox", "haiku"},
+    "environments": NUMERIC | {"brax"},
+}
 # In functions only.
-LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu", "rapidfuzz", "rouge_score", "PIL"}
+LAZY = {
+    "equinox",
+    "haiku",
+    "brax",
+    "matplotlib",
+    "tensorboardX",
+    "sklearn",
+    "sacrebleu",
+    "rapidfuzz",
+    "rouge_score",
+    "PIL",
+}
 # Pure code knows no files, clocks, processes or hidden randomness.
 EFFECTS = {
     *("datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random", "shutil", "signal"),

@@ -1,5 +1,6 @@
 """Learning to act, in configs: the environments there are, their policies, and what meta-learners do in them."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import jax.numpy as jnp
@@ -15,9 +16,20 @@ from jaxmeta.core.types import Environment, Episode, MetaAlgorithm, Model, Objec
 ENVIRONMENTS: Mapping[str, Callable[[], Environment]] = {
     "navigation_2d": environments.navigation,
     "bandits": environments.bandits,
+    "half_cheetah": environments.half_cheetah,
 }
 REMEMBERED = 2  # rollouts that RL² plays one after another at each step
-_DISCOUNTS = {"navigation_2d": 0.99}
+_DISCOUNTS = {"navigation_2d": 0.99, "half_cheetah": 0.99}
+
+
+@functools.cache
+def environment_of(source: str) -> Environment:
+    """Returns an environment, made once: a simulator takes seconds to read what it simulates.
+
+    Raises:
+      InputError: it needs a library that is not installed.
+    """
+    return ENVIRONMENTS[source]()
 
 
 def playing_model(config: Config, outputs: int, vocab_size: int) -> Model:
@@ -30,7 +42,7 @@ def playing_model(config: Config, outputs: int, vocab_size: int) -> Model:
     settings = config.model
     if settings.precision != "float32":
         raise InputError(f'`model.precision` must be "float32" in environments, got "{settings.precision}".')
-    environment = ENVIRONMENTS[config.task.source]()
+    environment = environment_of(config.task.source)
     hidden = (settings.width,) * settings.layers
     size, tanh = environment.actions.size, {"activation": jnp.tanh}
     discrete = environment.actions.discrete
@@ -48,7 +60,7 @@ def returns_of(source: str) -> Callable[[int, int], Objective]:
 
 def remembering_policy(config: Config) -> MetaAlgorithm:
     """Returns RL² in the environment of a config; a step of it plays few of the rollouts that a support has."""
-    environment = ENVIRONMENTS[config.task.source]()
+    environment = environment_of(config.task.source)
     policy = models.recurrent_policy(config.model.width, environment)
     discount = _DISCOUNTS.get(config.task.source, 1.0)
     return rl2(policy, environment, rollouts=min(REMEMBERED, config.task.shots), discount=discount)
@@ -77,4 +89,4 @@ class ControlTasks(WaveTasks):
 
     def _drawn(self, seed: int) -> data.RolloutEpisodes:
         task = self.config.task
-        return data.RolloutEpisodes(ENVIRONMENTS[task.source]().draw, task.shots, task.queries, seed)
+        return data.RolloutEpisodes(environment_of(task.source).draw, task.shots, task.queries, seed)

@@ -34,7 +34,16 @@ class TaskConfig(Section):
     ] = "classification"
     """What is asked of a text or a recording; the model, the objective, the scores and the methods follow from it."""
     source: Literal[
-        "cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot", "navigation_2d", "bandits"
+        "cldr",
+        "tsv",
+        "tfds",
+        "sinusoid",
+        "npz",
+        "synthetic_digits",
+        "omniglot",
+        "navigation_2d",
+        "bandits",
+        "half_cheetah",
     ] = "cldr"
     """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves,
     recordings of speakers in an npz file, digits of synthetic voices, drawn characters in an npz file, or an
