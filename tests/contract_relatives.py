@@ -1,19 +1,15 @@
-"""The rows of relatives of MAML and of prototypes, and those of `contract_table.py`: what `test_contracts` reads."""
+"""The rows of relatives of MAML and of prototypes, and those of the other tables: what `test_contracts` reads."""
 
+import contract_policies
 import contract_table
-import jax.numpy as jnp
 import optax
 from contract_table import Row, Setting, backprop, maml_with
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.core.gradients import first_order
-from jaxmeta.core.rollouts import playing
 from jaxmeta.core.select import excluding, matching
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
-from jaxmeta.environments import navigation
-from jaxmeta.models import gaussian_policy, recurrent_policy
-from jaxmeta.objectives import control
 
 
 def imaml_with(rate: float):
@@ -49,32 +45,10 @@ def implicit(num_steps: int):
     return lambda algorithm: estimators.implicit(algorithm, num_steps=num_steps, solve=solve)
 
 
-def steering(learn, rate=0.1, sampling_term=False, returns=None, **options):
-    """Builds a learner of policies on five steps of navigation."""
+def evolution(num_steps: int):
+    """An estimator of the algorithm that it is then given, of two pairs."""
+    return lambda algorithm: estimators.evolution(algorithm, num_steps=num_steps, scale=0.1, pairs=2)
 
-    def build(s: Setting) -> MetaAlgorithm:
-        policy = gaussian_policy((3,), 2, activation=jnp.tanh, param_dtype=s.dtype)
-        base = learn(playing(policy, navigation(5)), control(**(returns or {})), optax.sgd(rate), **options)
-        return algorithms.policy_gradient(base, sampling_term=sampling_term)
-
-    return build
-
-
-def remembering(s: Setting) -> MetaAlgorithm:
-    """RL² on five steps of navigation, two rollouts of a support for each step."""
-    environment = navigation(5)
-    policy = recurrent_policy(3, environment, param_dtype=s.dtype)
-    return algorithms.rl2(policy, environment, rollouts=2)
-
-
-def acting(name: str, build, estimator, gradient="expectation", **options) -> Row:
-    """A row of rollouts."""
-    facts = {"reads": "rollouts", "regresses": True, "draws": True, "fewer_classes": False}
-    return Row(name, build, estimator, gradient=gradient, **facts, **options)
-
-
-# As few rollouts take their step: nothing that rollouts share, and no second derivative that is meant for many.
-SAMPLED = {"coupling": None, "baseline": "none", "normalize": False}
 
 ROWS = [
     *contract_table.ROWS,
@@ -114,22 +88,23 @@ ROWS = [
         backprop(2),
         reads="text",
     ),
-    Row("meta-curvature", curved, backprop(2), fewer_classes=False),
-    acting("maml of policies", steering(algorithms.maml), backprop(2)),
-    acting("maml of policies, low variance", steering(algorithms.maml, returns={"coupling": 0.0}), backprop(2)),
-    acting("maml of policies, sampling", steering(algorithms.maml, sampling_term=True, returns=SAMPLED), backprop(2)),
-    acting("fomaml of policies", steering(algorithms.maml, gradient=first_order), backprop(2)),
-    acting("anil of policies", steering(algorithms.maml, select=matching("head/")), backprop(2)),
-    acting("meta-sgd of policies", steering(algorithms.maml, rates=LearnedRates("element")), backprop(2)),
-    acting("cavia of policies", steering(algorithms.cavia, size=2), backprop(2)),
-    acting("maml of policies, several steps", steering(algorithms.maml), annealed),
-    acting(
-        "reptile of policies",
-        steering(algorithms.reptile, returns={"baseline": "none"}),
-        contract_table.displacement(2),
-        "displacement",
-        draws_by_shape=True,
+    Row(
+        "maml, evolution",
+        maml_with(gradient=first_order),
+        evolution(2),
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
     ),
-    acting("rl2", remembering, backprop(2)),
-    acting("joint policy", steering(algorithms.maml, gradient=first_order), estimators.pooled, draws_by_shape=True),
+    Row(
+        "protonet, evolution",
+        lambda s: algorithms.protonet(s.mlp(), s.classify(), num_classes=s.classes),
+        evolution(0),
+        num_steps=0,
+        gradient="random",
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row("meta-curvature", curved, backprop(2), fewer_classes=False),
+    *contract_policies.ROWS,
 ]

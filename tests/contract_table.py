@@ -99,13 +99,13 @@ class Row(NamedTuple):
       build: the algorithm for a `Setting`.
       estimator: what trains it, from the algorithm; None for a baseline that is only ever adapted.
       num_steps: inner steps.
-      gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it; or
-        the "displacement" of the parameters; or an "expectation", the derivative of what the loss is on average.
+      gradient: what the estimator's outer gradient is: the "derivative" of its loss; the "first order" part of it;
+        the "displacement" of the parameters; or a "random" one, right on average.
       idle: parts of the meta-parameters that the loss does not depend on.
       reads: "vectors", "text", "pairs" (of vectors, with groups), "texts" (pairs of them), "passages" (described words
         with an answer), "translations" (of text), "sounds", "strings" (sounds with a transcript) or "rollouts".
       regresses: targets are vectors or sequences, not classes.
-      draws: the key matters to adaptation.
+      draws: the key matters to adaptation, or to the outer gradient.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
       fewer_classes: a task of fewer classes is the task of a smaller model (which is not so where something of the size
         of the model is drawn, or the source has all the classes).

@@ -5,10 +5,11 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from quick import quick_jit
 
-from jaxmeta import algorithms, environments
+from jaxmeta import algorithms, environments, estimators
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.rollouts import Percept, play, playing, with_fresh_seeds
 from jaxmeta.environments.actions import categorical, gaussian
@@ -184,3 +185,17 @@ def test_a_half_cheetah_without_brax_is_a_sentence(monkeypatch):
         environments.half_cheetah()
     with pytest.raises(ValueError, match="`goal` must be one of 'direction', 'velocity'"):
         environments.half_cheetah(goal="height")
+
+
+def test_what_does_not_play_and_what_has_no_minimum_are_refused():
+    inputs = {"task": {"goal": jnp.full((3, 2), 0.2)}, "seed": jnp.arange(3, dtype=jnp.int32)}
+    batch, key = {"inputs": inputs}, jax.random.key(0)
+    still = plain(lambda key, x: {"w": jnp.zeros(())}, lambda params, x: x["task"]["goal"] * params["w"])
+    deaf = algorithms.policy_gradient(algorithms.maml(still, control(), optax.sgd(0.1)))
+    state = deaf.begin(key, {"params": {"w": jnp.zeros(())}}, batch)
+    with pytest.raises(ValueError, match="whose `predict` plays"):
+        deaf.step(key, {"params": {"w": jnp.zeros(())}}, state, batch)
+    model = playing(gaussian_policy((4,), 2), environments.navigation(5))
+    held = algorithms.policy_gradient(algorithms.imaml(model, control(), optax.sgd(0.1)))
+    with pytest.raises(ValueError, match="`implicit` needs an algorithm whose steps go down to a minimum"):
+        estimators.implicit(held, num_steps=2)

@@ -2,6 +2,7 @@
 
 from jaxmeta.estimators.backprop import backprop
 from jaxmeta.estimators.displacement import displacement
+from jaxmeta.estimators.evolution import evolution
 from jaxmeta.estimators.implicit import conjugate_gradient, implicit, neumann
 from jaxmeta.estimators.in_turn import in_turn
 from jaxmeta.estimators.multistep import multistep
@@ -11,6 +12,7 @@ __all__ = [
     "backprop",
     "conjugate_gradient",
     "displacement",
+    "evolution",
     "implicit",
     "in_turn",
     "multistep",

@@ -46,6 +46,20 @@ def backprop(
         del key, meta_params, episodes
         return ()
 
+    task_loss = loss_after(algorithm, num_steps=num_steps, memory=memory, unroll=unroll)
+
+    def estimate(key, meta_params, state, episodes):
+        gradient, metrics = mean_gradient(algorithm, task_loss, task_axis, key, meta_params, episodes)
+        return gradient, state, metrics
+
+    return GradientEstimator(init, estimate)
+
+
+def loss_after(
+    algorithm: MetaAlgorithm, *, num_steps: int, memory: str = "none", unroll: int | str = "auto"
+) -> Callable[[MetaParams, Key, Episode], tuple[jax.Array, Metrics]]:
+    """Returns `(meta_params, key, episode) -> (query loss after so many inner steps, metrics with "loss")`."""
+
     def task_loss(meta_params, key, episode):
         adapt_key, loss_key = jax.random.split(key)
         task_state, _ = adapt(
@@ -54,11 +68,7 @@ def backprop(
         loss, metrics = algorithm.loss(loss_key, meta_params, task_state, episode.query)
         return loss, {**metrics, "loss": loss}
 
-    def estimate(key, meta_params, state, episodes):
-        gradient, metrics = mean_gradient(algorithm, task_loss, task_axis, key, meta_params, episodes)
-        return gradient, state, metrics
-
-    return GradientEstimator(init, estimate)
+    return task_loss
 
 
 def mean_gradient(
