@@ -28,12 +28,14 @@ from jaxmeta.algorithms import (
     mlp_rule,
     ngram_memory,
     per_step,
+    policy_gradient,
     proto_maml,
     protonet,
     relation_network,
     reptile,
     ridge,
     ridge_alignment,
+    rl2,
     source_replay,
     target_only,
     transductive_protonet,
@@ -43,6 +45,7 @@ from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.learner import build_learner
+from jaxmeta.core.rollouts import playing
 from jaxmeta.core.select import everything, excluding, matching
 from jaxmeta.core.types import (
     Episode,
@@ -70,7 +73,7 @@ from jaxmeta.estimators import (
 )
 
 if TYPE_CHECKING:
-    from jaxmeta import models, objectives
+    from jaxmeta import environments, models, objectives
 
 __version__ = "0.1.0"
 
@@ -93,6 +96,7 @@ __all__ = [
     "cavia",
     "conjugate_gradient",
     "displacement",
+    "environments",
     "everything",
     "evolution",
     "excluding",
@@ -119,6 +123,8 @@ __all__ = [
     "pad_batch",
     "per_step",
     "persistent_evolution",
+    "playing",
+    "policy_gradient",
     "pooled",
     "proto_maml",
     "protonet",
@@ -127,6 +133,7 @@ __all__ = [
     "reverse",
     "ridge",
     "ridge_alignment",
+    "rl2",
     "source_replay",
     "stack_episodes",
     "target_only",
@@ -138,6 +145,6 @@ __all__ = [
 
 def __getattr__(name: str):
     # Flax is half of the time that importing everything takes; who brings another model never pays it.
-    if name in ("models", "objectives"):
+    if name in ("environments", "models", "objectives"):
         return importlib.import_module(f"jaxmeta.{name}")
     raise AttributeError(f"module 'jaxmeta' has no attribute {name!r}")

@@ -1,5 +1,6 @@
-"""The rows of relatives of MAML and of prototypes, and those of `contract_table.py`: what `test_contracts` reads."""
+"""The rows of relatives of MAML and of prototypes, and those of the other tables: what `test_contracts` reads."""
 
+import contract_policies
 import contract_table
 import optax
 from contract_table import Row, Setting, backprop, maml_with
@@ -163,4 +164,5 @@ ROWS = [
         fewer_classes=False,
     ),
     Row("meta-curvature", curved, backprop(2), fewer_classes=False),
+    *contract_policies.ROWS,
 ]

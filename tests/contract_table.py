@@ -103,7 +103,7 @@ class Row(NamedTuple):
         the "displacement" of the parameters; or a "random" one, right on average.
       idle: parts of the meta-parameters that the loss does not depend on.
       reads: "vectors", "text", "pairs" (of vectors, with groups), "texts" (pairs of them), "passages" (described words
-        with an answer), "translations" (of text), "sounds" or "strings" (sounds with a transcript).
+        with an answer), "translations" (of text), "sounds", "strings" (sounds with a transcript) or "rollouts".
       regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation, or to the outer gradient.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
@@ -323,8 +323,8 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       dtype: of what is a float.
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
         "texts", pairs of such; "passages", words in two sentences that end in padding, with an answer of two words;
-        "translations", the target shifted; "sounds" `[N, 96]`, of which some are longer than others; or "strings",
-        sounds with one or two symbols, of which 0 is none.
+        "translations", the target shifted; "sounds" `[N, 96]`, of which some are longer than others; "strings",
+        sounds with one or two symbols, of which 0 is none; or "rollouts" to a goal, all the same.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -333,6 +333,9 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
         source, target = (text(rng, size, 2)[0] for _ in range(2))
         first = np.full((size, 1), VOCABULARY - 2, np.int32)
         return {"inputs": {"source": source, "previous": np.hstack([first, target[:, :-1]])}, "targets": target}
+    if reads == "rollouts":
+        goal = rng.uniform(-0.5, 0.5, 2).astype(dtype)
+        return {"inputs": {"task": {"goal": np.tile(goal, (size, 1))}, "seed": np.arange(size, dtype=np.int32)}}
     classes = np.arange(targets) if np.ndim(targets) == 0 else np.asarray(targets)
     if regresses:
         answers = rng.normal(size=(size, len(classes))).astype(dtype)

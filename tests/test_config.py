@@ -11,6 +11,7 @@ import pytest
 from tiny_run import toy_lines, write_lines
 
 from jaxmeta.config import Config, build, difference, dump, load, load_jobs
+from jaxmeta.config.acting import ENVIRONMENTS
 from jaxmeta.config.build import make_setting
 from jaxmeta.config.child_methods import rules
 from jaxmeta.config.classical_text import tfidf
@@ -51,7 +52,7 @@ def config(request) -> Config:
 
 def setting_of(config: Config, classes: int = 4) -> Setting:
     """Returns what methods are made of, without the data."""
-    text = config.task.source not in ("sinusoid", "children")
+    text = config.task.source not in ("sinusoid", "children", *ENVIRONMENTS)
     source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if text else None
     of_classes = kind_of(config).head == CLASSES
     return make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)

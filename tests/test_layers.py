@@ -1,6 +1,6 @@
 """The map of the packages stays true: who may import whom, how long a file may be, what needs a docstring.
 
-cli -> config -> {run, data, algorithms, estimators, models, objectives} -> core
+cli -> config -> {run, data, algorithms, estimators, models, objectives, environments} -> core
 """
 
 import ast
@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxmeta"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-PURE = {"core", "algorithms", "estimators", "models", "objectives"}
+PURE = {"core", "algorithms", "estimators", "models", "objectives", "environments"}
 MIDDLE = PURE | {"run", "data"}
 # What a part of the library may import from it, by the first name under `jaxmeta`; "" is `jaxmeta` itself.
 ARROWS = {
@@ -27,9 +27,23 @@ ARROWS = {
     "__main__": {"cli"},
 }
 NUMERIC = {"jax", "optax", "chex", "numpy"}
-LIBRARIES = dict.fromkeys(PURE, NUMERIC) | {"models": NUMERIC | {"flax", "equinox", "haiku"}}
+LIBRARIES = dict.fromkeys(PURE, NUMERIC) | {
+    "models": NUMERIC | {"flax", "equinox", "haiku"},
+    "environments": NUMERIC | {"brax"},
+}
 # In functions only.
-LAZY = {"equinox", "haiku", "matplotlib", "tensorboardX", "sklearn", "sacrebleu", "rapidfuzz", "rouge_score", "PIL"}
+LAZY = {
+    "equinox",
+    "haiku",
+    "brax",
+    "matplotlib",
+    "tensorboardX",
+    "sklearn",
+    "sacrebleu",
+    "rapidfuzz",
+    "rouge_score",
+    "PIL",
+}
 # Pure code knows no files, clocks, processes or hidden randomness.
 EFFECTS = {
     *("datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random", "shutil", "signal"),

@@ -157,6 +157,7 @@ def test_page_says_it_all_and_escapes_it(run):
         "8.0 to 11.0",
         "macro f1",
         "61.23",
+        "Scores by inner steps",
     ):
         assert piece in text
     assert all(language in text for language in evaluation["languages"])
@@ -170,6 +171,7 @@ def test_optional_parts_may_be_absent(tmp_path):
     text = " ".join(_Reader(write_report(_write(tmp_path, evaluation)).read_text("utf-8")).text)
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"methods", "gains"}
     assert "Calibration" not in text
+    assert "Scores by inner steps" not in text
     assert "Paired differences" not in text
 
 

@@ -13,12 +13,14 @@ from jaxmeta.algorithms.minibatches import on_minibatches
 from jaxmeta.algorithms.mlp_rule import mlp_rule
 from jaxmeta.algorithms.ngram_memory import ngram_memory
 from jaxmeta.algorithms.per_step import per_step
+from jaxmeta.algorithms.policy_gradient import policy_gradient
 from jaxmeta.algorithms.proto_maml import proto_maml
 from jaxmeta.algorithms.protonet import protonet
 from jaxmeta.algorithms.relation_network import relation_network
 from jaxmeta.algorithms.reptile import reptile
 from jaxmeta.algorithms.ridge import ridge
 from jaxmeta.algorithms.ridge_alignment import ridge_alignment
+from jaxmeta.algorithms.rl2 import rl2
 from jaxmeta.algorithms.source_replay import source_replay
 from jaxmeta.algorithms.target_only import target_only
 from jaxmeta.algorithms.transductive_protonet import transductive_protonet
@@ -41,12 +43,14 @@ __all__ = [
     "ngram_memory",
     "on_minibatches",
     "per_step",
+    "policy_gradient",
     "proto_maml",
     "protonet",
     "relation_network",
     "reptile",
     "ridge",
     "ridge_alignment",
+    "rl2",
     "source_replay",
     "target_only",
     "transductive_protonet",

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxmeta.config.acting import ENVIRONMENTS, ControlTasks
 from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.image_tasks import ImageTasks
@@ -100,6 +101,8 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
         return WaveTasks(config), make_setting(config)
     if config.task.source == "children":
         return ChildTasks(config), make_setting(config, classes=CHILD_CLASSES)
+    if config.task.source in ENVIRONMENTS:
+        return ControlTasks(config), make_setting(config)
     if config.task.source == "omniglot":
         images = ImageTasks(config)
         return images, make_setting(config, classes=config.task.ways, source_classes=images.judged.source_classes)
@@ -210,9 +213,10 @@ def check_source(config: Config) -> None:
         "left_out_languages": task.left_out_languages,
         "sampling": task.sampling != "temperature",
     }
-    if task.source == "sinusoid" and any(of_languages.values()):
+    if task.source in ("sinusoid", *ENVIRONMENTS) and any(of_languages.values()):
         key = next(key for key, given in of_languages.items() if given)
-        raise InputError(f"`task.{key}` is about languages, and waves have none; leave it out.")
+        what = "waves" if task.source == "sinusoid" else "environments"
+        raise InputError(f"`task.{key}` is about languages, and {what} have none; leave it out.")
 
 
 def check_gradient(config: Config) -> None:

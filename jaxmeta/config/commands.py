@@ -39,7 +39,7 @@ from jaxmeta.run.reaching import reaching
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.report import write_report
 from jaxmeta.run.similarity import SIMILARITY, nearest_sources
-from jaxmeta.run.table import Evaluation, results_table
+from jaxmeta.run.table import Evaluation, results_table, steps_table
 from jaxmeta.run.transfer import transfer
 from jaxmeta.run.turns import pooled
 
@@ -305,7 +305,7 @@ def _is_free(folder: pathlib.Path) -> bool:
 def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable = results_table) -> None:
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
-    if isinstance(built.tasks, WaveTasks):
+    if isinstance(built.tasks, WaveTasks) and not built.setting.kind.acts:
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
     if isinstance(built.tasks, ChildTasks):
         evaluation["reaching"] = reaching(evaluation, built.setting.config.children.horizon)
@@ -365,5 +365,8 @@ def _report_turns(folder: pathlib.Path, turns: Iterable[str], table: AsTable = r
 def _report(folder: pathlib.Path, table: AsTable) -> None:
     page = write_report(folder)
     console = Console()
-    console.print(table(read_evaluation(folder)))
+    evaluation = read_evaluation(folder)
+    console.print(table(evaluation))
+    if evaluation["metric"] == "return":  # how soon a policy learns is what is asked of it
+        console.print(steps_table(evaluation))
     console.print(f"Report: {page}", highlight=False, soft_wrap=True)

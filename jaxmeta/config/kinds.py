@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jaxmeta import models, objectives
+from jaxmeta.config.acting import ENVIRONMENTS, playing_model, returns_of
 from jaxmeta.config.child_methods import MLP_RULE, child_model
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
@@ -14,7 +15,8 @@ from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
-_READERS = {"sinusoid": "mlp", "omniglot": "conv4"}  # the models of other sources read text, or recordings
+# The models of other sources read text, or recordings.
+_READERS = {"sinusoid": "mlp", "omniglot": "conv4", **dict.fromkeys(ENVIRONMENTS, "mlp")}
 _READ = {"mlp": "numbers", "conv4": "images"}
 _GROUPS = 8  # of channels that an image's activations are normalised in
 UNSCALED = ("tfidf_source", "mean_spectra", "pixels")  # classical methods of classes that show no logits
@@ -43,6 +45,7 @@ class Kind(NamedTuple):
     pairs: bool = False  # whether there are vectors of two sides, which a map can bring together
     children: bool = False  # whether a task is to train a model from scratch, and methods are optimizers
     continues: bool = False  # whether every token is predicted from those before it alone
+    acts: bool = False  # whether examples are rollouts of a policy
 
 
 def kind_of(config: Config) -> Kind:
@@ -68,11 +71,12 @@ def kind_of(config: Config) -> Kind:
             f'`task.kind` "recognition" is about recordings, and `task.source` "{source}" has none; set that to "npz" '
             'or "synthetic_digits".'
         )
-    if source not in ("sinusoid", "children"):
+    others = {"sinusoid": _WAVES, "children": _CHILDREN, **_WORLDS}
+    if source not in others:
         return KINDS[kind]
     if kind != "classification":
         raise InputError(f'`task.kind` "{kind}" is about text; leave it out with `task.source` "{source}".')
-    return _WAVES if source == "sinusoid" else _CHILDREN
+    return others[source]
 
 
 def settled(config: Config) -> Config:
@@ -312,6 +316,14 @@ _WAVES = Kind(
     methods=("zero_shot", "target_only", "joint_finetune", "linear_head", "ridge", "maml"), main="maml",
     curve_methods=("joint_finetune", "maml", "ridge"), head=NUMBERS,
 )  # fmt: skip
+_WORLDS = {
+    source: Kind(
+        "environments", playing_model, returns_of(source), {"return": True},
+        methods=("zero_shot", "target_only", "joint_finetune", "maml"), main="maml",
+        curve_methods=(), last_layer="(^|/)head/", acts=True,
+    )
+    for source in ENVIRONMENTS
+}  # fmt: skip
 _CLASS_SCORES: dict[str, bool] = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True)
 _SPEAKERS = Kind(
     "classification of recordings", _speech_classifier, lambda outputs, tokens: objectives.classification(outputs),

@@ -10,6 +10,7 @@ import optax
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.algorithms.ridge_alignment import alignment_start
+from jaxmeta.config.acting import REMEMBERED, on_fresh_rollouts, remembering_policy
 from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.child_methods import child_phases_and_methods, optimizers, rules
 from jaxmeta.config.kinds import CLASSES, Kind
@@ -77,6 +78,7 @@ class Recipe(NamedTuple):
     cost: float
     strategies: tuple[str, ...] = ()  # how its inner steps may be differentiated, the default first; none: they are not
     inner: bool = True  # whether it takes inner steps
+    rated: bool = True  # whether its inner steps have a learning rate
     step_cost: float = 1.0  # what one inner step costs in judgement, for each support example
     augmented: bool = True  # whether it is trained on pretended languages too
     whole: bool = True  # whether an inner step reads the whole support, and not S examples of it
@@ -123,6 +125,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             lambda a, how, outer: estimators.backprop(a, num_steps=0, task_axis=how.task_axis),
             support + query,
             inner=False,
+            rated=False,
         )
 
     found = {
@@ -171,6 +174,19 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             "logistic": metric(algorithms.logistic),
             "proto_maml": proto_maml._replace(cost=proto_maml.cost + support),  # the prototypes' gradient too
         }
+    if setting.kind.acts:
+        # What policies go down to is known by samples only, and a perceptron has nothing that normalises.
+        del found["imaml"], found["maml_plus_plus"]
+        found = {name: r._replace(algorithm=on_fresh_rollouts(r.algorithm)) for name, r in found.items()}
+        played, remembered = min(REMEMBERED, support), config.evaluate.steps[-1]
+        found["rl2"] = Recipe(
+            lambda rate: remembering_policy(config),
+            # It is trained on trials as long as those that it is judged on.
+            lambda a, how, outer: estimators.backprop(a, num_steps=remembered, task_axis="vmap"),
+            remembered * played + query,
+            rated=False,
+            step_cost=0.0,
+        )
     return found
 
 
@@ -273,7 +289,8 @@ def outer_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
 def finetuned(setting: Setting, learning_rate: Any) -> MetaAlgorithm:
     """Ordinary fine-tuning with Adam: what joint training adapts by."""
     model, objective = setting.pretraining or (setting.model, setting.objective)
-    return algorithms.maml(model, objective, optax.adam(learning_rate), gradient=gradients.first_order)
+    tuned = algorithms.maml(model, objective, optax.adam(learning_rate), gradient=gradients.first_order)
+    return algorithms.policy_gradient(tuned) if setting.kind.acts else tuned
 
 
 def baselines(setting: Setting) -> dict[str, Method]:
@@ -333,6 +350,9 @@ def baselines(setting: Setting) -> dict[str, Method]:
             # Joint training knows no scale of distances; it changes probabilities, never an answer.
             complete=lambda meta_params: {**meta_params, "log_scale": jnp.full((), math.log(10.0))},
         )  # fmt: skip
+    if setting.kind.acts:
+        alone = found["target_only"]
+        found["target_only"] = alone._replace(build=on_fresh_rollouts(alone.build))
     if setting.kind.renamed:
         found = {name: method for name, method in found.items() if name in ("target_only", "linear_head", "prototypes")}
     return found
@@ -384,7 +404,7 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
             methods.append(
                 Method(
                     name, META, name, recipe.algorithm,
-                    config.evaluate.sgd_learning_rates if recipe.inner else (config.inner.learning_rate,),
+                    config.evaluate.sgd_learning_rates if recipe.rated else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
                     recipe.step_cost * (setting.adapted if recipe.whole else setting.support) if recipe.inner else 0.0,
                 )

@@ -70,7 +70,8 @@ def follow_manifest(tasks: AnyTasks, config: Config) -> dict[str, str]:
 
 def _judged(tasks: AnyTasks) -> data.FewShot:
     if isinstance(tasks, ROWLESS):
-        what = "Waves have no rows" if isinstance(tasks, WaveTasks) else "Classes of images have no rows of their own"
+        nouns = f"{tasks.noun.capitalize()}s have no rows" if isinstance(tasks, WaveTasks) else ""
+        what = nouns or "Classes of images have no rows of their own"
         what = "Children draw their rows" if isinstance(tasks, ChildTasks) else what
         raise InputError(f"{what} that a manifest could name; leave `evaluate.manifest` empty.")
     return tasks.judged

@@ -33,10 +33,13 @@ class TaskConfig(Section):
         "recognition",
     ] = "classification"
     """What is asked of a text or a recording; the model, the objective, the scores and the methods follow from it."""
-    source: Literal["cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot", "children"] = "cldr"
+    source: Literal[
+        "cldr", "tsv", "tfds", "sinusoid", "npz", "synthetic_digits", "omniglot", "children", "navigation_2d",
+        "bandits", "half_cheetah",
+    ] = "cldr"  # fmt: skip
     """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves,
-    recordings of speakers in an npz file, digits of synthetic voices, drawn characters in an npz file, or child models
-    that learn from the embedded CLDR, for learned optimizers."""
+    recordings of speakers in an npz file, digits of synthetic voices, drawn characters in an npz file, child models
+    that learn from the embedded CLDR, for learned optimizers, or an environment to act in."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""

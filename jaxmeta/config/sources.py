@@ -22,7 +22,7 @@ def sources_to_leave_out(built: Built) -> tuple[str, ...]:
     if not wanted:
         return ()
     if isinstance(tasks, WaveTasks | ChildTasks):
-        what = "Waves" if isinstance(tasks, WaveTasks) else "Children"
+        what = f"{tasks.noun.capitalize()}s" if isinstance(tasks, WaveTasks) else "Children"
         raise InputError(f"{what} have no sources that could be left out; leave `evaluate.leave_out` empty.")
     main = next(method for method in built.experiment.methods if method.name == config.evaluate.main)
     if main.phase is None:

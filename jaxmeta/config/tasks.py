@@ -123,6 +123,8 @@ class TextTasks:
 class WaveTasks:
     """Tasks of regression, one for each sine wave (implements `run.plan.Tasks`)."""
 
+    noun = "wave"
+
     def __init__(self, config: Config):
         self.config = config
         self.counts = {split: number_of_waves(config, split) for split in _WAVES}
@@ -137,11 +139,11 @@ class WaveTasks:
 
     def languages(self, split: str) -> Sequence[str]:
         """Returns a name for each wave of `split`."""
-        return [f"wave {number}" for number in range(self.counts[split])]
+        return [f"{self.noun} {number}" for number in range(self.counts[split])]
 
     def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
         """Returns a wave at random points to adapt on, and at an even grid to judge on."""
-        number = _WAVES[split] + int(language.removeprefix("wave "))
+        number = _WAVES[split] + int(language.removeprefix(f"{self.noun} "))
         return self.waves.evaluation_episode(number, shots=shots, draw=draw)
 
     def facts(self) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def number_of_waves(config: Config, split: str) -> int:
     """
     count = getattr(config.task, f"{split}_languages")
     if not isinstance(count, int):
-        raise InputError(f"`task.{split}_languages`: waves have no names; give a number of them.")
+        raise InputError(f"`task.{split}_languages`: these have no names; give a number of them.")
     return count
 
 

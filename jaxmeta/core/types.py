@@ -77,6 +77,30 @@ class Objective(NamedTuple):
     scores: Callable[[ArrayTree], dict[str, float]]
 
 
+class Actions(NamedTuple):
+    """What can be done, and how a policy's outputs for an observation say how likely each of it is."""
+
+    draw: Callable[[Key, ArrayTree], jax.Array]  # (key, outputs of one observation) -> an action
+    log_prob: Callable[[ArrayTree, jax.Array], jax.Array]  # (outputs [..., A], actions [..., ...]) -> [...]
+    size: int  # A, the numbers in a continuous action, or how many discrete ones there are
+    vector: Callable[[jax.Array], jax.Array]  # actions [..., ...] -> [..., A] floats, for a policy that reads them
+    discrete: bool
+
+
+class Environment(NamedTuple):
+    """A decision process as pure functions of one rollout; what differs between tasks is an argument.
+
+    In a batch a rollout is an example: `inputs` are `{"task": leaves [N, ...], "seed": [N] int32}`.
+    """
+
+    horizon: int  # H, steps after which a rollout ends
+    actions: Actions
+    draw: Callable[[Key], ArrayTree]  # key -> task
+    reset: Callable[[Key, ArrayTree], ArrayTree]  # (key, task) -> state
+    observe: Callable[[ArrayTree, ArrayTree], jax.Array]  # (task, state) -> observation [O]
+    step: Callable[..., tuple[ArrayTree, jax.Array, jax.Array]]  # (key, task, state, action) -> (state, reward, done)
+
+
 class Stationary(NamedTuple):
     """What adaptation minimises, for estimators that differentiate the minimum and not the way to it."""
 

@@ -28,6 +28,7 @@ from jaxmeta.data.pair_episodes import PairEpisodes
 from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
+from jaxmeta.data.rollout_episodes import RolloutEpisodes
 from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of, texts_by_language
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
@@ -79,6 +80,7 @@ __all__ = [
     "OverlapReport",
     "PairEpisodes",
     "Recordings",
+    "RolloutEpisodes",
     "Rows",
     "Schema",
     "ScriptFacts",

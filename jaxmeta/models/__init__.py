@@ -11,6 +11,7 @@ from jaxmeta.models.mlp import MLP, mlp
 from jaxmeta.models.ngram_pairs import NgramVectors, ngram_dual_encoder, ngram_pair_regressor
 from jaxmeta.models.ngrams import NgramEncoder, ngrams
 from jaxmeta.models.pair_regressor import compared, pair_regressor
+from jaxmeta.models.policies import GaussianPolicy, RecurrentPolicy, gaussian_policy, recurrent_policy
 from jaxmeta.models.precision import cast
 from jaxmeta.models.seq2seq import Seq2Seq, seq2seq
 from jaxmeta.models.span_scorer import SpanScorer, span_scorer
@@ -21,10 +22,12 @@ __all__ = [
     "MLP",
     "SMALLEST_IMAGE",
     "Conv4",
+    "GaussianPolicy",
     "LanguageModel",
     "MelSettings",
     "NgramEncoder",
     "NgramVectors",
+    "RecurrentPolicy",
     "Seq2Seq",
     "SpanScorer",
     "SpeechEncoder",
@@ -36,6 +39,7 @@ __all__ = [
     "conv4",
     "dual_encoder",
     "equinox",
+    "gaussian_policy",
     "greedy",
     "haiku",
     "language_model",
@@ -50,6 +54,7 @@ __all__ = [
     "pair_regressor",
     "paired",
     "plain",
+    "recurrent_policy",
     "sampling",
     "seq2seq",
     "span_scorer",

@@ -1,6 +1,7 @@
 """What a task asks of a model's outputs: a loss to adapt by, and exact scores over many batches."""
 
 from jaxmeta.objectives.classification import classification
+from jaxmeta.objectives.control import control
 from jaxmeta.objectives.edit_distance import edit_distance
 from jaxmeta.objectives.generation import generation
 from jaxmeta.objectives.recognition import best_path, ctc, recognition
@@ -16,6 +17,7 @@ __all__ = [
     "best_path",
     "best_spans",
     "classification",
+    "control",
     "ctc",
     "edit_distance",
     "generation",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxmeta.run.table import interval_text, score_format
+from jaxmeta.run.table import interval_text, score_format, steps_cells
 
 _TITLES = {"nll": "negative log-likelihood", "brier": "Brier score", "ece": "calibration error (ECE)"}
 
@@ -18,7 +18,9 @@ class Section(NamedTuple):
 
 
 def comparison_tables(evaluation: Mapping[str, Any]) -> Iterator[Section]:
-    """Yields what there is: calibration, temperatures, transfer, and sources left out."""
+    """Yields what there is: scores by inner steps, calibration, temperatures, transfer, and sources left out."""
+    note = "By the learning rate that was chosen, with 95% intervals; zero steps is no adaptation."
+    yield Section("Scores by inner steps", note, *steps_cells(evaluation))
     yield _calibration(evaluation.get("calibration", {}))
     if "temperature" in evaluation:
         yield _temperature(evaluation["temperature"])

@@ -126,6 +126,31 @@ def table_rows(evaluation: Evaluation) -> list[Row]:
     return rows
 
 
+def steps_cells(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Returns headers and rows of scores after each number of inner steps, with intervals, the best method first."""
+    show, curves = score_format(evaluation), evaluation.get("curves", {}).get("inner_steps", {})
+    places = sorted({point["x"] for curve in curves.values() for point in curve})
+    rows = []
+    for name in (name for name in ranked(evaluation) if name in curves):
+        found = {point["x"]: point for point in curves[name]}
+        cells = (f"{show(found[x]['mean'])} ({interval_text(found[x]['ci95'], show)})" if x in found else ""
+                 for x in places)  # fmt: skip
+        rows.append((name, *cells))
+    return ("method", *(_plural(x, "step") for x in places)), rows
+
+
+def steps_table(evaluation: Evaluation) -> Table:
+    """Returns those for the terminal."""
+    headers, rows = steps_cells(evaluation)
+    heading = Text(f"{evaluation['metric']} after inner steps, with 95% intervals", style="bold")
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for header in headers:
+        table.add_column(header)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
 def title(evaluation: Evaluation) -> str:
     """Returns one line that says what was measured, in which direction, on how much."""
     metric = evaluation["metric"]

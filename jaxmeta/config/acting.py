@@ -1,0 +1,92 @@
+"""Learning to act, in configs: the environments there are, their policies, and what meta-learners do in them."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+
+import jax.numpy as jnp
+
+from jaxmeta import data, environments, models, objectives
+from jaxmeta.algorithms import policy_gradient, rl2
+from jaxmeta.config.schema import Config
+from jaxmeta.config.tasks import WaveTasks
+from jaxmeta.core.checks import InputError
+from jaxmeta.core.rollouts import playing
+from jaxmeta.core.types import Environment, Episode, MetaAlgorithm, Model, Objective
+
+ENVIRONMENTS: Mapping[str, Callable[[], Environment]] = {
+    "navigation_2d": environments.navigation,
+    "bandits": environments.bandits,
+    "half_cheetah": environments.half_cheetah,
+}
+REMEMBERED = 2  # rollouts that RL² plays one after another at each step
+_DISCOUNTS = {"navigation_2d": 0.99, "half_cheetah": 0.99}
+
+
+@functools.cache
+def environment_of(source: str) -> Environment:
+    """Returns an environment, made once: a simulator takes seconds to read what it simulates.
+
+    Raises:
+      InputError: it needs a library that is not installed.
+    """
+    return ENVIRONMENTS[source]()
+
+
+def playing_model(config: Config, outputs: int, vocab_size: int) -> Model:
+    """Returns what plays in the environment of a config by a perceptron.
+
+    Raises:
+      InputError: the config asks for what rollouts are not computed in.
+    """
+    del outputs, vocab_size
+    settings = config.model
+    if settings.precision != "float32":
+        raise InputError(f'`model.precision` must be "float32" in environments, got "{settings.precision}".')
+    environment = environment_of(config.task.source)
+    hidden = (settings.width,) * settings.layers
+    size, tanh = environment.actions.size, {"activation": jnp.tanh}
+    discrete = environment.actions.discrete
+    policy = models.mlp(hidden, size, **tanh) if discrete else models.gaussian_policy(hidden, size, **tanh)
+    return playing(policy, environment)
+
+
+def returns_of(source: str) -> Callable[[int, int], Objective]:
+    """Returns the objective of an environment, as a function of what it does not depend on.
+
+    Past actions are not coupled: the unbiased second derivative takes many times as many rollouts for the same noise.
+    """
+    return lambda outputs, tokens: objectives.control(discount=_DISCOUNTS.get(source, 1.0), coupling=0.0)
+
+
+def remembering_policy(config: Config) -> MetaAlgorithm:
+    """Returns RL² in the environment of a config; a step of it plays few of the rollouts that a support has."""
+    environment = environment_of(config.task.source)
+    policy = models.recurrent_policy(config.model.width, environment)
+    discount = _DISCOUNTS.get(config.task.source, 1.0)
+    return rl2(policy, environment, rollouts=min(REMEMBERED, config.task.shots), discount=discount)
+
+
+def on_fresh_rollouts(build: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorithm]:
+    """Returns what builds the same algorithm, on rollouts that are drawn anew for each of its steps."""
+    return lambda *args, **options: policy_gradient(build(*args, **options))
+
+
+class ControlTasks(WaveTasks):
+    """Tasks of acting, drawn by number (implements `run.plan.Tasks`)."""
+
+    noun = "task"
+
+    def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
+        """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
+        del augmented
+        episodes, per_step = self._drawn(seed), self.config.task.tasks_per_step
+        return lambda start: data.batches(episodes, split="train", tasks_per_step=per_step, start=first + start)
+
+    def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
+        """Returns a task, and seeds for its rollouts."""
+        number = int(language.removeprefix(f"{self.noun} "))
+        return self._drawn(self.config.seed).evaluation_episode(number, shots=shots, draw=draw, split=split)
+
+    def _drawn(self, seed: int) -> data.RolloutEpisodes:
+        task = self.config.task
+        return data.RolloutEpisodes(environment_of(task.source).draw, task.shots, task.queries, seed)
