@@ -18,11 +18,17 @@ from jaxmeta.algorithms.ridge_alignment import ridge_alignment
 from jaxmeta.algorithms.source_replay import source_replay
 from jaxmeta.algorithms.target_only import target_only
 from jaxmeta.algorithms.transductive_protonet import transductive_protonet
+from jaxmeta.algorithms.transfer import Unfreezing, distillation, feature_matching, knowledge_transfer, l2_sp
 
 __all__ = [
     "LearnedRates",
+    "Unfreezing",
     "cavia",
+    "distillation",
+    "feature_matching",
     "imaml",
+    "knowledge_transfer",
+    "l2_sp",
     "linear_head",
     "logistic",
     "maml",

@@ -3,22 +3,29 @@
 import optax
 
 from jaxmeta.algorithms.maml import maml
-from jaxmeta.core.gradients import first_order
+from jaxmeta.core.gradients import Strategy, first_order
 from jaxmeta.core.types import Episode, MetaAlgorithm, Model, Objective
 
 
-def target_only(model: Model, objective: Objective, inner_optimizer: optax.GradientTransformation) -> MetaAlgorithm:
+def target_only(
+    model: Model,
+    objective: Objective,
+    inner_optimizer: optax.GradientTransformation,
+    *,
+    gradient: Strategy = first_order,
+) -> MetaAlgorithm:
     """Each task starts from freshly drawn parameters; there is nothing to meta-learn.
 
     Args:
       model: what maps inputs to outputs.
       objective: what the outputs are for.
       inner_optimizer: any optax optimizer.
+      gradient: the inner-gradient strategy, for whoever differentiates with respect to a learning rate.
 
     Returns:
       An algorithm with empty meta-parameters and the task states of `maml`.
     """
-    base = maml(model, objective, inner_optimizer, gradient=first_order)
+    base = maml(model, objective, inner_optimizer, gradient=gradient)
 
     def init(key, episode):
         del key, episode

@@ -25,7 +25,7 @@ from jaxmeta.data import Tokenizer
 from jaxmeta.run.checkpoint import Checkpoints
 from jaxmeta.run.experiment import check_same_model, checkpoints_of
 from jaxmeta.run.files import write_json
-from jaxmeta.run.plan import Method
+from jaxmeta.run.plan import Method, rate_of, told
 from jaxmeta.run.records import read_evaluation
 
 _ROWS = 64  # texts that are labelled at once; one shape, one compilation
@@ -51,6 +51,7 @@ class _AdaptedTask(_Task):
     method: str
     examples: pydantic.PositiveInt
     learning_rate: float
+    strength: float | None = None  # of what holds adaptation to its source model
     steps: int
     words: dict[str, str] = {}
 
@@ -107,7 +108,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
         with checkpoints_of(folder, config.seed, method.phase) as checkpoints:
             meta_params = jax.tree.map(jnp.asarray, checkpoints.read().tree["meta_params"])
         meta_params = method.complete(meta_params)
-    algorithm = method.build(chosen["learning_rate"])
+    algorithm = method.build(rate_of(chosen))
     if method.phase is not None:
         expected = jax.eval_shape(algorithm.init, jax.random.key(0), Episode(support, support))
         check_same_model(folder, method.complete(expected), meta_params)
@@ -126,7 +127,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
             "tokenizer": tokenizer and tokenizer.state(),
             "method": name,
             "examples": count,
-            "learning_rate": chosen["learning_rate"],
+            **told(rate_of(chosen)),
             "steps": chosen["steps"],
             "words": dict(found.words),
         },
@@ -150,7 +151,7 @@ def load(folder: pathlib.Path) -> Adapted:
     facts, tokenizer = _read(folder / "adapted.json", _AdaptedTask, "name a folder that `jaxmeta adapt` wrote")
     labels = facts.labels
     method = _method(facts.config, labels, tokenizer, facts.method)
-    algorithm = method.build(facts.learning_rate)
+    algorithm = method.build(rate_of(facts.model_dump()))
 
     def like_saved(key, support):
         episode_params = method.complete(algorithm.init(key, Episode(support, support)))

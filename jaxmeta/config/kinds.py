@@ -10,6 +10,7 @@ from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Mixing, Model, Objective
 from jaxmeta.data.span_features import BUCKETS
+from jaxmeta.run.transfer import ALONE
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
@@ -89,6 +90,10 @@ def settled(config: Config) -> Config:
     if evaluate.temperature_methods == (AUTO,):
         shown = dict.fromkeys((*_SCALED, found.get("main", evaluate.main))) if kind.head == CLASSES else ()
         found["temperature_methods"] = tuple(name for name in shown if name in methods)
+    if evaluate.guard_methods == (AUTO,):
+        compared = kind.head == CLASSES and ALONE in methods
+        main = found.get("main", evaluate.main)
+        found["guard_methods"] = (main,) if compared and main in methods and main != ALONE else ()
     return config.model_copy(update={"evaluate": evaluate.model_copy(update=found)})
 
 

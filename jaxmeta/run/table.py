@@ -17,7 +17,11 @@ META, BASELINE = "meta-learner", "baseline"
 _STYLES = {META: "bold cyan", BASELINE: "yellow", "": ""}
 _MARKS = {META: "●", BASELINE: "○", "": " "}
 # How a choice on the edge of its grid is named, by what `evaluation.json` calls the setting.
-_EXTREMES = {"steps": "the largest number of inner steps", "learning_rate": "the smallest or largest learning rate"}
+_EXTREMES = {
+    "steps": "the largest number of inner steps",
+    "learning_rate": "the smallest or largest learning rate",
+    "strength": "the smallest or largest strength",
+}
 
 
 class Row(NamedTuple):
@@ -168,8 +172,8 @@ def unit_note(evaluation: Evaluation) -> str:
 
 
 def further_sentences(evaluation: Evaluation) -> list[str]:
-    """Returns what there is to say beside the verdict: whether transfer helps, and what sources are worth."""
-    return [evaluation[key]["says"] for key in ("transfer", "leave_one_out") if key in evaluation]
+    """Returns what there is to say beside the verdict: whether and when transfer helps, and what sources are worth."""
+    return [evaluation[key]["says"] for key in ("transfer", "guard", "leave_one_out") if key in evaluation]
 
 
 def kind_of(evaluation: Evaluation, name: str) -> str:
