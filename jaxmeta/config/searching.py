@@ -62,7 +62,7 @@ def search_run(config: Config, search: SearchConfig, out: str | None) -> None:
       InputError: the config or the space cannot be carried out, or the folder holds another search.
     """
     config = settled(config)
-    config = _of_method(config, search)
+    config = of_method(config, search)
     space = space_of(search, config)
     check_device(config)
     runner = _Runner(config, search)
@@ -87,7 +87,12 @@ def search_run(config: Config, search: SearchConfig, out: str | None) -> None:
     _report(folder, config, done, space, runner.built.experiment.judging.metric, higher=higher)
 
 
-def _of_method(config: Config, search: SearchConfig) -> Config:
+def of_method(config: Config, search: SearchConfig) -> Config:
+    """Returns the config of the one method that a search tries settings of, without what a report would add.
+
+    Raises:
+      InputError: the config makes several runs, or a key is not allowed.
+    """
     if takes_turns(config):
         raise InputError('`task.test_languages` "each" makes several runs; name those that are never looked at.')
     method = search.method or config.evaluate.main
