@@ -9,6 +9,7 @@ from tiny_run import TINY, jaxmeta, toy_lines, write_lines
 
 from jaxmeta.config import build, load
 from jaxmeta.config import searching as searching_module
+from jaxmeta.config.kinds import settled
 from jaxmeta.config.search_space import SearchConfig, load_search, space_of
 from jaxmeta.config.searching import side_by_side
 from jaxmeta.core.checks import InputError
@@ -225,6 +226,24 @@ def test_a_search_that_was_cut_off_goes_on(toy, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert jaxmeta("search", str(path), "--out", str(tmp_path / "again"), "--trials", "6") == 2
     assert "another search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["source_and_target", "nearest_sources"])
+def test_no_fold_replays_what_it_holds_out(toy, method):
+    config = searching_module.of_method(settled(config_of(toy)), SearchConfig(method=method))
+    runner = searching_module._Runner(config, SearchConfig(method=method, folds=2))
+    programs, folds = runner._programs({}, 3)
+    assert len(set(map(id, programs))) == 2
+    own = []
+    for fold in folds:
+        rows = fold.tasks.corpus.language[np.isin(fold.tasks.corpus.split, "train")]
+        dev = set(fold.tasks.languages("dev"))
+        assert dev < set(rows.tolist())
+        tokens = {tuple(row) for row in fold.setting.source["inputs"].tolist()}
+        asked = [fold.tasks.episode(name, shots=2, draw=0, split="dev").support["inputs"] for name in dev]
+        assert not tokens & {tuple(row) for inputs in asked for row in inputs.tolist()}
+        own.append(frozenset(dev))
+    assert not own[0] & own[1]
 
 
 @pytest.mark.parametrize("sampler", ["halving", "tpe"])

@@ -15,7 +15,7 @@ from jaxmeta.algorithms.ridge_alignment import alignment_start
 from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
-from jaxmeta.config.transferring import ROOT, adam, fine_gradient, transfer_methods
+from jaxmeta.config.transferring import NEAREST, ROOT, adam, fine_gradient, transfer_methods
 from jaxmeta.core import gradients
 from jaxmeta.core.learner import build_learner
 from jaxmeta.core.select import everything, excluding, matching
@@ -23,6 +23,7 @@ from jaxmeta.core.types import Batch, GradientEstimator, MetaAlgorithm, MetaLear
 from jaxmeta.run.plan import BASELINE, META, Method, Phase
 
 JOINT, JOINT_CIPHER, WARM = "joint", "joint_cipher", "warm_start"
+READ_SOURCES = ("source_and_target", NEAREST)  # methods that see examples of the train languages while they adapt
 STRATEGIES: dict[str, gradients.Strategy] = {
     "forward_over_reverse": gradients.forward_over_reverse,
     "linearized": gradients.linearized,

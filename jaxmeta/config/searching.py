@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jaxmeta.config.build import Built, build, check_device
 from jaxmeta.config.kinds import settled
-from jaxmeta.config.methods import phases_and_methods, recipes
+from jaxmeta.config.methods import READ_SOURCES, phases_and_methods, recipes
 from jaxmeta.config.read import Jobs, changed, dump
 from jaxmeta.config.schema import Config
 from jaxmeta.config.search_space import LISTED, TRACED, SearchConfig, settings, space_of
@@ -171,10 +171,10 @@ class _Runner:
         self._config, self._search = config, search
         self.built = build(config)
         self._folds = _fold_changes(self.built, search)
-        self._current: tuple[Any, SideBySide, list[Built]] | None = None
+        self._current: tuple[Any, list[SideBySide], list[Built]] | None = None
 
     def run(self, pending: Sequence[Pending]) -> list[Trial]:
-        program, folds = self._program(_static(pending[0].values), pending[0].steps)
+        programs, folds = self._programs(_static(pending[0].values), pending[0].steps)
         # Of a size that was compiled before: the last trial fills up.
         padded = [*pending, *[pending[-1]] * (self._search.at_once - len(pending))]
         traced = {key for key in pending[0].values if key in TRACED} | {TRACED[0]}
@@ -182,7 +182,10 @@ class _Runner:
             key: np.array([_value(trial.values, key, self._config) for trial in padded]) for key in sorted(traced)
         }
         seed = self._config.seed
-        found = [program.scores(values, fold.tasks, training_seed=seed, seed=seed) for fold in folds]
+        found = [
+            program.scores(values, fold.tasks, training_seed=seed, seed=seed)
+            for program, fold in zip(programs, folds, strict=True)
+        ]
         scores = np.stack([of_fold.scores for of_fold in found], axis=1)
         trials = [
             Trial(trial.number, trial.rung, trial.values, tuple(map(float, row)), float(row.mean()))
@@ -197,14 +200,20 @@ class _Runner:
             for k, trial in enumerate(trials)
         ]
 
-    def _program(self, static: dict[str, Any], steps: int) -> tuple[SideBySide, list[Built]]:
+    def _programs(self, static: dict[str, Any], steps: int) -> tuple[list[SideBySide], list[Built]]:
+        """Returns what runs the trials of each fold, and the folds."""
         key = (static, steps)
         if self._current is None or self._current[0] != key:
             self._current = None  # let go of the old one first
             changes = {**settings(static), "train.steps": steps}
             folds = [build(changed(self._config, {**changes, **fold}, "`search.space`")) for fold in self._folds]
             by_slope = tuple(self._search.space) if self._search.sampler == "hypergradient" else ()
-            self._current = key, side_by_side(folds[0], by_slope), folds
+            if self._config.evaluate.main in READ_SOURCES:
+                # A program holds the examples that it replays, and those of another fold are of its held-out languages.
+                programs = [side_by_side(fold, by_slope) for fold in folds]
+            else:
+                programs = [side_by_side(folds[0], by_slope)] * len(folds)
+            self._current = key, programs, folds
         return self._current[1], self._current[2]
 
 
