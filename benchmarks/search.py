@@ -42,7 +42,8 @@ def main() -> None:
     apart = [timed([*own, "--only", str(number)]) for number in range(args.apart)]
     print(f"| {args.trials} trials of {args.method}, {args.steps} steps | seconds | CPU seconds |")
     print("|---|---:|---:|")
-    means = [sum(run[place] for run in apart) / len(apart) for place in range(2)]
+    clock, cpu, _ = zip(*apart, strict=True)
+    means = [sum(clock) / len(apart), sum(cpu) / len(apart)]
     print(f"| side by side | {together[0]:.0f} | {together[1]:.0f} |")
     print(f"| one apart, mean of {args.apart} | {means[0]:.1f} | {means[1]:.1f} |")
     print(f"| all apart, by that | {args.trials * means[0]:.0f} | {args.trials * means[1]:.0f} |")

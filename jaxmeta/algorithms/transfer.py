@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.algorithms.descent import FastWeights, descent
+from jaxmeta.algorithms.descent import Change, FastWeights, descent
 from jaxmeta.algorithms.features import features_of
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.gradients import Strategy, forward_over_reverse
@@ -89,19 +89,9 @@ def knowledge_transfer(
         away = regularizer(model, params, source, support).astype(loss.dtype)
         return (loss + of_loss * away) / (1 + of_loss)
 
-    def thawed(meta_params: MetaParams, state: FastWeights, updates):
-        del meta_params
-        assert unfreezing is not None
-
-        def of_leaf(path, update):
-            first = _first_step(unfreezing, path_of(path))
-            return jnp.where(state.step >= first, update, jnp.zeros((), update.dtype))
-
-        return jax.tree_util.tree_map_with_path(of_leaf, updates)
-
     base = descent(
         model, objective, inner_optimizer, select=select, gradient=gradient, microbatches=microbatches,
-        of_loss=held if regularizer else None, of_update=thawed if unfreezing else None,
+        of_loss=held if regularizer else None, of_update=_thawed(unfreezing) if unfreezing else None,
     )  # fmt: skip
 
     def init(key, episode: Episode):
@@ -162,10 +152,23 @@ def feature_matching(on: Batch | None = None) -> Regularizer:
     return regularizer
 
 
-def _first_step(unfreezing: Unfreezing, path: str) -> int:
-    """Returns the step from which the parameter under a path adapts."""
-    groups = [number for number, group in enumerate(unfreezing.groups) if group(path)]
-    return unfreezing.every * min(groups, default=len(unfreezing.groups))
+def _thawed(unfreezing: Unfreezing) -> Change:
+    """Returns what takes the updates of all that is frozen at a step to zero."""
+
+    def first_step(path: str) -> int:
+        groups = [number for number, group in enumerate(unfreezing.groups) if group(path)]
+        return unfreezing.every * min(groups, default=len(unfreezing.groups))
+
+    def thawed(meta_params: MetaParams, state: FastWeights, updates):
+        del meta_params
+
+        def of_leaf(path, update):
+            adapts = state.step >= first_step(path_of(path))
+            return jnp.where(adapts, update, jnp.zeros((), update.dtype))
+
+        return jax.tree_util.tree_map_with_path(of_leaf, updates)
+
+    return thawed
 
 
 def _float32(values: jax.Array) -> jax.Array:

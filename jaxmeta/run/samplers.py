@@ -78,7 +78,7 @@ def promoted(done: Sequence[Trial], count: int, *, higher_is_better: bool) -> li
 
 
 def descended(
-    space: Space, done: Sequence[Trial], starts: int, step: int, *, seed: int, rate: float
+    space: Mapping[str, Between], done: Sequence[Trial], starts: int, step: int, *, seed: int, rate: float
 ) -> list[dict[str, Any]]:
     """Returns the values of `starts` descents of the held-out loss after so many steps of Adam.
 
@@ -107,17 +107,17 @@ def descended(
                 state = optimizer.init(place)
                 continue
             update, state = optimizer.update(jnp.asarray(slope, jnp.float32), state)
-            place = jnp.clip(place + update, 0.0, 1.0)
+            place = jnp.clip(jnp.asarray(optax.apply_updates(place, update)), 0.0, 1.0)
         found.append(_at(space, place))
     return found
 
 
-def _place(space: Space, values: Mapping[str, Any]) -> jax.Array:
+def _place(space: Mapping[str, Between], values: Mapping[str, Any]) -> jax.Array:
     """Returns where values lie in their ranges, from 0 to 1 `[n]`."""
     return jnp.asarray([share(domain, values[key]) for key, domain in space.items()], jnp.float32)
 
 
-def _at(space: Space, place: jax.Array) -> dict[str, float]:
+def _at(space: Mapping[str, Between], place: jax.Array) -> dict[str, float]:
     found = {}
     for (key, domain), at in zip(space.items(), np.asarray(place, np.float64).tolist(), strict=True):
         low, high = map(math.log, (domain.low, domain.high)) if domain.log else (domain.low, domain.high)
@@ -126,7 +126,7 @@ def _at(space: Space, place: jax.Array) -> dict[str, float]:
     return found
 
 
-def _slope(space: Space, trial: Trial) -> list[float]:
+def _slope(space: Mapping[str, Between], trial: Trial) -> list[float]:
     """Returns the slopes of a trial by the share of each range."""
     found = []
     for key, domain in space.items():

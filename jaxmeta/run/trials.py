@@ -40,8 +40,8 @@ class Found(NamedTuple):
     """
 
     scores: np.ndarray
-    losses: np.ndarray | None = None
-    slopes: Mapping[str, np.ndarray] = {}
+    losses: np.ndarray
+    slopes: Mapping[str, np.ndarray]
 
 
 class SideBySide:
@@ -117,8 +117,6 @@ class SideBySide:
                 loss, slope = self._slopes(own, start, tangents, jax.random.key(seed), posed.episodes)
                 losses.append(loss)
                 slopes.append(slope)
-        if not self._names:
-            return Found(np.asarray(found))
         return Found(
             np.asarray(found), np.asarray(losses),
             {name: np.array([slope[name] for slope in slopes]) for name in self._names},
