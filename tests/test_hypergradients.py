@@ -112,6 +112,35 @@ def test_they_are_the_finite_differences(kind, standard_promotion):
         assert abs(by_log) > 1e-5
 
 
+def test_what_differs_in_adaptation_alone_is_trained_once(standard_promotion):
+    values, adapting = NUMBERS["transfer"], ("evaluate.learning_rates", "transfer.strengths")
+    drawn = []
+
+    class Counted(Problems):
+        def batches(self, seed, first, *, augmented):
+            drawn.append(first)
+            return super().batches(seed, first, augmented=augmented)
+
+    with jax.enable_x64(True):
+        program = SideBySide(
+            variant("transfer"), values, readout_of(regression()), JUDGING, differentiated=adapting,
+            in_training=lambda name: name not in adapting,
+        )  # fmt: skip
+        tasks = Counted()
+        for strengths in ((0.7, 0.71), (0.69, 2.0)):
+            columns = {name: np.full(2, value) for name, value in values.items()} | {
+                "transfer.strengths": np.array(strengths)
+            }
+            found = program.scores(columns, tasks, training_seed=0, seed=0)
+            assert set(found.slopes) == set(adapting)
+            assert found.losses[0] != found.losses[1]
+            assert np.abs(found.slopes["transfer.strengths"]).min() > 1e-5
+        assert drawn == [0]
+        columns["train.learning_rate"] = np.array([0.02, 0.03])
+        program.scores(columns, tasks, training_seed=0, seed=0)
+        assert drawn == [0, 0]
+
+
 # -- descents
 
 

@@ -68,6 +68,10 @@ class SideBySide:
           in_training: whether a number changes training, and not adaptation alone.
         """
         self._variant, self._readout, self._judging = variant, readout, judging
+        self._in_training = in_training
+        self._kept: dict[
+            Any, dict[str, tuple[MetaParams, ArrayTree]]
+        ] = {}  # what adaptation alone has other numbers of
         self._carried = tuple(name for name in differentiated if in_training(name))
         self._names = (*self._carried, *(name for name in differentiated if name not in self._carried))
         self._phases, self._method, _ = variant(example)
@@ -97,7 +101,7 @@ class SideBySide:
         # In double precision where jax is.
         columns = {name: jnp.asarray(column, jnp.result_type(float)) for name, column in values.items()}
         count = len(next(iter(columns.values())))
-        trained = self._trained(columns, tasks, training_seed)
+        trained, alike = self._trained_once(columns, tasks, training_seed)
         posed = pose(tasks, "dev", tasks.languages("dev"), self._judging.shots, self._judging.dev_draws)
         found, losses, slopes = [], [], []
         for number in range(count):
@@ -105,7 +109,8 @@ class SideBySide:
             rate = jax.tree.map(float, self._variant(own).learning_rate)
             start, tangents = {}, {}
             if self._method.phase:
-                start, tangents = jax.tree.map(lambda leaf, number=number: leaf[number], trained[self._method.phase])
+                place = 0 if alike else number
+                start, tangents = jax.tree.map(lambda leaf, place=place: leaf[place], trained[self._method.phase])
             grid = score_grid(
                 partial(self._run, own), self._readout, self._method.complete(start),
                 rate, posed, seed=seed, tasks_per_call=len(posed.cells),
@@ -154,6 +159,16 @@ class SideBySide:
             return Carried(state, None), metrics
 
         return jax.jit(jax.vmap(init, (0, None, None))), jax.jit(jax.vmap(update, (0, 0, None)))
+
+    def _trained_once(self, values: Values, tasks: Tasks, seed: int):
+        """Returns what `_trained` does, and whether it is of one run, all of them being trained alike."""
+        training = {name: np.asarray(column).tolist() for name, column in values.items() if self._in_training(name)}
+        if any(len(set(column)) > 1 for column in training.values()):
+            return self._trained(values, tasks, seed), False
+        known = (tasks, seed, tuple(column[0] for column in training.values()))
+        if known not in self._kept:
+            self._kept[known] = self._trained({name: column[:1] for name, column in values.items()}, tasks, seed)
+        return self._kept[known], True
 
     def _trained(self, values: Values, tasks: Tasks, seed: int) -> dict[str, tuple[MetaParams, ArrayTree]]:
         """Returns the meta-parameters of each phase, and their tangents `[N, n, ...]`, if there are any."""
