@@ -2,6 +2,7 @@
 
 import contract_policies
 import contract_table
+import numpy as np
 import optax
 from contract_table import Row, Setting, backprop, maml_with
 
@@ -31,6 +32,11 @@ def maml_plus_plus(s: Setting) -> MetaAlgorithm:
     """MAML with rates for each step and array, and biases for each step, which do not adapt otherwise."""
     base = maml_with(select=excluding("bias$"), rates=LearnedRates("leaf", steps=2))(s)
     return algorithms.per_step(base, select=matching("bias$"), steps=3)
+
+
+def held(regularizer, **options):
+    """Builds knowledge transfer on the perceptron."""
+    return lambda s: algorithms.knowledge_transfer(s.mlp(), s.classify(), optax.sgd(0.3), regularizer, **options)
 
 
 def annealed(algorithm: MetaAlgorithm) -> GradientEstimator:
@@ -160,6 +166,27 @@ ROWS = [
         "learned optimizer, lstm",
         learned(RECURRENT, gradient=forward_over_reverse),
         two_kinds,
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row("transfer, l2-sp", held(algorithms.l2_sp, strength=0.5), backprop(2)),
+    Row("transfer, distillation", held(algorithms.distillation(), strength=2.0), backprop(2)),
+    Row("transfer, features", held(algorithms.feature_matching(), strength=2.0), backprop(2)),
+    Row(
+        "transfer, unfreezing",
+        held(None, unfreezing=algorithms.Unfreezing((matching("^head/"),), 1)),
+        backprop(2),
+    ),
+    Row("transfer, joint", held(algorithms.distillation()), estimators.pooled),
+    Row(
+        "nearest sources",
+        lambda s: algorithms.source_replay(
+            maml_with()(s),
+            contract_table.batch(7, 8, s.dtype, targets=s.classes),
+            num_examples=3,
+            languages=np.arange(8) % 3,
+        ),
+        None,
         draws=True,
         fewer_classes=False,
     ),

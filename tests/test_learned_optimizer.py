@@ -12,6 +12,7 @@ import pytest
 from quick import quick_jit
 
 import jaxmeta as jm
+from jaxmeta.algorithms import on_minibatches
 from jaxmeta.algorithms.mlp_rule import mlp_rule
 from jaxmeta.config import load, load_optimizer
 from jaxmeta.config.build import make_setting
@@ -152,7 +153,7 @@ def test_a_rule_meets_the_child_and_the_minibatches_that_an_ordinary_optimizer_m
     rule = mlp_rule((3,))
     task = jax.tree.map(lambda leaf: leaf[0], waves(0, 1))
     ours = jm.learned_optimizer(rule, model, objective, batch_size=4)
-    theirs = jm.target_only(model, objective, optax.adam(0.01, b2=0.99), batch_size=4)
+    theirs = on_minibatches(jm.target_only(model, objective, optax.adam(0.01, b2=0.99)), 4)
     key = jax.random.key(5)
     run = lambda algorithm: quick_jit(lambda p: jm.adapt(algorithm, key, p, task.support, num_steps=8)[0])  # noqa: E731
     got, want = run(ours)({"params": still_weights(rule, 0.01)}), run(theirs)({})

@@ -9,6 +9,7 @@ from tiny_run import TINY, jaxmeta, toy_lines, write_lines
 
 from jaxmeta.config import build, load
 from jaxmeta.config import searching as searching_module
+from jaxmeta.config.kinds import settled
 from jaxmeta.config.search_space import SearchConfig, load_search, space_of
 from jaxmeta.config.searching import side_by_side
 from jaxmeta.core.checks import InputError
@@ -88,7 +89,8 @@ def test_what_cannot_be_searched_is_refused(toy, space, said):
 def test_the_table_of_a_file_is_read_and_left_alone_by_others(toy, tmp_path):
     path = toml(toy, tmp_path / "toy.toml", '[search]\ntrials = 4\nspace = { "inner.steps" = [1, 2] }\n')
     assert load_search(str(path), None, {"folds": 2}).model_dump() == {
-        "trials": 4, "sampler": "random", "folds": 2, "at_once": 8, "method": "", "space": {"inner.steps": [1, 2]},
+        "trials": 4, "sampler": "random", "starts": 4, "descent_rate": 0.1, "folds": 2, "at_once": 8, "method": "",
+        "space": {"inner.steps": [1, 2]},
     }  # fmt: skip
     assert load(path).name == "toy"
     with pytest.raises(InputError, match="trails"):
@@ -141,8 +143,12 @@ def test_optuna_looks_where_it_went_well():
 def test_side_by_side_gives_what_runs_of_their_own_give(toy, tmp_path, standard_promotion, method):
     changes = {"evaluate.methods": (method,), "evaluate.main": method, "train.warm_start": 0.4}
     rates = (1e-3, 3e-2)
-    found = side_by_side(build(config_of(toy, **changes))).scores(
-        {"train.learning_rate": np.array(rates)}, build(config_of(toy, **changes)).tasks, training_seed=0, seed=0
+    found = (
+        side_by_side(build(config_of(toy, **changes)))
+        .scores(
+            {"train.learning_rate": np.array(rates)}, build(config_of(toy, **changes)).tasks, training_seed=0, seed=0
+        )
+        .scores
     )
     for rate, score in zip(rates, found, strict=True):
         experiment = build(config_of(toy, **changes, **{"train.learning_rate": rate})).experiment
@@ -167,7 +173,7 @@ def test_a_run_that_diverges_has_no_score_and_spoils_no_other(toy, standard_prom
     built = build(config_of(toy, **changes))
     program = side_by_side(built)
     rates = {"train.learning_rate": np.array([3e-3, np.nan]), "inner.learning_rate": np.array([0.05, 0.05])}
-    good, bad = program.scores(rates, built.tasks, training_seed=0, seed=0)
+    good, bad = program.scores(rates, built.tasks, training_seed=0, seed=0).scores
     assert math.isfinite(good)
     assert math.isnan(bad) or bad <= good
 
@@ -220,6 +226,24 @@ def test_a_search_that_was_cut_off_goes_on(toy, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert jaxmeta("search", str(path), "--out", str(tmp_path / "again"), "--trials", "6") == 2
     assert "another search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["source_and_target", "nearest_sources"])
+def test_no_fold_replays_what_it_holds_out(toy, method):
+    config = searching_module.of_method(settled(config_of(toy)), SearchConfig(method=method))
+    runner = searching_module._Runner(config, SearchConfig(method=method, folds=2))
+    programs, folds = runner._programs({}, 3)
+    assert len(set(map(id, programs))) == 2
+    own = []
+    for fold in folds:
+        rows = fold.tasks.corpus.language[np.isin(fold.tasks.corpus.split, "train")]
+        dev = set(fold.tasks.languages("dev"))
+        assert dev < set(rows.tolist())
+        tokens = {tuple(row) for row in fold.setting.source["inputs"].tolist()}
+        asked = [fold.tasks.episode(name, shots=2, draw=0, split="dev").support["inputs"] for name in dev]
+        assert not tokens & {tuple(row) for inputs in asked for row in inputs.tolist()}
+        own.append(frozenset(dev))
+    assert not own[0] & own[1]
 
 
 @pytest.mark.parametrize("sampler", ["halving", "tpe"])

@@ -24,14 +24,20 @@ from jaxmeta.algorithms.rl2 import rl2
 from jaxmeta.algorithms.source_replay import source_replay
 from jaxmeta.algorithms.target_only import target_only
 from jaxmeta.algorithms.transductive_protonet import transductive_protonet
+from jaxmeta.algorithms.transfer import Unfreezing, distillation, feature_matching, knowledge_transfer, l2_sp
 from jaxmeta.algorithms.update_rules import UpdateRule, as_optax
 
 __all__ = [
     "LearnedRates",
+    "Unfreezing",
     "UpdateRule",
     "as_optax",
     "cavia",
+    "distillation",
+    "feature_matching",
     "imaml",
+    "knowledge_transfer",
+    "l2_sp",
     "learned_optimizer",
     "linear_head",
     "logistic",

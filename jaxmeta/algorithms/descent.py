@@ -24,6 +24,8 @@ class FastWeights(NamedTuple):
 
 # (meta_params, state before the step, a tree like `state.fast`) -> such a tree
 Change = Callable[[MetaParams, FastWeights, ArrayTree], ArrayTree]
+# (loss of the support, parameters now, those that adaptation began with, support) -> scalar
+Penalty = Callable[[jax.Array, ArrayTree, ArrayTree, Batch], jax.Array]
 
 
 def descent(
@@ -34,6 +36,7 @@ def descent(
     select: Predicate,
     gradient: Strategy,
     microbatches: int = 1,
+    of_loss: Penalty | None = None,
     of_gradient: Change | None = None,
     of_update: Change | None = None,
 ) -> MetaAlgorithm:
@@ -46,6 +49,7 @@ def descent(
       select: which parameters adapt, by path.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
       microbatches: parts that the support is cut into, one after another, for the inner gradient.
+      of_loss: what is minimised in place of the support's loss.
       of_gradient: what is done to an inner gradient before the optimizer sees it.
       of_update: what is done to the optimizer's update before it is added.
 
@@ -57,8 +61,11 @@ def descent(
         `microbatches` does not divide the support.
     """
 
-    def support_loss(fast, rest, support: Batch):
-        return objective.loss(model.apply(merge(fast, rest), support["inputs"]), support)
+    def support_loss(fast, others, support: Batch):
+        rest, start = others
+        params = merge(fast, rest)
+        loss, metrics = objective.loss(model.apply(params, support["inputs"]), support)
+        return of_loss(loss, params, start, support) if of_loss else loss, metrics
 
     support_gradient = in_parts(gradient(support_loss), microbatches)
 
@@ -76,7 +83,8 @@ def descent(
     def step(key, meta_params, state: FastWeights, support):
         del key
         _, rest = partition(meta_params["params"], select)
-        (loss, metrics), grads = support_gradient(state.fast, rest, support)
+        start = meta_params["params"] if of_loss else None
+        (loss, metrics), grads = support_gradient(state.fast, (rest, start), support)
         grads = of_gradient(meta_params, state, grads) if of_gradient else grads
         updates, opt_state = inner_optimizer.update(grads, state.opt_state, state.fast)
         updates = of_update(meta_params, state, updates) if of_update else updates
@@ -104,7 +112,7 @@ def in_parts(support_gradient: InnerGradient, parts: int) -> InnerGradient:
     if parts == 1:
         return support_gradient
 
-    def gradient(fast, rest, support: Batch):
+    def gradient(fast, others, support: Batch):
         size = leading_size(support)
         if size % parts:
             raise ValueError(f"`microbatches` must divide the support, got {parts} for {size} examples")
@@ -113,12 +121,12 @@ def in_parts(support_gradient: InnerGradient, parts: int) -> InnerGradient:
 
         def add(total, part):
             batch, count = part
-            found = support_gradient(fast, rest, batch)
+            found = support_gradient(fast, others, batch)
             share = count / jnp.maximum(jnp.sum(real), 1)
             return jax.tree.map(lambda t, leaf: t + share.astype(t.dtype) * leaf, total, found), None
 
         first = jax.tree.map(lambda leaf: leaf[0], cut)
-        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(support_gradient, fast, rest, first))
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(support_gradient, fast, others, first))
         return jax.lax.scan(add, zeros, (cut, real))[0]
 
     return gradient

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.algorithms.reptile import minibatch
+from jaxmeta.algorithms.minibatches import on_minibatches
 from jaxmeta.algorithms.update_rules import UpdateRule
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.gradients import Strategy, first_order
@@ -52,9 +52,10 @@ def learned_optimizer(
     Raises:
       ValueError: if `batch_size` or `ceiling` is not positive.
     """
-    for name, value in {"batch_size": batch_size, "ceiling": ceiling}.items():
-        if value is not None:
-            check_positive(name, value)
+    if batch_size is not None:
+        check_positive("batch_size", batch_size)
+    if ceiling is not None:
+        check_positive("ceiling", ceiling)
 
     def support_loss(params, support: Batch):
         return objective.loss(model.apply(params, support["inputs"]), support)
@@ -70,8 +71,8 @@ def learned_optimizer(
         return Child(params, strip_weak_types(rule.begin(meta_params["params"], params)))
 
     def step(key, meta_params, state: Child, support):
-        draw_key, _ = jax.random.split(key)  # as `target_only` draws, so that both meet the same examples
-        (value, metrics), grads = support_gradient(state.params, minibatch(draw_key, support, batch_size))
+        del key
+        (value, metrics), grads = support_gradient(state.params, support)
         updates, memory = rule.update(meta_params["params"], state.memory, grads, state.params)
         return Child(optax.apply_updates(state.params, updates), memory), {**metrics, "loss": value}
 
@@ -86,4 +87,4 @@ def learned_optimizer(
         del meta_params
         return model.apply(state.params, inputs)
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return on_minibatches(MetaAlgorithm(init, begin, step, loss, predict), batch_size)

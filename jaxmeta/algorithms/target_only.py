@@ -2,7 +2,8 @@
 
 import optax
 
-from jaxmeta.algorithms.reptile import reptile
+from jaxmeta.algorithms.maml import maml
+from jaxmeta.core.gradients import Strategy, first_order
 from jaxmeta.core.types import Episode, MetaAlgorithm, Model, Objective
 
 
@@ -11,7 +12,7 @@ def target_only(
     objective: Objective,
     inner_optimizer: optax.GradientTransformation,
     *,
-    batch_size: int | None = None,
+    gradient: Strategy = first_order,
 ) -> MetaAlgorithm:
     """Each task starts from freshly drawn parameters; there is nothing to meta-learn.
 
@@ -19,15 +20,12 @@ def target_only(
       model: what maps inputs to outputs.
       objective: what the outputs are for.
       inner_optimizer: any optax optimizer.
-      batch_size: examples in each inner step, drawn without replacement; None takes the whole support.
+      gradient: the inner-gradient strategy, for whoever differentiates with respect to a learning rate.
 
     Returns:
       An algorithm with empty meta-parameters and the task states of `maml`.
-
-    Raises:
-      ValueError: if `batch_size` is not positive.
     """
-    base = reptile(model, objective, inner_optimizer, batch_size=batch_size)
+    base = maml(model, objective, inner_optimizer, gradient=gradient)
 
     def init(key, episode):
         del key, episode

@@ -26,7 +26,7 @@ from jaxmeta.data import Tokenizer
 from jaxmeta.run.checkpoint import Checkpoints
 from jaxmeta.run.experiment import check_same_model, checkpoints_of
 from jaxmeta.run.files import write_json
-from jaxmeta.run.plan import Method
+from jaxmeta.run.plan import Method, rate_of, told
 from jaxmeta.run.records import read_evaluation
 
 ROWS = 64  # examples that are answered at once; one shape, one compilation
@@ -53,6 +53,7 @@ class _AdaptedTask(_Task):
     method: str
     examples: pydantic.PositiveInt
     learning_rate: float
+    strength: float | None = None  # of what holds adaptation to its source model
     steps: int
     words: dict[str, str] = {}
 
@@ -109,7 +110,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
         with checkpoints_of(folder, config.seed, method.phase) as checkpoints:
             meta_params = jax.tree.map(jnp.asarray, checkpoints.read().tree["meta_params"])
         meta_params = method.complete(meta_params)
-    algorithm = method.build(chosen["learning_rate"])
+    algorithm = method.build(rate_of(chosen))
     if method.phase is not None:
         expected = jax.eval_shape(algorithm.init, jax.random.key(0), Episode(support, support))
         check_same_model(folder, method.complete(expected), meta_params)
@@ -128,7 +129,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
             "tokenizer": tokenizer and tokenizer.state(),
             "method": name,
             "examples": count,
-            "learning_rate": chosen["learning_rate"],
+            **told(rate_of(chosen)),
             "steps": chosen["steps"],
             "words": dict(found.words),
         },
@@ -179,7 +180,7 @@ def read_compiled(path: pathlib.Path) -> Callable[[ArrayTree, np.ndarray], Array
 def _restored(folder: pathlib.Path, facts: "_AdaptedTask", tokenizer: Tokenizer | None):
     labels = facts.labels
     method = _method(facts.config, labels, tokenizer, facts.method)
-    algorithm = method.build(facts.learning_rate)
+    algorithm = method.build(rate_of(facts.model_dump()))
 
     def like_saved(key, support):
         episode_params = method.complete(algorithm.init(key, Episode(support, support)))

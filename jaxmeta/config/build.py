@@ -14,6 +14,7 @@ from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
+from jaxmeta.config.language_texts import nearest_train_languages
 from jaxmeta.config.methods import Setting, known_methods, phases_and_methods, recipes
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.problems import AnyTasks, follow_manifest
@@ -22,13 +23,15 @@ from jaxmeta.config.schema import Config
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
 from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks
+from jaxmeta.config.transferring import NEAREST, check_transfer, check_unfreezing
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
-from jaxmeta.core.types import Batch, Objective
+from jaxmeta.core.types import Batch, Episode, Objective
 from jaxmeta.data import CHILD_CLASSES
 from jaxmeta.run.plan import Experiment, Judging, Phase
 from jaxmeta.run.similarity import gradient_method
+from jaxmeta.run.transfer import ALONE
 
 _SHOWN = 15  # methods that a sentence names
 
@@ -51,10 +54,13 @@ def build(config: Config) -> Built:
     check_numbers(config)
     check_source(config)
     check_gradient(config)
+    check_transfer(config)
     tasks, setting = tasks_and_setting(config)
     problems = follow_manifest(tasks, config)
     check_methods(config, setting)
+    check_guard(config, setting)
     check_rows(config, setting, tasks)
+    check_unfreezing(setting, lambda: first_episode(config, tasks))
     phases, methods = phases_and_methods(setting)
     if not phases:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
@@ -82,6 +88,7 @@ def build(config: Config) -> Built:
             curve_methods=evaluate.curve_methods if evaluate.shot_curve else (),
             tasks_at_once=evaluate.tasks_at_once,
             temperature_methods=evaluate.temperature_methods,
+            guard_methods=evaluate.guard_methods,
         ),
         log_every=config.train.log_every,
         save_every=config.train.save_every,
@@ -114,6 +121,9 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
         setting = make_setting(
             config, classes=len(tasks.corpus.labels), vocab_size=tasks.tokenizer.vocab_size, source=tasks.source()
         )
+        if NEAREST in config.evaluate.methods:
+            tasks.near = nearest_train_languages(tasks, config)
+            setting = setting._replace(source_languages=tasks.source_languages())
         return tasks, setting
     pairs = (StreamTasks if config.task.stream else PairTasks)(config)
     return pairs, make_setting(config, vocab_size=pairs.tokenizer.vocab_size, source=pairs.source())
@@ -254,6 +264,20 @@ def check_cipher(config: Config, phases: Sequence[Phase]) -> None:
         raise InputError('`train.cipher` exchanges bytes; set it to 0, or `tokenizer.kind` to "bytes".')
 
 
+def check_guard(config: Config, setting: Setting) -> None:
+    """Refuses guards of what does not transfer or cannot be compared.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    evaluate, kind = config.evaluate, setting.kind
+    known = [] if kind.head != CLASSES or ALONE not in evaluate.methods else evaluate.methods
+    allowed = [name for name in known if name not in kind.classical and name != ALONE]
+    if unknown := [name for name in evaluate.guard_methods if name not in allowed]:
+        said = f"some of {', '.join(allowed)}" if allowed else f"empty without {ALONE} or classes to compare by"
+        raise InputError(f"`evaluate.guard_methods` must be {said}, got {', '.join(unknown)}.")
+
+
 def check_rows(config: Config, setting: Setting, tasks: AnyTasks) -> None:
     """Refuses `gradient.rows` where no table is looked up row by row, or where that would not be exact.
 
@@ -263,8 +287,7 @@ def check_rows(config: Config, setting: Setting, tasks: AnyTasks) -> None:
     pattern = config.gradient.rows
     if not pattern:
         return
-    episodes = next(tasks.batches(config.seed, 0, augmented=False)(0))
-    episode = jax.tree.map(lambda leaf: leaf[0], episodes)
+    episode = first_episode(config, tasks)
     for name in config.evaluate.methods:
         recipe = recipes(setting).get(name)
         compact = recipe and (algorithm := recipe.algorithm(config.inner.learning_rate)).compact
@@ -276,6 +299,11 @@ def check_rows(config: Config, setting: Setting, tasks: AnyTasks) -> None:
         except ValueError as error:
             reason = str(error).removeprefix("`rows`").removeprefix(": ").strip()
             raise InputError(f"`gradient.rows` {pattern!r} with {name}: {reason}.") from None
+
+
+def first_episode(config: Config, tasks: AnyTasks) -> Episode:
+    """Returns an episode of training, for its shapes."""
+    return jax.tree.map(lambda leaf: leaf[0], next(tasks.batches(config.seed, 0, augmented=False)(0)))
 
 
 def check_device(config: Config) -> None:

@@ -129,8 +129,8 @@ def child_phases_and_methods(
             methods.append(Method(name, META, name, build, rates, evaluate.steps, children.batch_size))
         elif name in optimizers(config):
             make, rates = optimizers(config)[name]
-            build = lambda rate, make=make: algorithms.target_only(  # noqa: E731
-                setting.model, setting.objective, make(rate), batch_size=children.batch_size
+            build = lambda rate, make=make: algorithms.on_minibatches(  # noqa: E731
+                algorithms.target_only(setting.model, setting.objective, make(rate)), children.batch_size
             )
             methods.append(Method(name, BASELINE, None, build, rates, evaluate.steps, children.batch_size))
     return tuple(phases), tuple(methods)

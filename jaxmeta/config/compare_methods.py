@@ -30,7 +30,8 @@ def compare_methods(jobs: Jobs, methods: Sequence[str], out: str | None) -> None
     config = jobs.configs[""]
     if len(methods) < 2:
         raise InputError("`--methods` must name two methods at least, such as `--methods ridge protonet`.")
-    changes = {"methods": tuple(methods), "main": AUTO, "curve_methods": (AUTO,), "shot_curve": ()}
+    changes: dict[str, Any] = {"methods": tuple(methods), "main": AUTO, "shot_curve": ()}
+    changes |= dict.fromkeys(("curve_methods", "temperature_methods"), (AUTO,)) | {"guard_methods": ()}
     config = changed(config, {f"evaluate.{key}": value for key, value in changes.items()}, "the command line")
     folder = pathlib.Path(out or f"runs/{config.name}_compared")
     train_run(config, folder, table=lambda evaluation: comparison_table(evaluation, _step_bytes(config, folder)))

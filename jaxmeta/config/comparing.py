@@ -8,13 +8,14 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.config.build import Built
+from jaxmeta.config.language_texts import as_compared, texts_of
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.problems import ROWLESS, AnyTasks
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.types import Batch
-from jaxmeta.models.romanization import romanized
 from jaxmeta.run.experiment import Trained
+from jaxmeta.run.plan import rate_of
 from jaxmeta.run.similarity import (
     DISPLACEMENTS,
     GRADIENTS,
@@ -26,8 +27,6 @@ from jaxmeta.run.similarity import (
     text_similarity,
 )
 
-_TEXTS_READ = 400  # of a language
-
 
 def text_measures(tasks: AnyTasks, config: Config) -> dict[str, Any] | None:
     """Returns what `similarity.json` holds of texts alone; nothing where tasks have no texts.
@@ -37,15 +36,14 @@ def text_measures(tasks: AnyTasks, config: Config) -> dict[str, Any] | None:
     if not isinstance(tasks, TextTasks | PairTasks):
         return None
     names, roles = _languages(tasks)
-    texts = [_texts(tasks, name) for name in names]
+    texts = [texts_of(tasks, name) for name in names]
     if not any(map(any, texts)):
         return None
     scripts = [data.script_of(found) for found in texts]
     says = "Cosine of the character n-grams of the texts"
     if config.model.romanize:
-        texts = [[*found, *("".join(map(romanized, text)) for text in found)] for found in texts]
         says += ", which are read in their own letters and romanized"
-    measure = {"says": f"{says}.", "matrix": rounded(text_similarity(texts))}
+    measure = {"says": f"{says}.", "matrix": rounded(text_similarity([as_compared(found, config) for found in texts]))}
     return {"languages": names, "roles": roles, "scripts": scripts, "measures": {TEXTS: measure}}
 
 
@@ -62,7 +60,7 @@ def similarity_of(built: Built, trained: Trained, evaluation: Mapping[str, Any])
     supports = jax.tree.map(lambda *leaves: np.stack(leaves), *[_support(tasks, name, config) for name in names])
     meta_params = method.complete(trained[experiment.training_seeds[0], method.phase])  # pyright: ignore
     chosen = evaluation["methods"][method.name]["adaptation"]
-    rate, steps = chosen["learning_rate"], chosen["steps"] or method.steps[-1]
+    rate, steps = rate_of(chosen), chosen["steps"] or method.steps[-1]
     shots = f"a support of {config.task.shots} shots"
     matrix, norms = task_gradients(method, meta_params, supports, learning_rate=rate)
     found["measures"][GRADIENTS] = {
@@ -91,20 +89,3 @@ def _support(tasks: AnyTasks, language: str, config: Config) -> Batch:
     if isinstance(tasks, ROWLESS):
         return tasks.episode(language, shots=config.task.shots, draw=0, split="test").support
     return tasks.judged.support(language, shots=config.task.shots, draw=0)
-
-
-def _texts(tasks: TextTasks | PairTasks, language: str) -> list[str]:
-    """Returns texts of the train rows of a language; of pairs, not those of a language that all pairs share."""
-    if isinstance(tasks, TextTasks):
-        return tasks.corpus.texts(tasks.corpus.rows(language, "train")[:_TEXTS_READ])
-    table = tasks.table
-    rows = table.rows(language, "train")[:_TEXTS_READ]
-    columns = [name for name, code in table.schema.sides.items() if _is_own(table, code)]
-    return [text for column in columns for text in table.texts(column, rows)]
-
-
-def _is_own(table: data.Table, code: str) -> bool:
-    """Whether the texts whose language is called `code` in a schema are of the language of the row."""
-    if code in table.columns:
-        return len(set(table.columns[code])) > 1
-    return code in ("language", "")

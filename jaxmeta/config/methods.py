@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxmeta import algorithms, estimators
@@ -15,6 +17,7 @@ from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.child_methods import child_phases_and_methods, optimizers, rules
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
+from jaxmeta.config.transferring import NEAREST, ROOT, adam, fine_gradient, transfer_methods
 from jaxmeta.core import gradients
 from jaxmeta.core.learner import build_learner
 from jaxmeta.core.select import everything, excluding, matching
@@ -22,6 +25,7 @@ from jaxmeta.core.types import Batch, GradientEstimator, MetaAlgorithm, MetaLear
 from jaxmeta.run.plan import BASELINE, META, Method, Phase
 
 JOINT, JOINT_CIPHER, WARM = "joint", "joint_cipher", "warm_start"
+READ_SOURCES = ("source_and_target", NEAREST)  # methods that see examples of the train languages while they adapt
 STRATEGIES: dict[str, gradients.Strategy] = {
     "forward_over_reverse": gradients.forward_over_reverse,
     "linearized": gradients.linearized,
@@ -60,6 +64,8 @@ class Setting(NamedTuple):
     adapted: int  # examples that held-out tasks adapt to: S, or more strings of as many recordings
     source: Batch | None  # examples of the train languages, for those that replay them
     pretraining: tuple[Model, Objective] | None = None  # of joint training, where a class is another in every task
+    source_languages: np.ndarray | None = None  # [P], of the examples of `source`, where a method asks for them
+    exact: bool = False  # whether what is fine-tuned is differentiated, in forward mode
     chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
 
 
@@ -264,7 +270,9 @@ def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int, *, typica
         options = {"gradient": STRATEGIES[how.strategy], "microbatches": config.gradient.microbatches}
     algorithm = recipe.algorithm(config.inner.learning_rate, **options)
     return build_learner(
-        algorithm, recipe.estimator(algorithm, how, 0 if typical else steps), outer_optimizer(config, steps)
+        algorithm,
+        recipe.estimator(algorithm, how, 0 if typical else steps),
+        outer_optimizer(config, steps, exact=setting.exact),
     )
 
 
@@ -276,20 +284,21 @@ def inner_optimizer(config: Config, learning_rate: Any) -> optax.GradientTransfo
     return optax.sgd(learning_rate)
 
 
-def outer_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
+def outer_optimizer(config: Config, steps: int, *, exact: bool = False) -> optax.GradientTransformation:
     """Returns the optimizer of a phase: clipped AdamW with warm-up and cosine decay, the same for every method."""
     train = config.train
     warm_up, peak = min(50, steps // 5), train.learning_rate
     # Not `warmup_cosine_decay_schedule`: it asks whether the peak is zero, and here it may be traced.
     parts = [optax.linear_schedule(0.0, peak, warm_up), optax.cosine_decay_schedule(peak, steps - warm_up, 0.05)]
     schedule = optax.join_schedules(parts, [warm_up])
-    return optax.chain(optax.clip_by_global_norm(train.clip), optax.adamw(schedule, weight_decay=train.weight_decay))
+    adam_w = optax.adamw(schedule, weight_decay=train.weight_decay, eps_root=ROOT if exact else 0.0)
+    return optax.chain(optax.clip_by_global_norm(train.clip), adam_w)
 
 
 def finetuned(setting: Setting, learning_rate: Any) -> MetaAlgorithm:
     """Ordinary fine-tuning with Adam: what joint training adapts by."""
     model, objective = setting.pretraining or (setting.model, setting.objective)
-    tuned = algorithms.maml(model, objective, optax.adam(learning_rate), gradient=gradients.first_order)
+    tuned = algorithms.maml(model, objective, adam(setting, learning_rate), gradient=fine_gradient(setting))
     return algorithms.policy_gradient(tuned) if setting.kind.acts else tuned
 
 
@@ -316,13 +325,15 @@ def baselines(setting: Setting) -> dict[str, Method]:
         ),
         "target_only": Method(
             "target_only", BASELINE, None,
-            lambda r: few(algorithms.target_only(model, objective, optax.adam(r))), rates, steps, setting.support,
+            lambda r: few(
+                algorithms.target_only(model, objective, adam(setting, r), gradient=fine_gradient(setting))
+            ), rates, steps, setting.support,
         ),
     }  # fmt: skip
     if setting.kind.head:
         found["linear_head"] = Method(
             "linear_head", BASELINE, JOINT,
-            lambda r: algorithms.linear_head(model, objective, optax.adam(r), num_outputs=setting.num_outputs),
+            lambda r: algorithms.linear_head(model, objective, adam(setting, r), num_outputs=setting.num_outputs),
             # Its steps cost nothing to speak of: the encoder is frozen, and its features are computed once. They are of
             # unit length, so its rates are larger than those of a whole network.
             evaluate.head_learning_rates, steps,
@@ -334,6 +345,7 @@ def baselines(setting: Setting) -> dict[str, Method]:
             lambda r: few(algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.support)),
             rates, steps, 2 * setting.support,
         )  # fmt: skip
+    found |= transfer_methods(setting, JOINT)
     if setting.kind.pairs:
         found["joint_alignment"] = Method(
             "joint_alignment", BASELINE, JOINT, lambda r: algorithms.ridge_alignment(model, objective), rates[:1], (0,),
@@ -382,7 +394,8 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
 
     def joint(steps: int) -> MetaLearner:
         algorithm = finetuned(setting, config.evaluate.learning_rates[0])
-        return build_learner(algorithm, estimators.pooled(algorithm), outer_optimizer(config, steps))
+        optimizer = outer_optimizer(config, steps, exact=setting.exact)
+        return build_learner(algorithm, estimators.pooled(algorithm), optimizer)
 
     joint_steps = config.train.steps - warm_steps
     if warm_steps:
@@ -401,9 +414,10 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
             steps = max(1, round((budget - warm_steps * joint_cost) / recipe.cost))
             learner = learner_of(setting, recipe, how_of(setting, name, recipe), steps)
             add(name, learner, recipe.cost, steps, recipe.augmented)
+            adapting = {"gradient": gradients.reverse} if setting.exact and recipe.strategies else {}
             methods.append(
                 Method(
-                    name, META, name, recipe.algorithm,
+                    name, META, name, partial(recipe.algorithm, **adapting),
                     config.evaluate.sgd_learning_rates if recipe.rated else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
                     recipe.step_cost * (setting.adapted if recipe.whole else setting.support) if recipe.inner else 0.0,

@@ -239,6 +239,23 @@ class GradientConfig(Section):
     """Embedding tables adapted by the rows that an episode reads, as a regular expression of names; empty: whole."""
 
 
+class TransferConfig(Section):
+    """Knowledge transfer: what holds a source model that adapts to its shots, and what it reads beside them."""
+
+    strengths: tuple[float, ...] = (0.01, 0.1, 1.0)
+    """Strengths of the transfer term tried on the dev languages, each with fewer learning rates than fine-tuning tries,
+    so that all of them together are no more settings."""
+    temperature: Rate = 2.0
+    """Of the answers that distillation compares."""
+    unfreeze: tuple[str, ...] = (AUTO,)
+    """Groups of parameters that gradual unfreezing begins with, in this order, as regular expressions of names; what is
+    in none comes last. auto: the last layer, then the blocks from the last to the first."""
+    unfreeze_every: Count = 5
+    """Inner steps between two groups."""
+    sources: Count = 3
+    """Source languages that nearest_sources replays: those whose texts are nearest to the target's."""
+
+
 class EvaluateConfig(Section):
     """The judgement."""
 
@@ -267,6 +284,9 @@ class EvaluateConfig(Section):
     temperature_methods: tuple[str, ...] = (AUTO,)
     """The methods whose calibration is shown before and after a temperature that is fitted inside the support divides
     their logits (classification); auto: tfidf and the main one; empty for none."""
+    guard_methods: tuple[str, ...] = ()
+    """The methods for which folds inside the support say where target_only, which must be judged too, would do better
+    (classification, with two shots at least)."""
     similarity: bool = False
     """Whether languages are compared by task gradients and by what adaptation changes too; texts always are."""
     leave_out: tuple[str, ...] = ()
@@ -294,4 +314,5 @@ class Config(Section):
     inner: InnerConfig = InnerConfig()
     children: ChildrenConfig = ChildrenConfig()
     gradient: GradientConfig = GradientConfig()
+    transfer: TransferConfig = TransferConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -9,12 +9,14 @@ import pydantic
 from pydantic import Field
 
 from jaxmeta.config.read import changed, known_keys, nearest_key, read_toml, refusal
-from jaxmeta.config.schema import Config, Count, Section
+from jaxmeta.config.schema import Config, Count, Rate, Section
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.samplers import Between
 
+# Lists of what is tried on the dev languages, by what adapts the baselines: a trial has one number in place of each.
+LISTED = ("evaluate.learning_rates", "evaluate.head_learning_rates", "transfer.strengths")
 # Numbers that a compiled program can be given: trials that differ in these alone run side by side.
-TRACED = ("train.learning_rate", "train.weight_decay", "train.clip", "inner.learning_rate")
+TRACED = ("train.learning_rate", "train.weight_decay", "train.clip", "inner.learning_rate", *LISTED)
 # Whoever may move these finds the easier test, not the better method.
 _FIXED = (
     *("name", "seed", "task.kind", "task.source", "task.path"),
@@ -27,9 +29,13 @@ class SearchConfig(Section):
 
     trials: Count = 32
     """How many settings are tried."""
-    sampler: Literal["random", "halving", "tpe"] = "random"
+    sampler: Literal["random", "halving", "tpe", "hypergradient"] = "random"
     """At random (Bergstra and Bengio 2012); at random with few steps, of which a third goes on with three times as many
-    (successive halving); or by Optuna's tree of Parzen estimators."""
+    (successive halving); by Optuna's tree of Parzen estimators; or down the gradient of the held-out loss."""
+    starts: Count = 4
+    """Descents side by side, from random values (sampler hypergradient); each has its share of the trials."""
+    descent_rate: Rate = 0.1
+    """Length of their steps (Adam), in shares of a range (sampler hypergradient)."""
     folds: Count = 3
     """Parts that the train and dev languages are cut into; each is held out in turn, and the mean of their scores
     counts. 1: the dev languages of the config are held out."""
@@ -87,13 +93,29 @@ def space_of(search: SearchConfig, config: Config) -> dict[str, Between | tuple[
         where = f"`search.space`, {key}"
         if key not in known_keys():
             raise InputError(f"{where}: unknown key; {nearest_key(key)}")
-        if key in _FIXED or key.startswith("evaluate."):
+        if key in _FIXED or (key.startswith("evaluate.") and key not in LISTED):
             raise InputError(f"{where}: trials are compared by it, so it must stay the same; leave it out.")
         found[key] = _domain(domain, where)
         ends = (found[key].low, found[key].high) if isinstance(found[key], Between) else found[key]
         for value in ends:
-            changed(config, {key: int(value) if isinstance(found[key], Between) and found[key].whole else value}, where)
+            value = int(value) if isinstance(found[key], Between) and found[key].whole else value
+            changed(config, settings({key: value}), where)
+        if search.sampler == "hypergradient":
+            _check_differentiable(key, found[key], where)
     return found
+
+
+def settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the values of a trial are in a config."""
+    return {key: (value,) if key in LISTED else value for key, value in values.items()}
+
+
+def _check_differentiable(key: str, domain: Between | tuple[Any, ...], where: str) -> None:
+    if key not in TRACED:
+        known = ", ".join(TRACED)
+        raise InputError(f"{where}: there are hypergradients of {known}; leave it out, or use another sampler.")
+    if not isinstance(domain, Between) or domain.whole:
+        raise InputError(f"{where}: a gradient needs a range of numbers; give low and high, or use another sampler.")
 
 
 def _domain(domain: Any, where: str) -> Between | tuple[Any, ...]:

@@ -13,10 +13,10 @@ from rich.table import Table
 from jaxmeta.config.build import Built, build, check_device
 from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.kinds import settled
-from jaxmeta.config.methods import phases_and_methods
+from jaxmeta.config.methods import READ_SOURCES, phases_and_methods, recipes
 from jaxmeta.config.read import Jobs, changed, dump
 from jaxmeta.config.schema import Config
-from jaxmeta.config.search_space import TRACED, SearchConfig, space_of
+from jaxmeta.config.search_space import LISTED, TRACED, SearchConfig, settings, space_of
 from jaxmeta.config.tasks import WaveTasks
 from jaxmeta.config.turns import takes_turns
 from jaxmeta.core.checks import InputError
@@ -24,7 +24,7 @@ from jaxmeta.run import figure_style
 from jaxmeta.run.files import write_json, write_whole
 from jaxmeta.run.logging import progress
 from jaxmeta.run.plan import META
-from jaxmeta.run.samplers import Space, Trial, draw, promoted, rungs, suggested
+from jaxmeta.run.samplers import Space, Trial, descended, draw, promoted, rungs, suggested
 from jaxmeta.run.search_figure import parallel_coordinates
 from jaxmeta.run.trials import SideBySide, Values, Variant
 
@@ -63,10 +63,12 @@ def search_run(config: Config, search: SearchConfig, out: str | None) -> None:
       InputError: the config or the space cannot be carried out, or the folder holds another search.
     """
     config = settled(config)
-    config = _of_method(config, search)
+    config = of_method(config, search)
     space = space_of(search, config)
     check_device(config)
     runner = _Runner(config, search)
+    if search.sampler == "hypergradient":
+        _check_exact(runner.built)
     folder = pathlib.Path(out or f"searches/{config.name}")
     done = _opened(folder, config, search)
     higher = runner.built.experiment.judging.higher_is_better
@@ -86,12 +88,17 @@ def search_run(config: Config, search: SearchConfig, out: str | None) -> None:
     _report(folder, config, done, space, runner.built.experiment.judging.metric, higher=higher)
 
 
-def _of_method(config: Config, search: SearchConfig) -> Config:
+def of_method(config: Config, search: SearchConfig) -> Config:
+    """Returns the config of the one method that a search tries settings of, without what a report would add.
+
+    Raises:
+      InputError: the config makes several runs, or a key is not allowed.
+    """
     if takes_turns(config):
         raise InputError('`task.test_languages` "each" makes several runs; name those that are never looked at.')
     method = search.method or config.evaluate.main
     # What a report would add to the judgement is not asked for, nor problems that are written down: folds have others.
-    unasked = ("shot_curve", "curve_methods", "temperature_methods", "leave_out")
+    unasked = ("shot_curve", "curve_methods", "temperature_methods", "guard_methods", "leave_out")
     return changed(
         config,
         {
@@ -108,6 +115,9 @@ def _of_method(config: Config, search: SearchConfig) -> Config:
 
 def _proposed(space, search: SearchConfig, seed: int, done: list[Trial], rung: int, count: int, steps: int, *, higher):
     """Yields what runs next, together; a caller that has run it adds to `done` before it asks again."""
+    if search.sampler == "hypergradient":
+        yield from _descending(space, search, seed, done, count, steps)
+        return
     here = [trial for trial in done if trial.rung == rung]
     if rung == 0 and search.sampler == "tpe":
         while len(done) < count:
@@ -127,6 +137,17 @@ def _proposed(space, search: SearchConfig, seed: int, done: list[Trial], rung: i
     for trials in _runs(pending):
         for start in range(0, len(trials), search.at_once):
             yield trials[start : start + search.at_once]
+
+
+def _descending(space, search: SearchConfig, seed: int, done: list[Trial], count: int, steps: int):
+    """Yields the next step of all descents, those that run together; see `_proposed`."""
+    for first in range(0, count, search.starts):
+        values = descended(space, done, search.starts, first // search.starts, seed=seed, rate=search.descent_rate)
+        known = {trial.number for trial in done}
+        pending = [Pending(first + k, 0, steps, value) for k, value in enumerate(values[: count - first])]
+        pending = [trial for trial in pending if trial.number not in known]
+        for start in range(0, len(pending), search.at_once):
+            yield pending[start : start + search.at_once]
 
 
 def _static(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,10 +172,10 @@ class _Runner:
         self._config, self._search = config, search
         self.built = build(config)
         self._folds = _fold_changes(self.built, search)
-        self._current: tuple[Any, SideBySide, list[Built]] | None = None
+        self._current: tuple[Any, list[SideBySide], list[Built]] | None = None
 
     def run(self, pending: Sequence[Pending]) -> list[Trial]:
-        program, folds = self._program(_static(pending[0].values), pending[0].steps)
+        programs, folds = self._programs(_static(pending[0].values), pending[0].steps)
         # Of a size that was compiled before: the last trial fills up.
         padded = [*pending, *[pending[-1]] * (self._search.at_once - len(pending))]
         traced = {key for key in pending[0].values if key in TRACED} | {TRACED[0]}
@@ -162,38 +183,76 @@ class _Runner:
             key: np.array([_value(trial.values, key, self._config) for trial in padded]) for key in sorted(traced)
         }
         seed = self._config.seed
-        scores = np.stack([program.scores(values, fold.tasks, training_seed=seed, seed=seed) for fold in folds], axis=1)
-        return [
+        found = [
+            program.scores(values, fold.tasks, training_seed=seed, seed=seed)
+            for program, fold in zip(programs, folds, strict=True)
+        ]
+        scores = np.stack([of_fold.scores for of_fold in found], axis=1)
+        trials = [
             Trial(trial.number, trial.rung, trial.values, tuple(map(float, row)), float(row.mean()))
             for trial, row in zip(pending, scores, strict=False)
         ]
+        if not found[0].slopes:
+            return trials
+        losses = np.mean([of_fold.losses for of_fold in found], axis=0)
+        slopes = {key: np.mean([of_fold.slopes[key] for of_fold in found], axis=0) for key in found[0].slopes}
+        return [
+            trial._replace(loss=float(losses[k]), slopes={key: float(slope[k]) for key, slope in slopes.items()})
+            for k, trial in enumerate(trials)
+        ]
 
-    def _program(self, static: dict[str, Any], steps: int) -> tuple[SideBySide, list[Built]]:
+    def _programs(self, static: dict[str, Any], steps: int) -> tuple[list[SideBySide], list[Built]]:
+        """Returns what runs the trials of each fold, and the folds."""
         key = (static, steps)
         if self._current is None or self._current[0] != key:
             self._current = None  # let go of the old one first
-            changes = {**static, "train.steps": steps}
+            changes = {**settings(static), "train.steps": steps}
             folds = [build(changed(self._config, {**changes, **fold}, "`search.space`")) for fold in self._folds]
-            self._current = key, side_by_side(folds[0]), folds
+            by_slope = tuple(self._search.space) if self._search.sampler == "hypergradient" else ()
+            if self._config.evaluate.main in READ_SOURCES:
+                # A program holds the examples that it replays, and those of another fold are of its held-out languages.
+                programs = [side_by_side(fold, by_slope) for fold in folds]
+            else:
+                programs = [side_by_side(folds[0], by_slope)] * len(folds)
+            self._current = key, programs, folds
         return self._current[1], self._current[2]
 
 
-def side_by_side(built: Built) -> SideBySide:
-    """Returns what runs variants of the only method of a run."""
+def _check_exact(built: Built) -> None:
+    """Refuses methods whose own gradient leaves something out: its derivative would not be that of what it does."""
+    name = built.experiment.main
+    recipe = recipes(built.setting).get(name)
+    if recipe is not None and recipe.inner and ("reverse" not in recipe.strategies or name == "maml_plus_plus"):
+        raise InputError(
+            f"The sampler hypergradient differentiates training, and {name} takes inner gradients to first order or "
+            "solves for them; use another sampler, or a method such as maml, ridge or joint_finetune."
+        )
+
+
+def side_by_side(built: Built, differentiated: Sequence[str] = ()) -> SideBySide:
+    """Returns what runs variants of the only method of a run, and differentiates by some of its numbers."""
+    setting = built.setting
+    if differentiated:
+        exact = setting.config.gradient.model_copy(update={"strategy": "reverse"})  # the one with a forward mode
+        config = setting.config.model_copy(update={"gradient": exact})
+        setting = setting._replace(config=config, exact=True, chosen={})
 
     def variant(values: Values) -> Variant:
-        config = _with(built.setting.config, values)
-        phases, (method,) = phases_and_methods(built.setting._replace(config=config))
+        config = _with(setting.config, values)
+        phases, (method,) = phases_and_methods(setting._replace(config=config))
         rate = config.inner.learning_rate if method.kind == META else method.learning_rates[0]
         return Variant(phases, method, rate)
 
     experiment = built.experiment
-    return SideBySide(variant, {}, experiment.readout, experiment.judging)
+    return SideBySide(
+        variant, {}, experiment.readout, experiment.judging, differentiated=differentiated,
+        in_training=lambda key: key not in LISTED,
+    )  # fmt: skip
 
 
 def _with(config: Config, values: Values) -> Config:
     """Returns a config with some numbers replaced, unchecked: they may be traced."""
-    for key, value in values.items():
+    for key, value in settings(values).items():
         section, _, name = key.partition(".")
         config = config.model_copy(update={section: getattr(config, section).model_copy(update={name: value})})
     return config
@@ -201,7 +260,8 @@ def _with(config: Config, values: Values) -> Config:
 
 def _value(values: Mapping[str, Any], key: str, config: Config) -> float:
     section, _, name = key.partition(".")
-    return float(values.get(key, getattr(getattr(config, section), name)))
+    given = getattr(getattr(config, section), name)
+    return float(values.get(key, given[0] if key in LISTED else given))
 
 
 def _fold_changes(built: Built, search: SearchConfig) -> list[dict[str, Any]]:
@@ -251,17 +311,27 @@ def _trial(line: dict[str, Any]) -> Trial:
     def number(value: float | None) -> float:
         return math.nan if value is None else value
 
-    return Trial(line["trial"], line["rung"], line["values"], tuple(map(number, line["scores"])), number(line["score"]))
+    trial = Trial(
+        line["trial"], line["rung"], line["values"], tuple(map(number, line["scores"])), number(line["score"])
+    )
+    if "slopes" not in line:
+        return trial
+    slopes = {key: number(slope) for key, slope in line["slopes"].items()}
+    return trial._replace(loss=number(line["loss"]), slopes=slopes)
 
 
 def _write(folder: pathlib.Path, done: Sequence[Trial]) -> None:
     def finite(value: float) -> float | None:
-        return None if math.isnan(value) else value
+        return value if math.isfinite(value) else None
+
+    def sloping(trial: Trial) -> dict[str, Any]:
+        slopes = {key: finite(slope) for key, slope in trial.slopes.items()}
+        return {"loss": finite(trial.loss), "slopes": slopes} if slopes else {}
 
     lines = [
         {
             "trial": trial.number, "rung": trial.rung, "values": trial.values,
-            "scores": [finite(score) for score in trial.scores], "score": finite(trial.score),
+            "scores": [finite(score) for score in trial.scores], "score": finite(trial.score), **sloping(trial),
         }
         for trial in done
     ]  # fmt: skip
@@ -281,7 +351,7 @@ def _report(folder: pathlib.Path, config: Config, done: Sequence[Trial], space: 
     best = order[0]
     if math.isnan(best.score):
         raise InputError("Every trial diverged; lower the rates in `search.space`.")
-    write_whole(folder / "best.toml", dump(changed(config, best.values, "the best trial")))
+    write_whole(folder / "best.toml", dump(changed(config, settings(best.values), "the best trial")))
     _draw(folder, last, space, metric, higher=higher)
     console = Console()
     console.print(table)

@@ -65,6 +65,7 @@ def without_source(config: Config, source: str) -> Config:
             "evaluate.shot_curve": (),
             "evaluate.curve_methods": (),
             "evaluate.temperature_methods": (),
+            "evaluate.guard_methods": (),
         },
         f"the run without {source}",
     )

@@ -10,6 +10,7 @@ import numpy as np
 from jaxmeta import data
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, TextEpisodes, Tokenizer, Weighting
 
@@ -37,6 +38,8 @@ class TextTasks:
         seen = (t for code in self.split.train for t in self.corpus.texts(self.corpus.rows(code, "train")))
         self.tokenizer = make_tokenizer(config, seen)
         self.judged = self._episodes(config.seed)
+        # Numbers of the train languages that are nearest to a held-out one, where a method asks for them.
+        self.near: Mapping[str, np.ndarray] = {}
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
@@ -51,9 +54,13 @@ class TextTasks:
 
     def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
         """Returns the `draw`-th few-shot problem of a language."""
-        return self.judged.evaluation_episode(
+        episode = self.judged.evaluation_episode(
             language, shots=shots, draw=draw, split=split, max_queries=self.config.evaluate.max_queries
         )
+        if language not in self.near:
+            return episode
+        near = np.tile(self.near[language], (leading_size(episode.support), 1))
+        return episode._replace(support={**episode.support, "near": near})
 
     def texts(
         self, language: str, *, shots: int, draw: int, split: str, held_out: HeldOut | None = None
@@ -84,6 +91,13 @@ class TextTasks:
     def source(self) -> Batch:
         """Returns the train rows of the train languages, for baselines that replay them."""
         return self.judged.pool("train")
+
+    def source_languages(self) -> np.ndarray:
+        """Returns the number of the train language of each row of `source`, `[P]`."""
+        names = self.split.train
+        rows = np.sort(np.concatenate([self.judged.rows(name, "train") for name in names]))
+        numbers = {name: number for number, name in enumerate(names)}
+        return np.array([numbers[name] for name in self.corpus.language[rows].tolist()], np.int32)
 
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""

@@ -18,7 +18,7 @@ class Section(NamedTuple):
 
 
 def comparison_tables(evaluation: Mapping[str, Any]) -> Iterator[Section]:
-    """Yields what there is: scores by inner steps, calibration, temperatures, transfer, and sources left out."""
+    """Yields what there is: scores by steps, calibration, temperatures, transfer, its guard, and sources left out."""
     note = "By the learning rate that was chosen, with 95% intervals; zero steps is no adaptation."
     yield Section("Scores by inner steps", note, *steps_cells(evaluation))
     yield _calibration(evaluation.get("calibration", {}))
@@ -26,6 +26,8 @@ def comparison_tables(evaluation: Mapping[str, Any]) -> Iterator[Section]:
         yield _temperature(evaluation["temperature"])
     if "transfer" in evaluation:
         yield from _transfer(evaluation)
+    if "guard" in evaluation:
+        yield _guard(evaluation)
     if "leave_one_out" in evaluation:
         yield _left_out(evaluation)
 
@@ -65,6 +67,25 @@ def _transfer(evaluation: Mapping[str, Any]) -> Iterator[Section]:
         f"What {found['method']} gains over {found['over']}, the least first, with the sources that write most alike."
     )
     yield Section("Transfer by language", note, ("language", "gain", "nearest sources"), rows)
+
+
+def _guard(evaluation: Mapping[str, Any]) -> Section:
+    found, show = evaluation["guard"], score_format(evaluation)
+    rows = [
+        (name, show(result["mean"]), interval_text(result["ci95"], show), show(result["gain"]),
+         interval_text(result["gain_ci95"], show), f"{result['alone']} of {result['problems']}", result["hurt"],
+         result["caught"])
+        for name, result in found["methods"].items()
+    ]  # fmt: skip
+    note = (
+        f"{found['over']} instead of a method in those problems whose {found['folds']} folds of the support speak for "
+        "it by more than a standard error. No query is read."
+    )
+    headers = (
+        *("method", "mean with the guard", "95% interval", "gain", "95% interval"),
+        *(f"says {found['over']}", "in truth better", "both"),
+    )
+    return Section("Negative-transfer guard", note, headers, rows)
 
 
 def _left_out(evaluation: Mapping[str, Any]) -> Section:

@@ -12,7 +12,7 @@ from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import ArrayTree, Episode, MetaParams
-from jaxmeta.run.plan import Cell, Classical, Judging, Method, Readout, Tasks
+from jaxmeta.run.plan import Cell, Classical, Judging, Method, Rate, Readout, Tasks, told
 
 TASKS_PER_CALL = 20
 _FEW_STEPS = 100
@@ -22,7 +22,7 @@ _Setting = TypeVar("_Setting")
 class Choice(NamedTuple):
     """The setting of a method that did best on the dev languages."""
 
-    learning_rate: float
+    learning_rate: Rate
     steps: int
 
 
@@ -85,7 +85,7 @@ def score_grid(
     run: Callable[..., ArrayTree],
     readout: Readout,
     meta_params: MetaParams,
-    learning_rate: float,
+    learning_rate: Rate,
     posed: Posed,
     *,
     seed: int,
@@ -97,7 +97,7 @@ def score_grid(
       run: what `evaluator` returned.
       readout: turns what it reads into scores.
       meta_params: what the method starts from.
-      learning_rate: of the inner optimizer.
+      learning_rate: of the inner optimizer, and the strength of what holds it where there is one.
       posed: the problems.
       seed: of the methods that draw at random while they adapt.
       tasks_per_call: problems in one call.
@@ -111,7 +111,7 @@ def score_grid(
     for number, chosen in enumerate(places):
         key = jax.random.fold_in(jax.random.key(seed), number)
         part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], posed.episodes)
-        parts.append(jax.device_get(run(key, meta_params, jnp.float32(learning_rate), part)))
+        parts.append(jax.device_get(run(key, meta_params, jax.tree.map(jnp.float32, learning_rate), part)))
     arrays = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
     num_points = jax.tree.leaves(arrays)[0].shape[1]
     counts = [
@@ -184,9 +184,11 @@ def on_edge(method: Method, choice: Choice) -> list[str]:
     if len(method.steps) > 1 and choice.steps == method.steps[-1]:
         found.append("steps")
     # Without a step the learning rate changes nothing, and the first one is chosen.
-    rates = method.learning_rates
-    if choice.steps and len(rates) > 1 and choice.learning_rate in (min(rates), max(rates)):
-        found.append("learning_rate")
+    if choice.steps:
+        for name, value in told(choice.learning_rate).items():
+            tried = {told(rate)[name] for rate in method.learning_rates}
+            if len(tried) > 1 and value in (min(tried), max(tried)):
+                found.append(name)
     return found
 
 

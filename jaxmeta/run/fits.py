@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.run.experiment import Trained
-from jaxmeta.run.plan import Experiment
+from jaxmeta.run.plan import Experiment, rate_of
 
 
 def fits(experiment: Experiment, trained: Trained, evaluation: Mapping[str, Any], *, at_most: int = 6) -> list[dict]:
@@ -18,7 +18,7 @@ def fits(experiment: Experiment, trained: Trained, evaluation: Mapping[str, Any]
     last = max(chosen["steps"], 1)
     seed = experiment.training_seeds[0]
     meta_params = method.complete(trained[seed, method.phase]) if method.phase else {}
-    algorithm = method.build(chosen["learning_rate"])
+    algorithm = method.build(rate_of(chosen))
     steps = dict.fromkeys((0, 1, last))
 
     @jax.jit

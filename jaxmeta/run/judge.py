@@ -1,13 +1,14 @@
 """Judging a whole run: every method on the same held-out tasks, and what the comparison comes to."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmeta.core.types import Episode, MetaParams
-from jaxmeta.run import temperature
+from jaxmeta.run import guard, temperature
 from jaxmeta.run.evaluate import (
     TASKS_PER_CALL,
     Choice,
@@ -23,8 +24,9 @@ from jaxmeta.run.evaluate import (
 )
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.logging import ProgressDisplay
-from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, training_cost
+from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, told, training_cost
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
+from jaxmeta.run.transfer import ALONE
 
 # How the names of scores end that are shares; they are shown in percent.
 PERCENT = (
@@ -57,6 +59,7 @@ class Judged(NamedTuple):
     by_steps: Sequence[dict[str, Any]] = ()
     by_shots: Sequence[dict[str, Any]] = ()
     temperature: dict[str, Any] | None = None
+    right: Sequence[np.ndarray] = ()  # of each problem, which shots are answered right by what has not seen them
 
 
 def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay) -> dict[str, Any]:
@@ -91,6 +94,7 @@ def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay
         "curves": {name: curve for name, curve in curves.items() if curve},
         "calibration": {name: found.calibration for name, found in judged.items() if found.calibration},
         **({"temperature": temperature.summarized(temperatures, judging.shots)} if temperatures else {}),
+        **_guard(experiment, judged),
         "data": experiment.data_facts,
     }
 
@@ -129,7 +133,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
         gradient_examples=training_cost(experiment.phases, method.phase), seconds=seconds,
     )  # fmt: skip
     result["adaptation"] = {
-        "learning_rate": choice.learning_rate,
+        **told(choice.learning_rate),
         "steps": choice.steps,
         "gradient_examples": choice.steps * method.gradients_per_step,
         "seconds_per_task": sum(g.seconds for g in grids) / grid[..., 0].size,
@@ -157,6 +161,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
         by_steps if len(by_steps) > 1 else [],
         sorted(by_shots, key=lambda point: point["x"]),
         _temperature(experiment, problems, method, choice, params[0], grids[0], place),
+        _right_of_folds(experiment, problems, method, choice, params[0]),
     )
 
 
@@ -210,19 +215,48 @@ def _temperature(experiment, problems: Problems, method: Method, choice: Choice,
     if method.name not in judging.temperature_methods or folds < 2:
         return None
     first = list(range(0, len(posed.cells), posed.shape[1]))
-
-    def logits_of(episodes: Episode) -> np.ndarray:
-        # A program of its own: the query is a few shots, and one number of steps is read.
-        own = evaluator(method, experiment.readout, (choice.steps,), judging.tasks_at_once)
-        cells = [posed.cells[task] for task in first for _ in range(folds)]
-        found = score_grid(
-            own, experiment.readout, params, choice.learning_rate, Posed(episodes, cells, (len(first), folds)),
-            seed=experiment.seed, tasks_per_call=min(TASKS_PER_CALL, len(cells)),
-        )  # fmt: skip
-        return found.read["logits"][:, 0]
-
+    cells = [posed.cells[task] for task in first]
     episodes = jax.tree.map(lambda leaf: np.asarray(leaf)[first], posed.episodes)
-    return temperature.of_method(experiment.readout, episodes, grid.read["logits"][first, place], folds, logits_of)
+    logits = grid.read["logits"][first, place]
+    answered = partial(_logits_of_folds, experiment, method, choice, params, cells, folds)
+    return temperature.of_method(experiment.readout, episodes, logits, folds, answered)
+
+
+def _right_of_folds(experiment, problems: Problems, method: Method, choice: Choice, params) -> list[np.ndarray]:
+    """Returns for each test problem which of its shots a method answers right by folds, where a guard asks for it."""
+    judging, posed = experiment.judging, problems.test
+    folds = temperature.number_of_folds(judging.shots)
+    if folds < 2 or method.name not in (*judging.guard_methods, *([ALONE] if judging.guard_methods else [])):
+        return []
+    asked = temperature.fold_problems(posed.episodes.support, folds)
+    logits = _logits_of_folds(experiment, method, choice, params, posed.cells, folds, asked)
+    query, places = asked.query, np.arange(len(logits)).reshape(-1, folds)
+    return [(logits[of].argmax(-1) == query["targets"][of])[query["mask"][of]] for of in places]
+
+
+def _logits_of_folds(experiment, method: Method, choice: Choice, params, cells, folds: int, episodes: Episode):
+    """Returns what a method answers `[T * folds, Q, C]` to folds of `T` problems, at the settings it has chosen."""
+    # A program of its own: the query is a few shots, and one number of steps is read.
+    own = evaluator(method, experiment.readout, (choice.steps,), experiment.judging.tasks_at_once)
+    each = [cell for cell in cells for _ in range(folds)]
+    found = score_grid(
+        own, experiment.readout, params, choice.learning_rate, Posed(episodes, each, (len(cells), folds)),
+        seed=experiment.seed, tasks_per_call=min(TASKS_PER_CALL, len(each)),
+    )  # fmt: skip
+    return found.read["logits"][:, 0]
+
+
+def _guard(experiment: Experiment, judged: Mapping[str, Judged]) -> dict[str, Any]:
+    judging, right = experiment.judging, {name: found.right for name, found in judged.items() if found.right}
+    if not right:
+        return {}
+    return {
+        "guard": guard.guarded(
+            {name: found.scores for name, found in judged.items()}, right, judging.guard_methods,
+            draws=judging.draws, folds=temperature.number_of_folds(judging.shots), metric=judging.metric,
+            higher_is_better=judging.higher_is_better,
+        )
+    }  # fmt: skip
 
 
 def _shot_curve(experiment: Experiment, method: Method, choice: Choice, params: MetaParams, problems: Problems):

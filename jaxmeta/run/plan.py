@@ -1,6 +1,6 @@
 """What a run consists of: phases of training, methods to judge, and how tasks are judged."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -32,6 +32,27 @@ class Phase(NamedTuple):
     augmented: bool = False  # whether its episodes are augmented, where the tasks know how
 
 
+class Pulled(NamedTuple):
+    """A learning rate beside the strength of what holds adaptation to its source model: chosen together."""
+
+    learning_rate: Any
+    strength: Any
+
+
+Rate = float | Pulled
+
+
+def told(rate: Rate) -> dict[str, float]:
+    """Returns what a record says of a rate."""
+    return rate._asdict() if isinstance(rate, Pulled) else {"learning_rate": rate}
+
+
+def rate_of(record: Mapping[str, Any]) -> Rate:
+    """Returns the rate that a record tells of."""
+    rate, strength = record["learning_rate"], record.get("strength")
+    return rate if strength is None else Pulled(rate, strength)
+
+
 class Method(NamedTuple):
     """A way to learn a new task from shots.
 
@@ -42,7 +63,7 @@ class Method(NamedTuple):
     kind: str  # META or BASELINE
     phase: str | None  # whose meta-parameters it starts from; None: nothing was trained
     build: Callable[[Any], MetaAlgorithm]
-    learning_rates: tuple[float, ...]  # tried on the dev languages, in this order
+    learning_rates: tuple[Rate, ...]  # tried on the dev languages, in this order
     steps: tuple[int, ...]  # inner steps tried, ascending
     gradients_per_step: float = 0.0  # gradient examples of one inner step
     complete: Callable[[MetaParams], MetaParams] = lambda meta_params: meta_params  # adds what its phase did not train
@@ -127,6 +148,7 @@ class Judging(NamedTuple):
     curve_methods: tuple[str, ...]  # the methods whose score against shots is drawn
     tasks_at_once: int
     temperature_methods: tuple[str, ...] = ()  # whose calibration is shown with temperatures
+    guard_methods: tuple[str, ...] = ()  # that are compared with `target_only` by folds inside the support
 
 
 class Experiment(NamedTuple):

@@ -104,6 +104,7 @@ class _Evaluation(pydantic.BaseModel):
     fits: list[_Fit] = []
     calibration: dict[str, dict[str, float]] = {}
     transfer: _Said | None = None
+    guard: _Said | None = None
     leave_one_out: _Said | None = None
     reaching: _Said | None = None
     data: _Data = _Data()

@@ -4,7 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxmeta.core.checks import InputError
 
@@ -31,6 +34,8 @@ class Trial(NamedTuple):
     values: dict[str, Any]
     scores: tuple[float, ...]  # of each fold, NaN where training diverged
     score: float  # their mean
+    loss: float = math.nan  # mean over folds of the held-out loss, where it is descended
+    slopes: Mapping[str, float] = {}  # how that changes with each value
 
     def rank(self, *, higher_is_better: bool) -> float:
         """Returns what is larger for a better trial."""
@@ -70,6 +75,75 @@ def promoted(done: Sequence[Trial], count: int, *, higher_is_better: bool) -> li
     """Returns the `count` best trials of a rung, the best first; of equals the earlier ones."""
     order = sorted(done, key=lambda trial: (-trial.rank(higher_is_better=higher_is_better), trial.number))
     return order[:count]
+
+
+def descended(
+    space: Mapping[str, Between], done: Sequence[Trial], starts: int, step: int, *, seed: int, rate: float
+) -> list[dict[str, Any]]:
+    """Returns the values of `starts` descents of the held-out loss after so many steps of Adam.
+
+    A descent begins at a random trial, goes by shares of each range (of its logarithm where that is drawn from), and
+    stops at its ends. One that has met a loss or slope that is not a number begins anew at another random trial. It
+    depends on the trials before alone: one that is resumed goes the same way.
+
+    Args:
+      space: ranges that are not whole.
+      done: trials with slopes; trial `starts * s + k` is that of descent k after s steps.
+      starts: how many descents there are.
+      step: how many steps they have taken.
+      seed: of where they begin.
+      rate: of Adam.
+    """
+    by_number = {trial.number: trial for trial in done}
+    optimizer = optax.adam(rate)
+    found = []
+    for start in range(starts):
+        place = _place(space, draw(space, seed, start))
+        state = optimizer.init(place)
+        for trial in (by_number[starts * before + start] for before in range(step)):
+            slope = _slope(space, trial)
+            if not np.isfinite([trial.loss, *slope]).all():
+                place = _place(space, draw(space, seed, trial.number + starts))
+                state = optimizer.init(place)
+                continue
+            update, state = optimizer.update(jnp.asarray(slope, jnp.float32), state)
+            place = jnp.clip(jnp.asarray(optax.apply_updates(place, update)), 0.0, 1.0)
+        found.append(_at(space, place))
+    return found
+
+
+def _place(space: Mapping[str, Between], values: Mapping[str, Any]) -> jax.Array:
+    """Returns where values lie in their ranges, from 0 to 1 `[n]`."""
+    return jnp.asarray([share(domain, values[key]) for key, domain in space.items()], jnp.float32)
+
+
+def _at(space: Mapping[str, Between], place: jax.Array) -> dict[str, float]:
+    found = {}
+    for (key, domain), at in zip(space.items(), np.asarray(place, np.float64).tolist(), strict=True):
+        low, high = map(math.log, (domain.low, domain.high)) if domain.log else (domain.low, domain.high)
+        value = low + at * (high - low)
+        found[key] = min(max(math.exp(value) if domain.log else value, domain.low), domain.high)
+    return found
+
+
+def _slope(space: Mapping[str, Between], trial: Trial) -> list[float]:
+    """Returns the slopes of a trial by the share of each range."""
+    found = []
+    for key, domain in space.items():
+        per_share = domain.high - domain.low
+        if domain.log:
+            per_share = trial.values[key] * math.log(domain.high / domain.low)
+        found.append(trial.slopes[key] * per_share)
+    return found
+
+
+def share(domain: Between | Sequence[Any], value: Any) -> float:
+    """Returns where a value lies in its range (in its logarithm where that is drawn from), or among the choices."""
+    if not isinstance(domain, Between):
+        return list(domain).index(value) / (len(domain) - 1)
+    if domain.log:
+        return math.log(value / domain.low) / math.log(domain.high / domain.low)
+    return (value - domain.low) / (domain.high - domain.low)
 
 
 def suggested(

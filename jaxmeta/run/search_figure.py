@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmeta.run.figure_style import LIGHT, Figure, Theme, new_figure
-from jaxmeta.run.samplers import Between, Space, Trial
+from jaxmeta.run.samplers import Between, Space, Trial, share
 
 
 def parallel_coordinates(
@@ -23,7 +23,7 @@ def parallel_coordinates(
     figure = new_figure(theme, 2.2 * (len(keys) + 1), 4.0)
     axes = figure.subplots(1, 1)
     for place, trial in enumerate(shown):
-        heights = [_height(space[key], trial.values[key]) for key in keys]
+        heights = [share(space[key], trial.values[key]) for key in keys]
         heights.append((trial.score - low) / (high - low) if high > low else 0.5)
         best = place == len(shown) - 1
         axes.plot(
@@ -43,14 +43,6 @@ def parallel_coordinates(
     axes.set_yticks([])
     axes.grid(visible=False)
     return figure
-
-
-def _height(domain, value) -> float:
-    if not isinstance(domain, Between):
-        return list(domain).index(value) / (len(domain) - 1)
-    if domain.log:
-        return math.log(value / domain.low) / math.log(domain.high / domain.low)
-    return (value - domain.low) / (domain.high - domain.low)
 
 
 def _ends(domain) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch, MetaParams
-from jaxmeta.run.plan import META, Experiment, Method
+from jaxmeta.run.plan import META, Experiment, Method, Rate
 
 SIMILARITY = "similarity.json"  # the file of a run folder
 TEXTS, GRADIENTS, DISPLACEMENTS = "texts", "gradients", "displacements"
@@ -84,7 +84,7 @@ def gradient_method(experiment: Experiment) -> Method | None:
 
 
 def task_gradients(
-    method: Method, meta_params: MetaParams, supports: Batch, *, learning_rate: float
+    method: Method, meta_params: MetaParams, supports: Batch, *, learning_rate: Rate
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns cosines `[N, N]` and lengths `[N]` of the gradients of N supports where adaptation starts.
 
@@ -108,7 +108,7 @@ def task_gradients(
 
 
 def displacements(
-    method: Method, meta_params: MetaParams, supports: Batch, *, learning_rate: float, steps: int
+    method: Method, meta_params: MetaParams, supports: Batch, *, learning_rate: Rate, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns cosines `[N, N]` and lengths `[N]` of what `steps` inner steps change, see `task_gradients`."""
     algorithm, key = method.build(learning_rate), jax.random.key(0)

@@ -17,7 +17,11 @@ META, BASELINE = "meta-learner", "baseline"
 _STYLES = {META: "bold cyan", BASELINE: "yellow", "": ""}
 _MARKS = {META: "●", BASELINE: "○", "": " "}
 # How a choice on the edge of its grid is named, by what `evaluation.json` calls the setting.
-_EXTREMES = {"steps": "the largest number of inner steps", "learning_rate": "the smallest or largest learning rate"}
+_EXTREMES = {
+    "steps": "the largest number of inner steps",
+    "learning_rate": "the smallest or largest learning rate",
+    "strength": "the smallest or largest strength",
+}
 
 
 class Row(NamedTuple):
@@ -193,8 +197,9 @@ def unit_note(evaluation: Evaluation) -> str:
 
 
 def further_sentences(evaluation: Evaluation) -> list[str]:
-    """Returns what there is to say beside the verdict: of transfer, of sources, of who is sooner."""
-    return [evaluation[key]["says"] for key in ("transfer", "leave_one_out", "reaching") if key in evaluation]
+    """Returns what there is to say beside the verdict: of transfer and its guard, of sources, of who is sooner."""
+    told = ("transfer", "guard", "leave_one_out", "reaching")
+    return [evaluation[key]["says"] for key in told if key in evaluation]
 
 
 def kind_of(evaluation: Evaluation, name: str) -> str:
