@@ -3,7 +3,8 @@
 import jax
 
 from jaxmeta import models
-from jaxmeta.config.kinds import RECORDED, speech_frames
+from jaxmeta.config.kinds import RECORDED
+from jaxmeta.config.networks import speech_frames
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode, Key, LearnerState, MetaLearner

@@ -16,7 +16,7 @@ import numpy as np
 from jaxmeta import data
 from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
 from jaxmeta.config.image_tasks import ImageTasks
-from jaxmeta.config.kinds import speech_frames
+from jaxmeta.config.networks import speech_frames
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts, ranks_of
 from jaxmeta.config.speech_tasks import SpeechTasks

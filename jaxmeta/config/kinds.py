@@ -3,26 +3,22 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from jaxmeta import models, objectives
+from jaxmeta.config import networks
 from jaxmeta.config.acting import ENVIRONMENTS, playing_model, returns_of
 from jaxmeta.config.child_methods import MLP_RULE, child_model
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import ArrayTree, Mixing, Model, Objective
-from jaxmeta.data.span_features import BUCKETS
 
 CLASSES, NUMBERS = "classes", "numbers"  # what a head on one vector for each example can answer
 RECORDED = ("npz", "synthetic_digits")  # sources of recordings
 # The models of other sources read text, or recordings.
 _READERS = {"sinusoid": "mlp", "omniglot": "conv4", **dict.fromkeys(ENVIRONMENTS, "mlp")}
 _READ = {"mlp": "numbers", "conv4": "images"}
-_GROUPS = 8  # of channels that an image's activations are normalised in
 UNSCALED = ("tfidf_source", "mean_spectra", "pixels")  # classical methods of classes that show no logits
 _SCALED = ("tfidf",)  # whose calibration is shown with temperatures, beside the main method's
 _WRITES = "^(head|copying)/"  # where there is a pointer, it is part of what writes
-_SECONDS = {"classification": 1.0, "recognition": 3.0}
 _COUNTED = ("classification", "retrieval", "scored_pairs")  # kinds that bags of n-grams serve
 _TRAINED_BASELINES = ("zero_shot", "target_only", "joint_finetune", "source_and_target")
 
@@ -151,168 +147,13 @@ def writing(model: Model) -> Model:
     return model._replace(apply=apply, generate=generate)
 
 
-def _encoder(config: Config) -> dict[str, Any]:
-    """Returns the options that all readers of text have."""
-    settings = config.model
-    return {
-        "width": settings.width,
-        "layers": settings.layers,
-        "heads": settings.heads,
-        "window": settings.window,
-        "stride": settings.stride,
-        "max_length": -(-config.tokenizer.length // settings.stride),
-    }
-
-
-def _mlp(config: Config, outputs: int, vocab_size: int) -> Model:
-    del vocab_size
-    return models.mlp((config.model.width,) * config.model.layers, outputs)
-
-
-def _image_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
-    del vocab_size
-    width = config.model.width
-    if width % _GROUPS:
-        raise InputError(f"`model.width` must be a multiple of {_GROUPS} for images, got {width}.")
-    network = models.conv4(outputs, width=width, groups=_GROUPS, dtype=jnp.dtype(config.model.precision))
-    features = network.features
-    assert features is not None
-
-    def ink(images):
-        # Episodes hold bytes, a quarter of what floats take on the way to the device.
-        return images.astype(jnp.float32) / 255
-
-    return Model(
-        lambda key, images: network.init(key, ink(images)),
-        lambda params, images: network.apply(params, ink(images)),
-        lambda params, images: features(params, ink(images)),
-    )
-
-
-def _counter(config: Config) -> dict[str, Any]:
-    """Returns the options that all bags of n-grams have."""
-    settings, from_bytes = config.model, config.tokenizer.kind == "bytes"
-    if settings.romanize and not from_bytes:
-        raise InputError('`model.romanize` reads characters; set it to false, or `tokenizer.kind` to "bytes".')
-    return {
-        "buckets": settings.buckets,
-        "longest": settings.window,
-        "from_bytes": from_bytes,
-        "romanize": settings.romanize,
-    }
-
-
-def _text_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
-    if config.model.kind == "ngrams":
-        return models.ngrams(outputs, **_counter(config))
-    return models.transformer(vocab_size=vocab_size, outputs=outputs, **_encoder(config))
-
-
-def _dual_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs
-    if config.model.kind == "ngrams":
-        return models.ngram_dual_encoder(config.model.width, **_counter(config))
-    return models.dual_encoder(vocab_size=vocab_size, outputs=config.model.width, **_encoder(config))
-
-
-def _pair_regressor(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs  # one number
-    width = config.model.width
-    if config.model.kind == "ngrams":
-        return models.ngram_pair_regressor(width, **_counter(config))
-    return models.pair_regressor(hidden=(width,), vocab_size=vocab_size, outputs=width, **_encoder(config))
-
-
-def _span_scorer(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs, vocab_size
-    settings = config.model
-    return models.span_scorer(width=settings.width, layers=settings.layers, longest=settings.window, buckets=BUCKETS)
-
-
-def _writer(config: Config) -> dict[str, Any]:
-    """Returns the options that all writers of text have; they read every token by itself."""
-    settings, tokens = config.model, config.tokenizer
-    return {
-        "width": settings.width,
-        "layers": settings.layers,
-        "heads": settings.heads,
-        "max_length": max(tokens.length, tokens.target_length),
-    }
-
-
-def _seq2seq(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs
-    tokens = config.tokenizer
-    # What the lexicon of a pointer says of tokens is said in terms of their embeddings, so those score the output.
-    pointer = config.model.pointer
-    return models.seq2seq(
-        vocab_size=vocab_size + 2, max_new_tokens=tokens.target_length or tokens.length, pointer=pointer, tied=pointer,
-        **_writer(config),
-    )  # fmt: skip
-
-
-def _language_model(config: Config, outputs: int, vocab_size: int) -> Model:
-    del outputs
-    return models.language_model(vocab_size=vocab_size + 2, **_writer(config))
-
-
-def samples_of(config: Config) -> int:
-    """Returns the samples that are read of a recording, or of a string of them."""
-    return max(1, round((config.task.seconds or _SECONDS[config.task.kind]) * config.task.rate))
-
-
-def speech_frames(config: Config) -> models.MelSettings:
-    """Returns how recordings become frames of 25 ms, one every 10 ms.
-
-    Raises:
-      InputError: there are too few samples in a second.
-    """
-    rate = config.task.rate
-    try:
-        settings = models.MelSettings(rate=rate, window=rate // 40, hop=rate // 100)
-        models.mel_filters(settings)
-    except ValueError:
-        raise InputError(f"`task.rate` {rate} is too low for speech; give recordings of at least 8000.") from None
-    return settings
-
-
-def _speech(config: Config) -> dict[str, Any]:
-    """Returns the options that all readers of recordings have."""
-    settings, mel = config.model, speech_frames(config)
-    if settings.window % 2 == 0:
-        raise InputError(f"`model.window` must be odd for recordings, got {settings.window}.")
-    halvings = settings.stride.bit_length() - 1
-    if settings.stride != 1 << halvings:
-        raise InputError(f"`model.stride` must be a power of two for recordings, got {settings.stride}.")
-    frames = 1 + max(0, samples_of(config) - mel.window) // mel.hop
-    return {
-        "width": settings.width,
-        "layers": settings.layers,
-        "heads": settings.heads,
-        "kernel": settings.window,
-        "strides": (2,) * halvings,
-        "max_places": -(-frames // settings.stride),
-        "mel": mel,
-    }
-
-
-def _speech_classifier(config: Config, outputs: int, vocab_size: int) -> Model:
-    del vocab_size
-    return models.speech_classifier(outputs, segments=config.model.segments, **_speech(config))
-
-
-def _speech_recognizer(config: Config, outputs: int, vocab_size: int) -> Model:
-    del vocab_size
-    return models.speech_recognizer(outputs + 1, **_speech(config))  # and the blank
-
-
 def _written(*scores: str) -> dict[str, bool]:
     return dict.fromkeys(scores, True)
 
 
 _META = ("maml", "reptile")
 _WAVES = Kind(
-    "sine waves", _mlp, lambda outputs, tokens: objectives.regression(), {"mse": False, "mae": False},
+    "sine waves", networks.mlp, lambda outputs, tokens: objectives.regression(), {"mse": False, "mae": False},
     methods=("zero_shot", "target_only", "joint_finetune", "linear_head", "ridge", "maml"), main="maml",
     curve_methods=("joint_finetune", "maml", "ridge"), head=NUMBERS,
 )  # fmt: skip
@@ -326,13 +167,13 @@ _WORLDS = {
 }  # fmt: skip
 _CLASS_SCORES: dict[str, bool] = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True)
 _SPEAKERS = Kind(
-    "classification of recordings", _speech_classifier, lambda outputs, tokens: objectives.classification(outputs),
-    _CLASS_SCORES,
+    "classification of recordings", networks.speech_classifier,
+    lambda outputs, tokens: objectives.classification(outputs), _CLASS_SCORES,
     methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "mean_spectra", "ridge"), main="ridge",
     curve_methods=("joint_finetune", "mean_spectra", "ridge"), classical=("mean_spectra",), head=CLASSES,
 )  # fmt: skip
 _CHARACTERS = Kind(
-    "classification of images", _image_encoder, lambda outputs, tokens: objectives.classification(outputs),
+    "classification of images", networks.image_encoder, lambda outputs, tokens: objectives.classification(outputs),
     _CLASS_SCORES,
     methods=("target_only", "linear_head", "prototypes", "pixels", "protonet", "ridge", "maml"), main="protonet",
     curve_methods=("prototypes", "pixels", "protonet"), classical=("pixels",), head=CLASSES, renamed=True,
@@ -344,14 +185,14 @@ _CHILDREN = Kind(
 )  # fmt: skip
 KINDS: dict[str, Kind] = {
     "classification": Kind(
-        "classification", _text_encoder, lambda outputs, tokens: objectives.classification(outputs),
+        "classification", networks.text_encoder, lambda outputs, tokens: objectives.classification(outputs),
         _CLASS_SCORES,
         methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "tfidf", "ridge"), main="ridge",
         curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"),
         classical=("tfidf", "tfidf_source", "tfidf_source_and_shots"), head=CLASSES, cipher=True,
     ),
     "retrieval": Kind(
-        "retrieval", _dual_encoder, lambda outputs, tokens: objectives.retrieval(),
+        "retrieval", networks.dual_encoder, lambda outputs, tokens: objectives.retrieval(),
         dict.fromkeys(
             [f"{way}{score}" for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
              for score in ("recall_at_1", "recall_at_10", "mrr")], True
@@ -364,38 +205,39 @@ KINDS: dict[str, Kind] = {
         classical=("ngram_overlap", "romanized_overlap", "cl_esa"), last_layer="^tower/head/", pairs=True,
     ),
     "scored_pairs": Kind(
-        "scored pairs", _pair_regressor, lambda outputs, tokens: objectives.scored_pair(),
+        "scored pairs", networks.pair_regressor, lambda outputs, tokens: objectives.scored_pair(),
         {"pearson": True, "spearman": True, "mae": False, "rmse": False},
         methods=(*_TRAINED_BASELINES, "linear_head", "mean_score", "ngram_regression", "ridge", *_META), main="ridge",
         curve_methods=("joint_finetune", "ngram_regression", "ridge", "maml"),
         classical=("mean_score", "ngram_regression", "ngram_regression_source"), head=NUMBERS,
     ),
     "question_answering": Kind(
-        "question answering", _span_scorer, lambda outputs, tokens: objectives.span_qa(), _written("f1", "exact_match"),
+        "question answering", networks.span_scorer, lambda outputs, tokens: objectives.span_qa(),
+        _written("f1", "exact_match"),
         methods=(*_TRAINED_BASELINES, "word_overlap", "span_regression", *_META), main="maml",
         curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap", "span_regression"),
     ),
     "translation": Kind(
-        "translation", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
+        "translation", networks.seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
         _written("chrf", "chrf++", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "copied_source", "lexicon", *_META), main="maml",
         curve_methods=("joint_finetune", "lexicon", "maml"), classical=("copied_source", "lexicon"), last_layer=_WRITES,
     ),
     "summaries": Kind(
-        "summaries", _seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
+        "summaries", networks.seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
         _written("chrf", "chrf++", "rouge_l", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "first_words", *_META), main="maml",
         curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",), last_layer=_WRITES,
     ),
     "generation": Kind(
-        "generation", _language_model, lambda outputs, tokens: objectives.generation(tokens + 2),
+        "generation", networks.language_model, lambda outputs, tokens: objectives.generation(tokens + 2),
         {"bits_per_byte": False, "nll": False, "perplexity": False, "token_accuracy": True},
         methods=(*_TRAINED_BASELINES, "token_ngrams", "token_ngrams_source_and_shots", "ngram_memory", *_META),
         main="ngram_memory", curve_methods=("joint_finetune", "token_ngrams", "ngram_memory"),
         classical=("token_ngrams", "token_ngrams_source_and_shots"), continues=True,
     ),
     "recognition": Kind(
-        "recognition", _speech_recognizer, lambda outputs, tokens: objectives.recognition(outputs + 1),
+        "recognition", networks.speech_recognizer, lambda outputs, tokens: objectives.recognition(outputs + 1),
         {"word_error_rate": False, "exact": True, "nll": False},
         methods=(*_TRAINED_BASELINES, "word_templates", *_META), main="maml",
         curve_methods=("joint_finetune", "word_templates", "maml"), classical=("word_templates",),

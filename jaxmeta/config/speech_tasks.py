@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxmeta import data
-from jaxmeta.config.kinds import samples_of
+from jaxmeta.config.networks import samples_of
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import data_path, weighting_of
 from jaxmeta.core.checks import InputError

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.config.answering import Run, Support
-from jaxmeta.config.kinds import samples_of
+from jaxmeta.config.networks import samples_of
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch
