@@ -55,7 +55,9 @@ def setting_of(config: Config, classes: int = 4) -> Setting:
     text = config.task.source not in ("sinusoid", "children", *ENVIRONMENTS)
     source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if text else None
     of_classes = kind_of(config).head == CLASSES
-    return make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)
+    setting = make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)
+    near = "nearest_sources" in config.evaluate.methods
+    return setting._replace(source_languages=np.zeros(1, np.int32)) if near else setting
 
 
 def with_all_methods(config: Config) -> Setting:
@@ -125,7 +127,7 @@ def test_difference_names_every_key_and_both_values():
         ("[train]\nsteps = 0", ["`train.steps`", "greater than 0", "got 0"]),
         ("[train]\nlearning_rate = nan", ["`train.learning_rate`", "greater than 0", "nan"]),
         ("train = 3", ["`train`", "a table", "got 3"]),
-        ("[task]\nsource = 'web'", ["`task.source`", "'cldr', 'tsv',", "or 'omniglot'", "'web'"]),
+        ("[task]\nsource = 'web'", ["`task.source`", "'cldr', 'tsv',", "or 'half_cheetah'", "'web'"]),
         ("[task]\ntest_languages = 'fr'", ["`task.test_languages`", "a list", "'fr'"]),
         ("[task]\ntest_languages = 2.5", ["`task.test_languages`", "2.5"]),
         ("[evaluate]\nsteps = 5", ["`evaluate.steps`", "a list", "got 5"]),

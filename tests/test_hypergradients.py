@@ -238,7 +238,12 @@ def test_a_search_by_hypergradients_goes_on_where_it_was_cut_off(toy, tmp_path, 
     )
     assert jaxmeta("search", str(path), "--out", str(again)) == 0
     assert ran == [[3], [4]]
-    assert lines(again) == whole
+    # The third trial stood beside another one before, and a sum over lanes of the processor ends in other last bits.
+    for ours, theirs in zip(lines(again), whole, strict=True):
+        for part in ("values", "slopes"):
+            assert ours.pop(part) == pytest.approx(theirs.pop(part), rel=1e-4, abs=1e-6)
+        assert ours.pop("loss") == pytest.approx(theirs.pop("loss"), rel=1e-5)
+        assert ours == theirs
 
 
 @pytest.mark.parametrize(
