@@ -30,10 +30,10 @@ def as_optax(rule: UpdateRule, weights: ArrayTree) -> optax.GradientTransformati
       >>> params = optax.apply_updates(params, updates)
     """
 
-    def update(gradients, state, params=None):
+    def update(updates, state, params=None):  # optax calls gradients so
         if params is None:
             raise ValueError("a learned optimizer reads the parameters too: `update(gradients, state, params)`")
-        return rule.update(weights, state, gradients, params)
+        return rule.update(weights, state, updates, params)
 
     return optax.GradientTransformation(lambda params: rule.begin(weights, params), update)
 

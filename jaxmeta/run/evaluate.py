@@ -63,7 +63,7 @@ def evaluator(
         algorithm = method.build(learning_rate)
         # Of few steps all states are kept, which costs a step less than to choose.
         every, last = int(places[-1]) <= _FEW_STEPS, int(places[-1])
-        states, _ = adapt(algorithm, key, meta_params, episode.support, num_steps=last, trace=every or places)
+        states, _ = adapt(algorithm, key, meta_params, episode.support, num_steps=last, trace=every or steps)
         states = jax.tree.map(lambda leaf: leaf[places], states) if every else states
 
         return jax.lax.map(lambda state: readout.read(algorithm, meta_params, state, episode.query), states)
