@@ -165,6 +165,7 @@ def test_what_means_nothing_for_policies_is_refused_in_a_sentence():
         heads.begin(jax.random.key(0), params, batch)
 
 
+@pytest.mark.filterwarnings("ignore")  # brax warns of much that is none of our business
 def test_a_half_cheetah_is_rewarded_for_its_velocity():
     pytest.importorskip("brax", reason="brax is not installed; pip install -e .[rl]", exc_type=ImportError)
     forward, back = ({"goal": jnp.array([sign])} for sign in (1.0, -1.0))
