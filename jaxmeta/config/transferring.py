@@ -55,7 +55,8 @@ def transfer_methods(setting: Setting, phase: str) -> dict[str, Method]:
     }
     found[UNFREEZING] = method(UNFREEZING, lambda r: held(setting, r, unfreezing=unfreezing_of(setting)), rates)
     source, languages = setting.source, setting.source_languages
-    if source is not None and languages is not None:
+    # Whose texts are near is known where text is classified; `build` adds whose examples they are.
+    if source is not None and setting.kind.cipher:
         replaying = method(
             NEAREST,
             lambda r: algorithms.source_replay(
