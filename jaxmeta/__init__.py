@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from jaxmeta.algorithms import (
     LearnedRates,
+    Part,
     cavia,
     imaml,
     linear_head,
@@ -21,6 +22,7 @@ from jaxmeta.algorithms import (
     maml,
     matching_network,
     meta_curvature,
+    meta_network,
     ngram_memory,
     per_step,
     proto_maml,
@@ -75,6 +77,7 @@ __all__ = [
     "MetaLearner",
     "Model",
     "Objective",
+    "Part",
     "TaskDistribution",
     "adapt",
     "backprop",
@@ -96,6 +99,7 @@ __all__ = [
     "matching",
     "matching_network",
     "meta_curvature",
+    "meta_network",
     "models",
     "multistep",
     "neumann",

@@ -1,12 +1,14 @@
 """Meta-learners and the baselines they are judged against, each as five pure functions of one task."""
 
 from jaxmeta.algorithms.cavia import cavia
+from jaxmeta.algorithms.gates import Part
 from jaxmeta.algorithms.imaml import imaml
 from jaxmeta.algorithms.linear_head import linear_head
 from jaxmeta.algorithms.logistic import logistic
 from jaxmeta.algorithms.maml import LearnedRates, maml
 from jaxmeta.algorithms.matching_network import matching_network
 from jaxmeta.algorithms.meta_curvature import meta_curvature
+from jaxmeta.algorithms.meta_network import meta_network
 from jaxmeta.algorithms.ngram_memory import ngram_memory
 from jaxmeta.algorithms.per_step import per_step
 from jaxmeta.algorithms.proto_maml import proto_maml
@@ -21,6 +23,7 @@ from jaxmeta.algorithms.transductive_protonet import transductive_protonet
 
 __all__ = [
     "LearnedRates",
+    "Part",
     "cavia",
     "imaml",
     "linear_head",
@@ -28,6 +31,7 @@ __all__ = [
     "maml",
     "matching_network",
     "meta_curvature",
+    "meta_network",
     "ngram_memory",
     "per_step",
     "proto_maml",

@@ -11,6 +11,7 @@ from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
 from jaxmeta.algorithms.ridge_alignment import alignment_start
 from jaxmeta.config.augmenting import augmenting
+from jaxmeta.config.generating import generated, mean_language
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
 from jaxmeta.core import gradients
@@ -79,6 +80,8 @@ class Recipe(NamedTuple):
     step_cost: float = 1.0  # what one inner step costs in judgement, for each support example
     augmented: bool = True  # whether it is trained on pretended languages too
     whole: bool = True  # whether an inner step reads the whole support, and not S examples of it
+    judged: Callable[[Any], MetaAlgorithm] | None = None  # what is judged, where it is not what is trained
+    rates: tuple[float, ...] = ()  # inner learning rates to try on the dev languages, where it has its own
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
@@ -145,6 +148,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             whole=False,
         ),
     }
+    found |= {name: Recipe(**parts) for name, parts in generated(setting).items()}
     if setting.kind.head:
         found |= {
             "ridge": solved(),
@@ -308,6 +312,7 @@ def baselines(setting: Setting) -> dict[str, Method]:
             lambda r: algorithms.source_replay(finetuned(setting, r), source, num_examples=setting.adapted),
             rates, steps, 2 * setting.adapted,
         )  # fmt: skip
+    found |= mean_language(setting)
     if setting.kind.pairs:
         found["joint_alignment"] = Method(
             "joint_alignment", BASELINE, JOINT, lambda r: algorithms.ridge_alignment(model, objective), rates[:1], (0,),
@@ -366,8 +371,9 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
             add(name, learner, recipe.cost, steps, recipe.augmented)
             methods.append(
                 Method(
-                    name, META, name, recipe.algorithm,
-                    config.evaluate.sgd_learning_rates if recipe.inner else (config.inner.learning_rate,),
+                    name, META, name, recipe.judged or recipe.algorithm,
+                    (recipe.rates or config.evaluate.sgd_learning_rates)
+                    if recipe.inner else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
                     recipe.step_cost * (setting.adapted if recipe.whole else setting.support) if recipe.inner else 0.0,
                 )

@@ -188,6 +188,29 @@ class InnerConfig(Section):
     """Terms of the series, or iterations."""
 
 
+class GeneratorConfig(Section):
+    """What meta-networks generate for a task, from what is told of it without labels."""
+
+    rank: Count = 4
+    """Of the adapters."""
+    size: Count = 16
+    """Numbers of the code that a task is told to the generator by."""
+    reads: Literal["auto", "features"] = "auto"
+    """What is told of a task: features, the mean of the model's features over the support; auto: where texts are
+    classified, their descriptor (scripts, hashed n-grams, families), and features elsewhere."""
+    families: dict[str, str] = {}
+    """The family of each language that has one, for the descriptor: `{fin_Latn = "Uralic"}`."""
+    gates: bool = True
+    """Whether an architecture is generated too: which ranks of which adapters, and of a Transformer of texts which
+    blocks and heads."""
+    cost_weight: float = Field(default=0.01, ge=0)
+    """How much the expected size of what is generated, as a share of all, counts beside the loss."""
+    learning_rate: Rate = 0.01
+    """Of the inner optimizer (Adam) during meta-training, on the adapters."""
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    """Inner learning rates (Adam, on the adapters) tried on the dev languages."""
+
+
 class GradientConfig(Section):
     """How the gradient of meta-learners is computed where it goes through inner steps; what they learn stays the same.
 
@@ -261,5 +284,6 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     inner: InnerConfig = InnerConfig()
+    generator: GeneratorConfig = GeneratorConfig()
     gradient: GradientConfig = GradientConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -1,0 +1,243 @@
+"""A network that generates a task's adapters and its architecture from what is told of it, without its labels.
+
+Hypernetworks are of Ha, Dai and Le 2017 (arXiv 1609.09106), adapters of low rank of Hu et al. 2022 (arXiv 2106.09685),
+adapters generated from a description of a language of Üstün et al. 2020 (arXiv 2004.14327).
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmeta.algorithms.descent import in_parts
+from jaxmeta.algorithms.features import unit
+from jaxmeta.algorithms.gates import Part, check_parts, discrete, open_probability, relaxed, remove_parts, sampled
+from jaxmeta.core.checks import check_not_negative, check_one_of, check_positive
+from jaxmeta.core.gradients import Strategy, first_order
+from jaxmeta.core.select import Predicate, matching, merge, partition
+from jaxmeta.core.trees import strip_weak_types
+from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
+
+KERNELS = matching(r"(^|/)(kernel|bias|weight)$")
+_OPEN = 3.0  # the logit that gates begin at: `relaxed` is one there, and the model that of its parameters
+Gates = Literal["none", "sampled", "relaxed", "discrete"]
+
+
+class Generated(NamedTuple):
+    """What is generated for a task, and what steps then change of it."""
+
+    adapters: ArrayTree  # {"left": tree of [m, r], "right": tree of [r, n]}, None where a parameter has no adapter
+    opt_state: optax.OptState
+    gates: ArrayTree  # {"adapters": tree of [r], "parts": {name: [number of gates]}}; {} without gates
+    cost: jax.Array  # [] Q, the expected share of what can be removed that is kept
+
+
+def meta_network(
+    model: Model,
+    objective: Objective,
+    inner_optimizer: optax.GradientTransformation,
+    *,
+    rank: int = 4,
+    size: int = 16,
+    select: Predicate = KERNELS,
+    reads: Literal["descriptor", "features"] = "descriptor",
+    description: jax.Array | None = None,
+    gates: Gates = "none",
+    parts: tuple[Part, ...] = (),
+    cost_weight: float = 0.0,
+    gradient: Strategy = first_order,
+    microbatches: int = 1,
+) -> MetaAlgorithm:
+    """A generator from the mean of what is told of a support's texts to low-rank adapters of a model, and gates.
+
+    A short code `z = tanh(A e + a)` is made of the mean `e` of what is told of the real examples, at length one. Each
+    selected parameter, as a matrix `[m, n]`, gets an adapter of rank r whose factors are linear in `z`; a vector gets
+    an offset. Adapters enter the model through its parameters, so any model of any library has them, at no change to
+    it. At the start they are zero: the model is that of its parameters.
+
+    No label is read by `begin`. With no inner step this is zero-shot; inner steps are gradient steps on the generated
+    adapters alone.
+
+    Args:
+      model: what maps inputs to outputs.
+      objective: what the outputs are for.
+      inner_optimizer: any optax optimizer; its state starts anew for each task.
+      rank: r, of the adapters; less where a matrix is smaller.
+      size: of the code.
+      select: which parameters get adapters, by path.
+      reads: what is told of the support: its leaf "descriptor" `[N, P]` (see `jaxmeta.data.describe`), or the model's
+        features of its inputs.
+      description: what to generate from whatever the support is, `[P]`, such as the mean over languages.
+      gates: whether every rank of every adapter, and every part in `parts`, has a generated gate: "none"; "sampled"
+        from relaxed ones, for training; "relaxed", without chance; "discrete", 0 or 1, for use. The last three have
+        the same meta-parameters.
+      parts: what else gates can remove: layers (depth), heads or hidden units (width).
+      cost_weight: λ, of the expected cost Q of the generated architecture in the loss.
+      gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient.
+
+    Returns:
+      An algorithm whose meta-parameters are `{"params": ..., "generator": ...}`. With gates its metrics have "cost", Q.
+
+    Raises:
+      ValueError: if an argument is out of its range, or there are `parts` or `cost_weight` without gates; at `init` if
+        `select` matches no parameter, a part none of its own, or there is nothing to generate from.
+    """
+    check_positive("rank", rank)
+    check_positive("size", size)
+    check_not_negative("cost_weight", cost_weight)
+    check_one_of("reads", reads, ("descriptor", "features"))
+    check_one_of("gates", gates, ("none", "sampled", "relaxed", "discrete"))
+    if gates == "none" and (parts or cost_weight):
+        raise ValueError('`parts` and `cost_weight` need gates; name some, such as `gates="sampled"`')
+
+    def told(params, support: Batch) -> jax.Array:
+        """Returns what is told of a support, `[P]` at length one; its targets are not read."""
+        if description is not None:
+            mean = jnp.asarray(description)
+        else:
+            each = _told_of_each(model, reads, params, support)
+            real = jnp.ones(each.shape[0], each.dtype) if "mask" not in support else support["mask"].astype(each.dtype)
+            # `where`, so that what stands in padding is not even multiplied.
+            total = jnp.sum(jnp.where(real[:, None] > 0, each, jnp.zeros_like(each)), axis=0)
+            mean = total / jnp.maximum(jnp.sum(real), 1)
+        return unit(mean[None])[0]
+
+    def weights(meta_params, adapters, gates) -> ArrayTree:
+        selected, rest = partition(meta_params["params"], select)
+        opened = adapters["left"]
+        if gates:
+            opened = jax.tree.map(lambda left, gate: left * gate[None], opened, gates["adapters"])
+        moved = jax.tree.map(
+            lambda leaf, left, right: leaf + jnp.reshape(left @ right, leaf.shape), selected, opened, adapters["right"]
+        )
+        return remove_parts(merge(moved, rest), parts, gates["parts"] if gates else {})
+
+    def support_loss(adapters, meta_params, gates, support: Batch):
+        return objective.loss(model.apply(weights(meta_params, adapters, gates), support["inputs"]), support)
+
+    support_gradient = in_parts(lambda fast, rest, batch: gradient(support_loss)(fast, *rest, batch), microbatches)
+
+    def init(key, episode: Episode):
+        params_key, code_key, left_key = jax.random.split(key, 3)
+        params = model.init(params_key, episode.support["inputs"])
+        selected, _ = partition(params, select)
+        width = jax.eval_shape(told, params, episode.support).shape[0]
+        leaves, treedef = jax.tree.flatten(selected)
+        dtype = leaves[0].dtype
+        shapes = [matrix_shape(leaf.shape) for leaf in leaves]
+        ranks = [min(rank, *shape) for shape in shapes]
+        keys = jax.random.split(left_key, len(leaves))
+        # Signs, so that a step on the right factor moves the matrix as much as a step on the matrix itself.
+        lefts = [
+            jax.random.rademacher(key, (m, r), leaf.dtype) / r**0.5
+            for key, leaf, (m, _), r in zip(keys, leaves, shapes, ranks, strict=True)
+        ]
+        rights = [jnp.zeros((r, n), leaf.dtype) for leaf, (_, n), r in zip(leaves, shapes, ranks, strict=True)]
+        generator: dict[str, Any] = {
+            "code": {"kernel": jax.random.normal(code_key, (width, size), dtype), "bias": jnp.zeros(size, dtype)},
+            "left": _linear(jax.tree.unflatten(treedef, lefts), size),
+            "right": _linear(jax.tree.unflatten(treedef, rights), size),
+        }
+        if gates != "none":
+            counts = {name: count for name, (count, _) in check_parts(params, parts).items()}
+            logits = {
+                "adapters": jax.tree.unflatten(treedef, [jnp.full(r, _OPEN, dtype) for r in ranks]),
+                "parts": {name: jnp.full(count, _OPEN, dtype) for name, count in counts.items()},
+            }
+            generator["gates"] = _linear(logits, size)
+        return {"params": params, "generator": generator}
+
+    def begin(key, meta_params, support):
+        generator = meta_params["generator"]
+        code = generator["code"]
+        told_of = told(meta_params["params"], support).astype(code["kernel"].dtype)
+        z = jnp.tanh(told_of @ code["kernel"] + code["bias"]) / size**0.5
+        adapters = {side: _generated(generator[side], z) for side in ("left", "right")}
+        opt_state = strip_weak_types(inner_optimizer.init(adapters))
+        if gates == "none":
+            return Generated(adapters, opt_state, {}, jnp.ones((), z.dtype))
+        logits = _generated(generator["gates"], z)
+        cost = expected_cost(logits, costs_of(meta_params["params"], adapters, parts))
+        return Generated(adapters, opt_state, _gates(gates, key, logits), cost)
+
+    def step(key, meta_params, state: Generated, support):
+        del key
+        rest = (meta_params, state.gates)
+        (loss, metrics), grads = support_gradient(state.adapters, rest, support)
+        updates, opt_state = inner_optimizer.update(grads, state.opt_state, state.adapters)
+        adapters = optax.apply_updates(state.adapters, updates)
+        return state._replace(adapters=adapters, opt_state=opt_state), {**metrics, "loss": loss}
+
+    def loss(key, meta_params, state: Generated, query):
+        del key
+        value, metrics = objective.loss(predict(meta_params, state, query["inputs"]), query)
+        if gates == "none":
+            return value, metrics
+        return value + cost_weight * state.cost.astype(value.dtype), {**metrics, "cost": state.cost}
+
+    def predict(meta_params, state: Generated, inputs):
+        return model.apply(weights(meta_params, state.adapters, state.gates), inputs)
+
+    return MetaAlgorithm(init, begin, step, loss, predict)
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Returns the shape `[m, n]` of a parameter as a matrix: cut where `m + n`, what a rank costs, is least."""
+    sizes = [1, *shape] if len(shape) < 2 else [*shape]
+    cuts = [(_product(sizes[:place]), _product(sizes[place:])) for place in range(1, len(sizes))]
+    return min(cuts, key=sum) if cuts else (1, 1)
+
+
+def costs_of(params: ArrayTree, adapters: ArrayTree, parts: tuple[Part, ...]) -> ArrayTree:
+    """Returns how many numbers each gate removes, in the structure of the gates."""
+    of_rank = jax.tree.map(lambda left, right: left.shape[0] + right.shape[1], adapters["left"], adapters["right"])
+    return {"adapters": of_rank, "parts": {name: cost for name, (_, cost) in check_parts(params, parts).items()}}
+
+
+def expected_cost(logits: ArrayTree, costs: ArrayTree) -> jax.Array:
+    """Returns Q: the numbers that are expected to be kept when gates are drawn, as a share of all that have a gate."""
+    kept = jax.tree.map(lambda logit, cost: jnp.sum(open_probability(logit)) * cost, logits, costs)
+    total = sum(jax.tree.leaves(jax.tree.map(lambda logit, cost: logit.size * cost, logits, costs)))
+    return sum(jax.tree.leaves(kept)) / total
+
+
+def kept_numbers(state: Generated, costs: ArrayTree) -> float:
+    """Returns how many numbers the open gates of a state keep; with relaxed gates, in proportion."""
+    kept = jax.tree.map(lambda gate, cost: float(jnp.sum(gate)) * cost, state.gates, costs)
+    return sum(jax.tree.leaves(kept))
+
+
+def _told_of_each(model: Model, reads: str, params: ArrayTree, support: Batch) -> jax.Array:
+    if reads == "descriptor":
+        if "descriptor" not in support:
+            raise ValueError('`reads="descriptor"` needs the leaf "descriptor" in a support; add it, or read features')
+        return jnp.asarray(support["descriptor"])
+    if model.features is None:
+        raise ValueError('`reads="features"` needs a model with features; give it some, or read a descriptor')
+    return model.features(params, support["inputs"])
+
+
+def _linear(base: ArrayTree, size: int) -> ArrayTree:
+    """Returns what generates a tree: `base`, and a map of the code that is zero at first."""
+    return {"base": base, "maps": jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), base)}
+
+
+def _generated(linear: ArrayTree, z: jax.Array) -> ArrayTree:
+    return jax.tree.map(lambda base, m: base + jnp.tensordot(z.astype(m.dtype), m, 1), linear["base"], linear["maps"])
+
+
+def _gates(how: str, key: jax.Array, logits: ArrayTree) -> ArrayTree:
+    if how != "sampled":
+        return jax.tree.map(relaxed if how == "relaxed" else discrete, logits)
+    leaves, treedef = jax.tree.flatten(logits)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(treedef, [sampled(key, leaf) for key, leaf in zip(keys, leaves, strict=True)])
+
+
+def _product(sizes) -> int:
+    found = 1
+    for size in sizes:
+        found *= size
+    return found
