@@ -103,7 +103,7 @@ ROWS = [
         draws=True,
         fewer_classes=False,
     ),
-    Row("meta-network, zero-shot", generated(), estimators.pooled, num_steps=0),
+    Row("meta-network, zero-shot", generated(centre=True), estimators.pooled, num_steps=0),
     Row(
         "meta-network of text, gates",
         generated("transformer", gates="relaxed", parts=BLOCK),

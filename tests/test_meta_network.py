@@ -7,6 +7,7 @@ import optax
 import pytest
 from contract_table import CLASSES, Setting, batch
 from quick import quick_jit
+from tiny_run import LABELS, jaxmeta, toy_lines, toy_shots, train, write_lines
 
 import jaxmeta as jm
 from jaxmeta import data
@@ -18,7 +19,7 @@ from jaxmeta.config.generating import parts_of
 from jaxmeta.config.read import load
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.select import matching
+from jaxmeta.core.select import matching, path_of
 from jaxmeta.models import transformer
 
 SETTING = Setting(CLASSES, np.float64)
@@ -66,11 +67,14 @@ def everywhere(value):
     return lambda logits: jax.tree.map(lambda leaf: np.full_like(leaf, value), logits)
 
 
-def adapted(meta_params, state):
+def adapted(params, left, right):
     """Returns the parameters with the whole of their adapters."""
-    both = (state.adapters["left"], state.adapters["right"])
-    moved = lambda leaf, a, b: leaf if a is None else leaf + (a @ b).reshape(leaf.shape)  # noqa: E731
-    return jax.tree.map(moved, meta_params["params"], *both, is_leaf=lambda leaf: leaf is None)
+
+    def moved(key_path, leaf):
+        path = path_of(key_path)
+        return leaf + (left[path] @ right[path]).reshape(leaf.shape) if path in left else leaf
+
+    return jax.tree_util.tree_map_with_path(moved, params)
 
 
 def texts():
@@ -90,11 +94,11 @@ def test_adapters_are_what_is_written_out(x64):
     params, generator = meta_params["params"], meta_params["generator"]
     mean = SETTING.mlp().features(params, support["inputs"][:4]).mean(axis=0)
     unit = mean / np.sqrt(np.sum(np.square(mean)) + 1e-6)
-    z = np.tanh(unit @ generator["code"]["kernel"] + generator["code"]["bias"]) / 2**0.5
+    z = np.tanh(unit @ generator["code"]["kernel"] + generator["code"]["bias"]) / 2
     factor = lambda side: jax.tree.map(  # noqa: E731
         lambda base, maps: base + np.einsum("e,e...->...", z, maps), generator[side]["base"], generator[side]["maps"]
     )
-    explicit = jax.tree.map(lambda w, a, b: w + (a @ b).reshape(w.shape), params, factor("left"), factor("right"))
+    explicit = adapted(params, factor("left"), factor("right"))
     want = SETTING.mlp().apply(explicit, support["inputs"])
     np.testing.assert_allclose(algorithm.predict(meta_params, state, support["inputs"]), want, rtol=1e-9)
 
@@ -129,7 +133,7 @@ def test_a_parameter_is_cut_where_a_rank_is_cheapest(shape, want):
 
 def test_no_label_is_read(x64):
     """Neither the labels nor the order of the support, which is that of labels."""
-    algorithm, support = of_text("relaxed"), texts()
+    algorithm, support = of_text("relaxed", centre=True), texts()
     meta_params = drawn(algorithm, support)
     state = begun(algorithm, meta_params, support)
     unlabelled = {"inputs": support["inputs"]}
@@ -153,6 +157,21 @@ def test_a_description_stands_for_that_of_the_support(x64):
     assert any(jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), other.adapters, want.adapters)))
 
 
+def test_answers_are_centred_over_the_real_examples_of_the_support(x64):
+    rng, support = np.random.default_rng(0), batch(0, 6, np.float64)
+    support = {**support, "mask": np.arange(6) < 4, "descriptor": rng.normal(size=(6, 5))}
+    plain, centred = of_vectors(reads="descriptor"), of_vectors(reads="descriptor", centre=True)
+    meta_params = drawn(centred, support)
+    raw = plain.predict(meta_params, begun(plain, meta_params, support), support["inputs"])
+    got = centred.predict(meta_params, begun(centred, meta_params, support), support["inputs"])
+    share = meta_params["generator"]["centre"]
+    raw = np.asarray(raw)
+    np.testing.assert_allclose(got, raw - share * raw[:4].mean(axis=0), rtol=1e-9)
+    # Of the mean language there are no texts to centre over.
+    fixed = of_vectors(reads="descriptor", centre=True, description=np.ones(5))
+    assert not np.any(begun(fixed, meta_params, support).offset)
+
+
 def test_a_layer_whose_gate_is_shut_is_not_there(x64):
     algorithm, support = of_text("discrete"), texts()
 
@@ -162,7 +181,9 @@ def test_a_layer_whose_gate_is_shut_is_not_there(x64):
 
     meta_params = with_logits(drawn(algorithm, support), shut)
     state = begun(algorithm, meta_params, support)
-    params = {name: part for name, part in adapted(meta_params, state).items() if name != "block_1"}
+    params = {
+        name: part for name, part in adapted(meta_params["params"], **state.adapters).items() if name != "block_1"
+    }
     want = encoder(layers=1).apply(params, support["inputs"])
     np.testing.assert_allclose(algorithm.predict(meta_params, state, support["inputs"]), want, rtol=1e-12)
 
@@ -176,7 +197,7 @@ def test_a_head_whose_gate_is_shut_is_not_there(x64):
 
     meta_params = with_logits(drawn(algorithm, support), shut)
     state = begun(algorithm, meta_params, support)
-    params = adapted(meta_params, state)
+    params = adapted(meta_params["params"], **state.adapters)
 
     def outputs(junk):
         """Of the model without the head, which may then see whatever it likes."""
@@ -340,6 +361,19 @@ def test_a_config_trains_what_it_generates():
     assert first.support["descriptor"].shape == (8, 14, 289)
     assert "descriptor" not in next(built.tasks.batches(0, 0, augmented=True)(0)).support
     assert len(parts_of(built.experiment and built.setting.config)) == 4
+
+
+def test_a_language_of_ones_own_is_described_and_adapted_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "toy.tsv", toy_lines())
+    write_lines(tmp_path / "shots.tsv", toy_shots())
+    write_lines(tmp_path / "texts.txt", ["zzbbb zz 1"])
+    small = {"model.kind": "ngrams", "model.buckets": 64, "train.steps": 2, "train.warm-start": 0}
+    assert jaxmeta(*train("run", {**small, "evaluate.methods": "meta_network"})) == 0
+    assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "mine") == 0
+    assert "Adapted meta_network to 20 examples" in capsys.readouterr().err
+    assert jaxmeta("predict", "mine", "--input", "texts.txt") == 0
+    assert capsys.readouterr().out.split("\t")[0] in LABELS
 
 
 def test_others_see_no_descriptor():

@@ -15,7 +15,7 @@ from jaxmeta.algorithms.features import unit
 from jaxmeta.algorithms.gates import Part, check_parts, discrete, open_probability, relaxed, remove_parts, sampled
 from jaxmeta.core.checks import check_not_negative, check_one_of, check_positive
 from jaxmeta.core.gradients import Strategy, first_order
-from jaxmeta.core.select import Predicate, matching, merge, partition
+from jaxmeta.core.select import Predicate, matching, partition, path_of
 from jaxmeta.core.trees import strip_weak_types
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
 
@@ -27,10 +27,11 @@ Gates = Literal["none", "sampled", "relaxed", "discrete"]
 class Generated(NamedTuple):
     """What is generated for a task, and what steps then change of it."""
 
-    adapters: ArrayTree  # {"left": tree of [m, r], "right": tree of [r, n]}, None where a parameter has no adapter
+    adapters: ArrayTree  # {"left": {path: [m, r]}, "right": {path: [r, n]}} of the parameters that have one
     opt_state: optax.OptState
-    gates: ArrayTree  # {"adapters": tree of [r], "parts": {name: [number of gates]}}; {} without gates
+    gates: ArrayTree  # {"adapters": {path: [r]}, "parts": {name: [number of gates]}}; {} without gates
     cost: jax.Array  # [] Q, the expected share of what can be removed that is kept
+    offset: jax.Array  # [C] of the outputs, where they are centred, else a zero
 
 
 def meta_network(
@@ -46,6 +47,7 @@ def meta_network(
     gates: Gates = "none",
     parts: tuple[Part, ...] = (),
     cost_weight: float = 0.0,
+    centre: bool = False,
     gradient: Strategy = first_order,
     microbatches: int = 1,
 ) -> MetaAlgorithm:
@@ -74,6 +76,10 @@ def meta_network(
         the same meta-parameters.
       parts: what else gates can remove: layers (depth), heads or hidden units (width).
       cost_weight: λ, of the expected cost Q of the generated architecture in the loss.
+      centre: of outputs `[N, C]`, whether an offset of them is generated too: minus a learned multiple, one at first,
+        of what the generated model answers to the support on average. Answers that are drawn to some classes in a new
+        language then have no such lean (batch calibration, Zhou et al. 2024, arXiv 2309.17249). It takes the support's
+        classes to be about as frequent as those of training. With a `description` the offset is zero.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
       microbatches: parts that the support is cut into, one after another, for the inner gradient.
 
@@ -97,74 +103,78 @@ def meta_network(
         if description is not None:
             mean = jnp.asarray(description)
         else:
-            each = _told_of_each(model, reads, params, support)
-            real = jnp.ones(each.shape[0], each.dtype) if "mask" not in support else support["mask"].astype(each.dtype)
-            # `where`, so that what stands in padding is not even multiplied.
-            total = jnp.sum(jnp.where(real[:, None] > 0, each, jnp.zeros_like(each)), axis=0)
-            mean = total / jnp.maximum(jnp.sum(real), 1)
+            mean = _mean_of_real(_told_of_each(model, reads, params, support), support)
         return unit(mean[None])[0]
 
     def weights(meta_params, adapters, gates) -> ArrayTree:
-        selected, rest = partition(meta_params["params"], select)
-        opened = adapters["left"]
-        if gates:
-            opened = jax.tree.map(lambda left, gate: left * gate[None], opened, gates["adapters"])
-        moved = jax.tree.map(
-            lambda leaf, left, right: leaf + jnp.reshape(left @ right, leaf.shape), selected, opened, adapters["right"]
-        )
-        return remove_parts(merge(moved, rest), parts, gates["parts"] if gates else {})
+        def moved(key_path, leaf):
+            path = path_of(key_path)
+            if path not in adapters["left"]:
+                return leaf
+            left = adapters["left"][path] * gates["adapters"][path][None] if gates else adapters["left"][path]
+            return leaf + jnp.reshape(left @ adapters["right"][path], leaf.shape)
 
-    def support_loss(adapters, meta_params, gates, support: Batch):
-        return objective.loss(model.apply(weights(meta_params, adapters, gates), support["inputs"]), support)
+        whole = jax.tree_util.tree_map_with_path(moved, meta_params["params"])
+        return remove_parts(whole, parts, gates.get("parts", {}))
+
+    def outputs(meta_params, adapters, gates, offset, inputs) -> ArrayTree:
+        found = model.apply(weights(meta_params, adapters, gates), inputs)
+        return found + offset[None] if centre else found
+
+    def support_loss(adapters, meta_params, gates, offset, support: Batch):
+        return objective.loss(outputs(meta_params, adapters, gates, offset, support["inputs"]), support)
 
     support_gradient = in_parts(lambda fast, rest, batch: gradient(support_loss)(fast, *rest, batch), microbatches)
 
     def init(key, episode: Episode):
         params_key, code_key, left_key = jax.random.split(key, 3)
         params = model.init(params_key, episode.support["inputs"])
-        selected, _ = partition(params, select)
+        selected = _by_path(partition(params, select)[0])
         width = jax.eval_shape(told, params, episode.support).shape[0]
-        leaves, treedef = jax.tree.flatten(selected)
-        dtype = leaves[0].dtype
-        shapes = [matrix_shape(leaf.shape) for leaf in leaves]
-        ranks = [min(rank, *shape) for shape in shapes]
-        keys = jax.random.split(left_key, len(leaves))
-        # Signs, so that a step on the right factor moves the matrix as much as a step on the matrix itself.
-        lefts = [
-            jax.random.rademacher(key, (m, r), leaf.dtype) / r**0.5
-            for key, leaf, (m, _), r in zip(keys, leaves, shapes, ranks, strict=True)
-        ]
-        rights = [jnp.zeros((r, n), leaf.dtype) for leaf, (_, n), r in zip(leaves, shapes, ranks, strict=True)]
+        dtype = next(iter(selected.values())).dtype
+        lefts, rights, keys = {}, {}, jax.random.split(left_key, len(selected))
+        for left_key, (path, leaf) in zip(keys, selected.items(), strict=True):
+            m, n = matrix_shape(leaf.shape)
+            r = min(rank, m, n)
+            # Signs, so that a step on the right factor moves the matrix as much as a step on the matrix itself.
+            lefts[path] = jax.random.rademacher(left_key, (m, r), leaf.dtype) / r**0.5
+            rights[path] = jnp.zeros((r, n), leaf.dtype)
         generator: dict[str, Any] = {
             "code": {"kernel": jax.random.normal(code_key, (width, size), dtype), "bias": jnp.zeros(size, dtype)},
-            "left": _linear(jax.tree.unflatten(treedef, lefts), size),
-            "right": _linear(jax.tree.unflatten(treedef, rights), size),
+            "left": _linear(lefts, size),
+            "right": _linear(rights, size),
         }
         if gates != "none":
-            counts = {name: count for name, (count, _) in check_parts(params, parts).items()}
-            logits = {
-                "adapters": jax.tree.unflatten(treedef, [jnp.full(r, _OPEN, dtype) for r in ranks]),
-                "parts": {name: jnp.full(count, _OPEN, dtype) for name, count in counts.items()},
-            }
+            logits = {"adapters": {path: jnp.full(left.shape[1], _OPEN, dtype) for path, left in lefts.items()}}
+            if parts:
+                counts = check_parts(params, parts)
+                logits["parts"] = {name: jnp.full(count, _OPEN, dtype) for name, (count, _) in counts.items()}
             generator["gates"] = _linear(logits, size)
+        if centre:
+            generator["centre"] = jnp.ones((), dtype)
         return {"params": params, "generator": generator}
 
     def begin(key, meta_params, support):
         generator = meta_params["generator"]
         code = generator["code"]
         told_of = told(meta_params["params"], support).astype(code["kernel"].dtype)
-        z = jnp.tanh(told_of @ code["kernel"] + code["bias"]) / size**0.5
+        z = jnp.tanh(told_of @ code["kernel"] + code["bias"]) / size
         adapters = {side: _generated(generator[side], z) for side in ("left", "right")}
-        opt_state = strip_weak_types(inner_optimizer.init(adapters))
-        if gates == "none":
-            return Generated(adapters, opt_state, {}, jnp.ones((), z.dtype))
-        logits = _generated(generator["gates"], z)
-        cost = expected_cost(logits, costs_of(meta_params["params"], adapters, parts))
-        return Generated(adapters, opt_state, _gates(gates, key, logits), cost)
+        opened, cost = {}, jnp.ones((), z.dtype)
+        if gates != "none":
+            logits = _generated(generator["gates"], z)
+            cost = expected_cost(logits, costs_of(meta_params["params"], adapters, parts))
+            opened = _gates(gates, key, logits)
+        offset = jnp.zeros((), z.dtype)
+        if centre:
+            found = model.apply(weights(meta_params, adapters, opened), support["inputs"])
+            offset = -generator["centre"] * _mean_of_real(found, support)
+            offset = offset if description is None else jnp.zeros_like(offset)
+        return Generated(adapters, strip_weak_types(inner_optimizer.init(adapters)), opened, cost, offset)
 
     def step(key, meta_params, state: Generated, support):
         del key
-        rest = (meta_params, state.gates)
+        rest = (meta_params, state.gates, state.offset)
         (loss, metrics), grads = support_gradient(state.adapters, rest, support)
         updates, opt_state = inner_optimizer.update(grads, state.opt_state, state.adapters)
         adapters = optax.apply_updates(state.adapters, updates)
@@ -178,7 +188,7 @@ def meta_network(
         return value + cost_weight * state.cost.astype(value.dtype), {**metrics, "cost": state.cost}
 
     def predict(meta_params, state: Generated, inputs):
-        return model.apply(weights(meta_params, state.adapters, state.gates), inputs)
+        return outputs(meta_params, state.adapters, state.gates, state.offset, inputs)
 
     return MetaAlgorithm(init, begin, step, loss, predict)
 
@@ -193,6 +203,8 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 def costs_of(params: ArrayTree, adapters: ArrayTree, parts: tuple[Part, ...]) -> ArrayTree:
     """Returns how many numbers each gate removes, in the structure of the gates."""
     of_rank = jax.tree.map(lambda left, right: left.shape[0] + right.shape[1], adapters["left"], adapters["right"])
+    if not parts:
+        return {"adapters": of_rank}
     return {"adapters": of_rank, "parts": {name: cost for name, (_, cost) in check_parts(params, parts).items()}}
 
 
@@ -217,6 +229,21 @@ def _told_of_each(model: Model, reads: str, params: ArrayTree, support: Batch) -
     if model.features is None:
         raise ValueError('`reads="features"` needs a model with features; give it some, or read a descriptor')
     return model.features(params, support["inputs"])
+
+
+def _mean_of_real(rows: jax.Array, support: Batch) -> jax.Array:
+    """Returns the mean of `rows [N, D]` over the real examples, `[D]`."""
+    if "mask" not in support:
+        return jnp.mean(rows, axis=0)
+    real = jnp.asarray(support["mask"])
+    # `where`, so that what stands in padding is not even multiplied.
+    total = jnp.sum(jnp.where(real[:, None], rows, jnp.zeros_like(rows)), axis=0)
+    return total / jnp.maximum(jnp.sum(real), 1).astype(rows.dtype)
+
+
+def _by_path(tree: ArrayTree) -> dict[str, jax.Array]:
+    """Returns the leaves of a tree by path: what is generated is stored so, for it has no place for the others."""
+    return {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _linear(base: ArrayTree, size: int) -> ArrayTree:

@@ -7,6 +7,7 @@ import optax
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import Part
+from jaxmeta.config.kinds import CLASSES
 from jaxmeta.config.schema import Config
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import MetaAlgorithm
@@ -36,7 +37,8 @@ def generated(setting: "Setting") -> dict[str, dict[str, Any]]:
     descriptors = reads_descriptors(config)
     if not descriptors and setting.model.features is None:
         return {}
-    told = 0 if descriptors else setting.support  # features of the support are one more pass through the trunk
+    # Features of the support are a pass through the trunk, and so are the answers that are centred.
+    told = setting.support * ((not descriptors) + _centred(setting))
 
     def recipe(steps: int, train: Any, **more: Any) -> dict[str, Any]:
         return {
@@ -88,7 +90,7 @@ def meta_network(setting: "Setting", rate: Any, *, judged: bool = False, **optio
         setting.model, setting.objective, optax.adam(rate, eps_root=1e-8), rank=wanted.rank, size=wanted.size,
         select=matching(_ADAPTED), reads="descriptor" if reads_descriptors(config) else "features",
         gates=gates, parts=parts_of(config) if wanted.gates else (),
-        cost_weight=wanted.cost_weight if wanted.gates else 0.0, **options,
+        cost_weight=wanted.cost_weight if wanted.gates else 0.0, centre=_centred(setting), **options,
     )  # fmt: skip
 
 
@@ -105,6 +107,10 @@ def parts_of(config: Config) -> tuple[Part, ...]:
             Part(f"heads_{number}", matching(rf"{block}out/kernel$"), matching(rf"{block}(qkv|out)/kernel$"), axis=0),
         ]
     return tuple(found)
+
+
+def _centred(setting: "Setting") -> bool:
+    return setting.config.generator.centre and setting.kind.head == CLASSES
 
 
 def _classifies_texts(config: Config) -> bool:

@@ -205,6 +205,8 @@ class GeneratorConfig(Section):
     blocks and heads."""
     cost_weight: float = Field(default=0.01, ge=0)
     """How much the expected size of what is generated, as a share of all, counts beside the loss."""
+    centre: bool = True
+    """Whether answers are centred over the support, without its labels, so that they have no lean to some classes."""
     learning_rate: Rate = 0.01
     """Of the inner optimizer (Adam) during meta-training, on the adapters."""
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
