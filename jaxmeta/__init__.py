@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from jaxmeta.algorithms import (
     LearnedRates,
+    Part,
     UpdateRule,
     as_optax,
     cavia,
@@ -26,6 +27,7 @@ from jaxmeta.algorithms import (
     maml,
     matching_network,
     meta_curvature,
+    meta_network,
     mlp_rule,
     ngram_memory,
     per_step,
@@ -88,6 +90,7 @@ __all__ = [
     "MetaLearner",
     "Model",
     "Objective",
+    "Part",
     "TaskDistribution",
     "UpdateRule",
     "adapt",
@@ -116,6 +119,7 @@ __all__ = [
     "matching",
     "matching_network",
     "meta_curvature",
+    "meta_network",
     "mlp_rule",
     "models",
     "multistep",

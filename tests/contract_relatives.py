@@ -7,7 +7,7 @@ import optax
 from contract_table import Row, Setting, backprop, maml_with
 
 from jaxmeta import algorithms, estimators
-from jaxmeta.algorithms import LearnedRates
+from jaxmeta.algorithms import LearnedRates, Part
 from jaxmeta.core.gradients import first_order, forward_over_reverse
 from jaxmeta.core.select import excluding, matching
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
@@ -26,6 +26,15 @@ def cavia_with(rate: float, **options):
 def curved(s: Setting) -> MetaAlgorithm:
     """Meta-Curvature on the perceptron, which has an axis of six numbers that is left as it is."""
     return algorithms.meta_curvature(s.mlp(), s.classify(), optax.sgd(0.3), largest=5)
+
+
+BLOCK = (Part("block", matching("block_0/(out|down)/"), matching("block_0/")),)
+
+
+def generated(model: str = "mlp", **options):
+    """Builds a meta-network that reads features."""
+    options = {"rank": 2, "size": 2, "reads": "features", "gradient": forward_over_reverse, **options}
+    return lambda s: algorithms.meta_network(getattr(s, model)(), s.classify(), optax.sgd(0.3), **options)
 
 
 def maml_plus_plus(s: Setting) -> MetaAlgorithm:
@@ -191,5 +200,25 @@ ROWS = [
         fewer_classes=False,
     ),
     Row("meta-curvature", curved, backprop(2), fewer_classes=False),
+    Row("meta-network", generated(), backprop(2)),
+    # Gates cost what they remove, as a share of a model of this size.
+    Row("meta-network, gates", generated(gates="relaxed", cost_weight=0.1), backprop(2), fewer_classes=False),
+    Row(
+        "meta-network, drawn gates",
+        generated(gates="sampled", cost_weight=0.1),
+        backprop(1),
+        num_steps=1,
+        draws=True,
+        fewer_classes=False,
+    ),
+    Row("meta-network, zero-shot", generated(centre=True), estimators.pooled, num_steps=0),
+    Row(
+        "meta-network of text, gates",
+        generated("transformer", gates="relaxed", parts=BLOCK),
+        backprop(1),
+        num_steps=1,
+        reads="text",
+        fewer_classes=False,
+    ),
     *contract_policies.ROWS,
 ]

@@ -1,6 +1,7 @@
 """Meta-learners and the baselines they are judged against, each as five pure functions of one task."""
 
 from jaxmeta.algorithms.cavia import cavia
+from jaxmeta.algorithms.gates import Part
 from jaxmeta.algorithms.imaml import imaml
 from jaxmeta.algorithms.learned_optimizer import learned_optimizer
 from jaxmeta.algorithms.linear_head import linear_head
@@ -9,6 +10,7 @@ from jaxmeta.algorithms.lstm_rule import lstm_rule
 from jaxmeta.algorithms.maml import LearnedRates, maml
 from jaxmeta.algorithms.matching_network import matching_network
 from jaxmeta.algorithms.meta_curvature import meta_curvature
+from jaxmeta.algorithms.meta_network import meta_network
 from jaxmeta.algorithms.minibatches import on_minibatches
 from jaxmeta.algorithms.mlp_rule import mlp_rule
 from jaxmeta.algorithms.ngram_memory import ngram_memory
@@ -29,6 +31,7 @@ from jaxmeta.algorithms.update_rules import UpdateRule, as_optax
 
 __all__ = [
     "LearnedRates",
+    "Part",
     "Unfreezing",
     "UpdateRule",
     "as_optax",
@@ -45,6 +48,7 @@ __all__ = [
     "maml",
     "matching_network",
     "meta_curvature",
+    "meta_network",
     "mlp_rule",
     "ngram_memory",
     "on_minibatches",

@@ -14,6 +14,7 @@ import pydantic
 from jaxmeta import data
 from jaxmeta.config.answering import Support, blank_support, read_support
 from jaxmeta.config.build import make_setting
+from jaxmeta.config.generating import described
 from jaxmeta.config.kinds import RECORDED
 from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.schema import Config
@@ -97,7 +98,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
         raise InputError(f"{folder / 'task.json'} is damaged (`tokenizer`: none); train again.")
     elif labelled:
         corpus = data.read_shots(shots, labels)
-        found = Support(_batch(tokenizer.encode(corpus.text), len(labels), corpus.label), list(corpus.text))
+        found = Support(_batch(config, tokenizer, corpus.text, len(labels), corpus.label), list(corpus.text))
     else:
         found = read_support(config, tokenizer, shots)
     support, count = found.batch, len(found.batch["mask"])
@@ -189,7 +190,7 @@ def _restored(folder: pathlib.Path, facts: "_AdaptedTask", tokenizer: Tokenizer 
     if tokenizer is None:
         support = blank_spoken(facts.config, len(labels), facts.examples)
     elif labels:
-        support = _batch(np.ones((facts.examples, tokenizer.length), np.int32), len(labels))
+        support = _batch(facts.config, tokenizer, [""] * facts.examples, len(labels))
     else:
         support = blank_support(facts.config, tokenizer, facts.examples)
     with Checkpoints(folder / "state") as checkpoints:
@@ -246,14 +247,20 @@ def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer | None, 
     return methods[name]
 
 
-def _batch(tokens: np.ndarray, num_classes: int, targets: np.ndarray | None = None) -> Batch:
-    count = len(tokens)
-    return {
-        "inputs": tokens,
+def _batch(
+    config: Config, tokenizer: Tokenizer, texts: Sequence[str], num_classes: int, targets: np.ndarray | None = None
+) -> Batch:
+    count = len(texts)
+    batch = {
+        "inputs": tokenizer.encode(texts),
         "targets": np.zeros(count, np.int32) if targets is None else np.asarray(targets, np.int32),
         "mask": np.ones(count, bool),
         "classes": np.ones((count, num_classes), bool),
     }
+    if not described(config):
+        return batch
+    # What language it is nobody says, so its family is not known.
+    return {**batch, "descriptor": data.describe(texts, families=config.generator.families)}
 
 
 def _read(path: pathlib.Path, kind: type[_Facts], remedy: str) -> tuple[_Facts, Tokenizer | None]:

@@ -15,6 +15,7 @@ from jaxmeta.algorithms.ridge_alignment import alignment_start
 from jaxmeta.config.acting import REMEMBERED, on_fresh_rollouts, remembering_policy
 from jaxmeta.config.augmenting import augmenting
 from jaxmeta.config.child_methods import child_phases_and_methods, optimizers, rules
+from jaxmeta.config.generating import generated, mean_language
 from jaxmeta.config.kinds import CLASSES, Kind
 from jaxmeta.config.schema import Config
 from jaxmeta.config.transferring import NEAREST, ROOT, adam, fine_gradient, transfer_methods
@@ -88,6 +89,8 @@ class Recipe(NamedTuple):
     step_cost: float = 1.0  # what one inner step costs in judgement, for each support example
     augmented: bool = True  # whether it is trained on pretended languages too
     whole: bool = True  # whether an inner step reads the whole support, and not S examples of it
+    judged: Callable[[Any], MetaAlgorithm] | None = None  # what is judged, where it is not what is trained
+    rates: tuple[float, ...] = ()  # inner learning rates to try on the dev languages, where it has its own
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
@@ -157,6 +160,7 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             whole=False,
         ),
     }
+    found |= {name: Recipe(**parts) for name, parts in generated(setting).items()}
     if setting.kind.head:
         found |= {
             "ridge": solved(),
@@ -346,6 +350,7 @@ def baselines(setting: Setting) -> dict[str, Method]:
             rates, steps, 2 * setting.support,
         )  # fmt: skip
     found |= transfer_methods(setting, JOINT)
+    found |= mean_language(setting)
     if setting.kind.pairs:
         found["joint_alignment"] = Method(
             "joint_alignment", BASELINE, JOINT, lambda r: algorithms.ridge_alignment(model, objective), rates[:1], (0,),
@@ -417,8 +422,9 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
             adapting = {"gradient": gradients.reverse} if setting.exact and recipe.strategies else {}
             methods.append(
                 Method(
-                    name, META, name, partial(recipe.algorithm, **adapting),
-                    config.evaluate.sgd_learning_rates if recipe.rated else (config.inner.learning_rate,),
+                    name, META, name, partial(recipe.judged or recipe.algorithm, **adapting),
+                    (recipe.rates or config.evaluate.sgd_learning_rates)
+                    if recipe.rated else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
                     recipe.step_cost * (setting.adapted if recipe.whole else setting.support) if recipe.inner else 0.0,
                 )

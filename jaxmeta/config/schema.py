@@ -219,6 +219,31 @@ class ChildrenConfig(Section):
     """Of the two hidden layers of the learned optimizer."""
 
 
+class GeneratorConfig(Section):
+    """What meta-networks generate for a task, from what is told of it without labels."""
+
+    rank: Count = 4
+    """Of the adapters."""
+    size: Count = 16
+    """Numbers of the code that a task is told to the generator by."""
+    reads: Literal["auto", "features"] = "auto"
+    """What is told of a task: features, the mean of the model's features over the support; auto: where texts are
+    classified, their descriptor (scripts, hashed n-grams, families), and features elsewhere."""
+    families: dict[str, str] = {}
+    """The family of each language that has one, for the descriptor: `{fin_Latn = "Uralic"}`."""
+    gates: bool = True
+    """Whether an architecture is generated too: which ranks of which adapters, and of a Transformer of texts which
+    blocks and heads."""
+    cost_weight: float = Field(default=0.01, ge=0)
+    """How much the expected size of what is generated, as a share of all, counts beside the loss."""
+    centre: bool = True
+    """Whether answers are centred over the support, without its labels, so that they have no lean to some classes."""
+    learning_rate: Rate = 0.01
+    """Of the inner optimizer (Adam) during meta-training, on the adapters."""
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    """Inner learning rates (Adam, on the adapters) tried on the dev languages."""
+
+
 class GradientConfig(Section):
     """How the gradient of meta-learners is computed where it goes through inner steps; what they learn stays the same.
 
@@ -313,6 +338,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     inner: InnerConfig = InnerConfig()
     children: ChildrenConfig = ChildrenConfig()
+    generator: GeneratorConfig = GeneratorConfig()
     gradient: GradientConfig = GradientConfig()
     transfer: TransferConfig = TransferConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

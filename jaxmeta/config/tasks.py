@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxmeta import data
+from jaxmeta.config.generating import described
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.trees import leading_size
@@ -131,6 +132,8 @@ class TextTasks:
             self.corpus, self.tokenizer, self.split,
             shots=task.shots, queries=task.queries, weighting=weighting_of(self.config, len(self.corpus.labels)),
             cipher=cipher, seed=seed,
+            # Whoever learns from exchanged letters does not read what is told of the letters.
+            families=self.config.generator.families if described(self.config) and not cipher else None,
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ A *batch* of examples is a dict whose every leaf has the example axis first:
     source_class [N]    optional, int: in meta-training, the class among those of all tasks, where `targets` are named
                         anew in every task; joint training reads it
     near     [N, M]     optional, int: in a support, the numbers of the source languages nearest to the task's
+    descriptor [N, P]   optional, floats: what is told of the examples without their labels; meta-networks read it
     group    [N]        optional, int: in retrieval, examples whose right sides are equally right for each other
 
 Because all leaves share the example axis, batches can be padded, joined, shuffled and cut without knowing more.

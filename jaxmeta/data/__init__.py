@@ -10,6 +10,7 @@ from jaxmeta.data.children import CHILD_CLASSES, ChildEpisodes
 from jaxmeta.data.cldr import CLDR_TASKS, cldr
 from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
+from jaxmeta.data.descriptors import describe
 from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.image_episodes import ImageEpisodes
@@ -106,6 +107,7 @@ __all__ = [
     "cldr_pairs",
     "count_cut",
     "decode_sequence",
+    "describe",
     "exchange_words",
     "learn_lexicon",
     "make_manifest",

@@ -1,11 +1,14 @@
 """Few-shot episodes of text: one language per episode, drawn by number and nothing else."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data.cipher import byte_cipher
 from jaxmeta.data.corpus import Corpus
+from jaxmeta.data.descriptors import describe
 from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.splits import LanguageSplit
 from jaxmeta.data.tokenize import ByteTokenizer, Tokenizer
@@ -16,7 +19,8 @@ class TextEpisodes(FewShot[Corpus]):
     """A `TaskDistribution` of classification in one language, pure in `(seed, split, index)`.
 
     Support and query are balanced over the classes and ordered shot by shot, see `FewShot`. A batch has `inputs [N, L]`
-    int32, `targets [N]` int32, `mask [N]` bool and `classes [N, C]` bool.
+    int32, `targets [N]` int32, `mask [N]` bool and `classes [N, C]` bool, and where texts are described `descriptor
+    [N, P]` float32.
     """
 
     def __init__(
@@ -30,6 +34,7 @@ class TextEpisodes(FewShot[Corpus]):
         temperature: float = 1.0,
         weighting: Weighting | None = None,
         cipher: float = 0.0,
+        families: Mapping[str, str] | None = None,
         seed: int = 0,
     ):
         """Tokenises `corpus` once.
@@ -44,6 +49,8 @@ class TextEpisodes(FewShot[Corpus]):
                 every row alike, infinity for every language alike.
             weighting: another way to draw languages, see `jaxmeta.data.weighting`; then `temperature` is not read.
             cipher: the share of train episodes whose letters are exchanged, see `jaxmeta.data.cipher`.
+            families: the family of each language that has one, for descriptors (`jaxmeta.data.describe`), which batches
+                then have; an empty mapping for descriptors without families, None for no descriptors.
             seed: what every draw depends on.
 
         Raises:
@@ -56,7 +63,9 @@ class TextEpisodes(FewShot[Corpus]):
             corpus, split, corpus.label, num_classes=len(corpus.labels), shots=shots, queries=queries,
             weighting=weighting or tempered(temperature), seed=seed,
         )  # fmt: skip
-        self.tokenizer, self.temperature, self.cipher = tokenizer, temperature, cipher
+        if cipher and families is not None:
+            raise ValueError("`families` describes texts whose letters `cipher` exchanges; leave one out")
+        self.tokenizer, self.temperature, self.cipher, self.families = tokenizer, temperature, cipher, families
         tokens = tokenizer.encode(corpus.text)
         self._tokens = tokens.astype(np.uint16) if tokenizer.vocab_size <= 2**16 else tokens
 
@@ -66,12 +75,15 @@ class TextEpisodes(FewShot[Corpus]):
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Returns rows of the corpus `[N]` as a batch without padding."""
-        return {
+        batch = {
             "inputs": self._tokens[rows].astype(np.int32),
             "targets": self.corpus.label[rows].astype(np.int32),
             "mask": np.ones(len(rows), bool),
             "classes": self.present(rows),
         }
+        if self.families is None:
+            return batch
+        return {**batch, "descriptor": describe(self.corpus.texts(rows), self.corpus.language[rows], self.families)}
 
 
 def _under(table: np.ndarray, episode: Episode) -> Episode:

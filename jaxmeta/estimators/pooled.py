@@ -11,7 +11,8 @@ def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
     """The gradient of the mean loss over all examples of all tasks, support and query alike, with no inner step.
 
     This trains the multilingual baselines (and the warm start of any meta-learner): an algorithm whose `begin` copies
-    the parameters, such as `maml`, is trained by it as one ordinary model of all tasks.
+    the parameters, such as `maml`, is trained by it as one ordinary model of all tasks. So is a `meta_network` that is
+    to generate without labels. An algorithm whose `begin` reads the support's targets would be trained to repeat them.
 
     Raises:
       ValueError: at `init` if what adaptation begins with owes nothing to the meta-parameters.
