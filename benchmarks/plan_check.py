@@ -18,7 +18,8 @@ import jax
 
 from jaxmeta.config import build, load, planning
 from jaxmeta.config.build import Built
-from jaxmeta.config.methods import How, learner_of, recipes
+from jaxmeta.config.recipes import learner_of, recipes
+from jaxmeta.config.setting import How
 from jaxmeta.run.planner import Candidate, Measured, fastest, in_words, measure, memory_of, size_text
 
 WAVES = {

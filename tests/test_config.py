@@ -16,9 +16,11 @@ from jaxmeta.config.build import make_setting
 from jaxmeta.config.child_methods import rules
 from jaxmeta.config.classical_text import tfidf
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
-from jaxmeta.config.methods import Setting, baselines, how_of, known_methods, learner_of, phases_and_methods, recipes
+from jaxmeta.config.methods import baselines, known_methods, phases_and_methods
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
+from jaxmeta.config.recipes import how_of, learner_of, recipes
+from jaxmeta.config.setting import Setting
 from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError

@@ -14,7 +14,8 @@ from tiny_run import TINY, WAVES, files, jaxmeta, kept_programs, metrics, toy_li
 
 import jaxmeta as jm
 from jaxmeta.config import build, load, planning
-from jaxmeta.config.methods import How, how_of, learner_of, recipes
+from jaxmeta.config.recipes import how_of, learner_of, recipes
+from jaxmeta.config.setting import How
 from jaxmeta.core.checks import InputError
 from jaxmeta.run import plan_cache
 from jaxmeta.run.arithmetic import operations

@@ -1,17 +1,16 @@
 """Learning to act, in configs: the environments there are, their policies, and what meta-learners do in them."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 
-from jaxmeta import data, environments, models, objectives
+from jaxmeta import environments, models, objectives
 from jaxmeta.algorithms import policy_gradient, rl2
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import WaveTasks
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.rollouts import playing
-from jaxmeta.core.types import Environment, Episode, MetaAlgorithm, Model, Objective
+from jaxmeta.core.types import Environment, MetaAlgorithm, Model, Objective
 
 ENVIRONMENTS: Mapping[str, Callable[[], Environment]] = {
     "navigation_2d": environments.navigation,
@@ -69,24 +68,3 @@ def remembering_policy(config: Config) -> MetaAlgorithm:
 def on_fresh_rollouts(build: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorithm]:
     """Returns what builds the same algorithm, on rollouts that are drawn anew for each of its steps."""
     return lambda *args, **options: policy_gradient(build(*args, **options))
-
-
-class ControlTasks(WaveTasks):
-    """Tasks of acting, drawn by number (implements `run.plan.Tasks`)."""
-
-    noun = "task"
-
-    def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
-        """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
-        del augmented
-        episodes, per_step = self._drawn(seed), self.config.task.tasks_per_step
-        return lambda start: data.batches(episodes, split="train", tasks_per_step=per_step, start=first + start)
-
-    def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
-        """Returns a task, and seeds for its rollouts."""
-        number = int(language.removeprefix(f"{self.noun} "))
-        return self._drawn(self.config.seed).evaluation_episode(number, shots=shots, draw=draw, split=split)
-
-    def _drawn(self, seed: int) -> data.RolloutEpisodes:
-        task = self.config.task
-        return data.RolloutEpisodes(environment_of(task.source).draw, task.shots, task.queries, seed)

@@ -9,18 +9,21 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmeta.config.acting import ENVIRONMENTS, ControlTasks
+from jaxmeta.config.acting import ENVIRONMENTS
 from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.classical import CLASSICAL
+from jaxmeta.config.control_tasks import ControlTasks
 from jaxmeta.config.generating import MEAN, ZERO_SHOT
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
 from jaxmeta.config.language_texts import nearest_train_languages
-from jaxmeta.config.methods import Setting, known_methods, phases_and_methods, recipes
+from jaxmeta.config.methods import known_methods, phases_and_methods
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.problems import AnyTasks, follow_manifest
 from jaxmeta.config.readouts import readout_for
+from jaxmeta.config.recipes import recipes
 from jaxmeta.config.schema import Config
+from jaxmeta.config.setting import Setting
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
 from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks

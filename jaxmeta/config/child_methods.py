@@ -16,8 +16,8 @@ from jaxmeta.data import CHILD_CLASSES
 from jaxmeta.run.plan import BASELINE, META, Method, Phase
 
 if TYPE_CHECKING:
-    from jaxmeta.config.methods import Setting
     from jaxmeta.config.schema import Config
+    from jaxmeta.config.setting import Setting
 
 MLP_RULE, LSTM_RULE = "learned_optimizer", "lstm_optimizer"
 _BYTES = 257  # token numbers of bytes

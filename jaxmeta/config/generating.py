@@ -14,7 +14,7 @@ from jaxmeta.core.types import MetaAlgorithm
 from jaxmeta.run.plan import BASELINE, Method
 
 if TYPE_CHECKING:
-    from jaxmeta.config.methods import Setting
+    from jaxmeta.config.setting import Setting
 
 FEW_SHOT, ZERO_SHOT, MEAN = "meta_network", "meta_network_zero_shot", "mean_language"
 # The names of Flax, and the weights of n-grams.

@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmeta.config.build import Built
-from jaxmeta.config.methods import STRATEGIES, How, Recipe, Setting, learner_of, phases_and_methods, recipes
+from jaxmeta.config.methods import phases_and_methods
+from jaxmeta.config.recipes import STRATEGIES, Recipe, learner_of, recipes
+from jaxmeta.config.setting import How, Setting
 from jaxmeta.core.adapt import FEW_STEPS, check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size

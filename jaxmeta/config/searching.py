@@ -13,8 +13,9 @@ from rich.table import Table
 from jaxmeta.config.build import Built, build, check_device
 from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.kinds import settled
-from jaxmeta.config.methods import READ_SOURCES, phases_and_methods, recipes
+from jaxmeta.config.methods import READ_SOURCES, phases_and_methods
 from jaxmeta.config.read import Jobs, changed, dump
+from jaxmeta.config.recipes import recipes
 from jaxmeta.config.schema import Config
 from jaxmeta.config.search_space import LISTED, TRACED, SearchConfig, settings, space_of
 from jaxmeta.config.tasks import WaveTasks

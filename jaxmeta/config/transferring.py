@@ -21,7 +21,7 @@ from jaxmeta.core.types import Episode, MetaAlgorithm
 from jaxmeta.run.plan import BASELINE, Method, Pulled, Rate
 
 if TYPE_CHECKING:
-    from jaxmeta.config.methods import Setting
+    from jaxmeta.config.setting import Setting
 
 UNFREEZING, NEAREST = "gradual_unfreezing", "nearest_sources"
 # What Adam adds under its square root, which has no derivative at zero: too little to change a number.

@@ -1,0 +1,41 @@
+"""What the methods of one run have in common."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmeta.config.kinds import Kind
+from jaxmeta.config.schema import Config
+from jaxmeta.core.types import Batch, Model, Objective
+
+
+class How(NamedTuple):
+    """How the gradient of a meta-learner is computed, in the words of `[gradient]`."""
+
+    strategy: str  # a key of STRATEGIES
+    memory: str
+    task_axis: str
+    unroll: int | str  # "auto", or how many steps
+
+    def along_tasks(self) -> dict[str, Any]:
+        """Returns what is not the algorithm's business but the estimator's."""
+        return {"memory": self.memory, "task_axis": self.task_axis, "unroll": self.unroll}
+
+
+class Setting(NamedTuple):
+    """What the methods of one run have in common."""
+
+    config: Config
+    model: Model
+    objective: Objective
+    kind: Kind
+    num_outputs: int
+    support: int  # S
+    query: int  # Q
+    adapted: int  # examples that held-out tasks adapt to: S, or more strings of as many recordings
+    source: Batch | None  # examples of the train languages, for those that replay them
+    pretraining: tuple[Model, Objective] | None = None  # of joint training, where a class is another in every task
+    source_languages: np.ndarray | None = None  # [P], of the examples of `source`, where a method asks for them
+    exact: bool = False  # whether what is fine-tuned is differentiated, in forward mode
+    chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
