@@ -56,6 +56,8 @@ def setting_of(config: Config, classes: int = 4) -> Setting:
     """Returns what methods are made of, without the data."""
     text = config.task.source not in ("sinusoid", "children", *ENVIRONMENTS)
     source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if text else None
+    if source and "mean_language" in config.evaluate.methods:
+        source["descriptor"] = np.zeros((1, 4), np.float32)
     of_classes = kind_of(config).head == CLASSES
     setting = make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)
     near = "nearest_sources" in config.evaluate.methods

@@ -212,7 +212,7 @@ def expected_cost(logits: ArrayTree, costs: ArrayTree) -> jax.Array:
     """Returns Q: the numbers that are expected to be kept when gates are drawn, as a share of all that have a gate."""
     kept = jax.tree.map(lambda logit, cost: jnp.sum(open_probability(logit)) * cost, logits, costs)
     total = sum(jax.tree.leaves(jax.tree.map(lambda logit, cost: logit.size * cost, logits, costs)))
-    return sum(jax.tree.leaves(kept)) / total
+    return jnp.asarray(sum(jax.tree.leaves(kept))) / total
 
 
 def kept_numbers(state: Generated, costs: ArrayTree) -> float:

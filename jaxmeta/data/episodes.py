@@ -83,7 +83,10 @@ class TextEpisodes(FewShot[Corpus]):
         }
         if self.families is None:
             return batch
-        return {**batch, "descriptor": describe(self.corpus.texts(rows), self.corpus.language[rows], self.families)}
+        return {
+            **batch,
+            "descriptor": describe(self.corpus.texts(rows), self.corpus.language[rows].tolist(), self.families),
+        }
 
 
 def _under(table: np.ndarray, episode: Episode) -> Episode:
