@@ -61,7 +61,7 @@ def mlp_rule(
       timescales: of the time. Below the horizon that it is trained for: what is beyond, it has never seen.
 
     Returns:
-      A rule whose weights are `{"log_rate": [], "layers": [{"kernel", "bias"}, ...]}`.
+      A rule whose weights are `{"log_rate": [], "layers": {"0": {"kernel", "bias"}, ...}}`.
 
     Raises:
       ValueError: a width, the rate or a timescale is not positive.
@@ -73,12 +73,12 @@ def mlp_rule(
 
     def init(key, dtype):
         keys = jax.random.split(key, len(sizes) - 1)
-        layers = []
+        layers = {}
         for number, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             # Close to Adam at first: the last layer has nearly nothing to say.
             scale = 0.01 if number == len(sizes) - 2 else 1.0
             kernel = jax.random.normal(keys[number], (fan_in, fan_out), dtype) * (scale / fan_in**0.5)
-            layers.append({"kernel": kernel, "bias": jnp.zeros(fan_out, dtype)})
+            layers[str(number)] = {"kernel": kernel, "bias": jnp.zeros(fan_out, dtype)}
         return {"log_rate": jnp.full((), math.log(rate), dtype), "layers": layers}
 
     def begin(weights, params):
@@ -179,6 +179,7 @@ def _told(arrays: _Arrays, memory: Memory, slopes: Sequence[jax.Array], param: j
 
 
 def _perceptron(layers, x: jax.Array) -> jax.Array:
-    for layer in layers[:-1]:
+    *hidden, last = (layers[str(number)] for number in range(len(layers)))
+    for layer in hidden:
         x = jnp.tanh(x @ layer["kernel"] + layer["bias"][None])
-    return x @ layers[-1]["kernel"] + layers[-1]["bias"][None]
+    return x @ last["kernel"] + last["bias"][None]
