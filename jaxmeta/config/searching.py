@@ -178,20 +178,22 @@ class _Runner:
     def run(self, pending: Sequence[Pending]) -> list[Trial]:
         programs, folds = self._programs(_static(pending[0].values), pending[0].steps)
         # Of a size that was compiled before: the last trial fills up.
-        padded = [*pending, *[pending[-1]] * (self._search.at_once - len(pending))]
+        descends = self._search.sampler == "hypergradient"
+        size = min(self._search.at_once, self._search.starts) if descends else self._search.at_once
+        padded = [*pending, *[pending[-1]] * (size - len(pending))]
         traced = {key for key in pending[0].values if key in TRACED} | {TRACED[0]}
         values = {
             key: np.array([_value(trial.values, key, self._config) for trial in padded]) for key in sorted(traced)
         }
         seed = self._config.seed
         found = [
-            program.scores(values, fold.tasks, training_seed=seed, seed=seed)
+            program.scores(values, fold.tasks, training_seed=seed, seed=seed, judged=len(pending))
             for program, fold in zip(programs, folds, strict=True)
         ]
         scores = np.stack([of_fold.scores for of_fold in found], axis=1)
         trials = [
             Trial(trial.number, trial.rung, trial.values, tuple(map(float, row)), float(row.mean()))
-            for trial, row in zip(pending, scores, strict=False)
+            for trial, row in zip(pending, scores, strict=True)
         ]
         if not found[0].slopes:
             return trials
@@ -210,11 +212,12 @@ class _Runner:
             changes = {**settings(static), "train.steps": steps}
             folds = [build(changed(self._config, {**changes, **fold}, "`search.space`")) for fold in self._folds]
             by_slope = tuple(self._search.space) if self._search.sampler == "hypergradient" else ()
+            alike = all(key in LISTED or key not in TRACED for key in self._search.space)
             if self._config.evaluate.main in READ_SOURCES:
                 # A program holds the examples that it replays, and those of another fold are of its held-out languages.
-                programs = [side_by_side(fold, by_slope) for fold in folds]
+                programs = [side_by_side(fold, by_slope, alike=alike) for fold in folds]
             else:
-                programs = [side_by_side(folds[0], by_slope)] * len(folds)
+                programs = [side_by_side(folds[0], by_slope, alike=alike)] * len(folds)
             self._current = key, programs, folds
         return self._current[1], self._current[2]
 
@@ -230,7 +233,7 @@ def _check_exact(built: Built) -> None:
         )
 
 
-def side_by_side(built: Built, differentiated: Sequence[str] = ()) -> SideBySide:
+def side_by_side(built: Built, differentiated: Sequence[str] = (), *, alike: bool = False) -> SideBySide:
     """Returns what runs variants of the only method of a run, and differentiates by some of its numbers."""
     setting = built.setting
     if differentiated:
@@ -247,7 +250,7 @@ def side_by_side(built: Built, differentiated: Sequence[str] = ()) -> SideBySide
     experiment = built.experiment
     return SideBySide(
         variant, {}, experiment.readout, experiment.judging, differentiated=differentiated,
-        in_training=lambda key: key not in LISTED,
+        in_training=lambda key: key not in LISTED, alike=alike,
     )  # fmt: skip
 
 

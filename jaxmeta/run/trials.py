@@ -56,6 +56,7 @@ class SideBySide:
         *,
         differentiated: Sequence[str] = (),
         in_training: Callable[[str], bool] = lambda name: True,
+        alike: bool = False,
     ):
         """Takes what makes a run of numbers, which may be traced.
 
@@ -66,12 +67,11 @@ class SideBySide:
           judging: how methods are judged.
           differentiated: names of the numbers whose hypergradients are taken, in forward mode.
           in_training: whether a number changes training, and not adaptation alone.
+          alike: whether the runs of all calls differ in adaptation alone: then there is one training for them all.
         """
         self._variant, self._readout, self._judging = variant, readout, judging
-        self._in_training = in_training
-        self._kept: dict[
-            Any, dict[str, tuple[MetaParams, ArrayTree]]
-        ] = {}  # what adaptation alone has other numbers of
+        self._alike = alike
+        self._kept: dict[Any, dict[str, tuple[MetaParams, ArrayTree]]] = {}
         self._carried = tuple(name for name in differentiated if in_training(name))
         self._names = (*self._carried, *(name for name in differentiated if name not in self._carried))
         self._phases, self._method, _ = variant(example)
@@ -86,7 +86,15 @@ class SideBySide:
 
         self._run, self._slopes = run, jax.jit(self._held_out)
 
-    def scores(self, values: Mapping[str, np.ndarray], tasks: Tasks, *, training_seed: int, seed: int) -> Found:
+    def scores(
+        self,
+        values: Mapping[str, np.ndarray],
+        tasks: Tasks,
+        *,
+        training_seed: int,
+        seed: int,
+        judged: int | None = None,
+    ) -> Found:
         """Trains runs on the train tasks and judges them on the dev tasks.
 
         Args:
@@ -94,22 +102,23 @@ class SideBySide:
           tasks: what is learned.
           training_seed: of the parameters and of the episodes, the same for all.
           seed: of methods that draw at random while they adapt.
+          judged: how many are judged; the others fill up. All by default.
 
         Returns:
-          What they came to, in the order of the values.
+          What those came to, in the order of the values.
         """
         # In double precision where jax is.
         columns = {name: jnp.asarray(column, jnp.result_type(float)) for name, column in values.items()}
         count = len(next(iter(columns.values())))
-        trained, alike = self._trained_once(columns, tasks, training_seed)
+        trained = self._trained_once(columns, tasks, training_seed)
         posed = pose(tasks, "dev", tasks.languages("dev"), self._judging.shots, self._judging.dev_draws)
         found, losses, slopes = [], [], []
-        for number in range(count):
+        for number in range(count if judged is None else judged):
             own = {name: column[number] for name, column in columns.items()}
             rate = jax.tree.map(float, self._variant(own).learning_rate)
             start, tangents = {}, {}
             if self._method.phase:
-                place = 0 if alike else number
+                place = 0 if self._alike else number
                 start, tangents = jax.tree.map(lambda leaf, place=place: leaf[place], trained[self._method.phase])
             grid = score_grid(
                 partial(self._run, own), self._readout, self._method.complete(start),
@@ -160,15 +169,13 @@ class SideBySide:
 
         return jax.jit(jax.vmap(init, (0, None, None))), jax.jit(jax.vmap(update, (0, 0, None)))
 
-    def _trained_once(self, values: Values, tasks: Tasks, seed: int):
-        """Returns what `_trained` does, and whether it is of one run, all of them being trained alike."""
-        training = {name: np.asarray(column).tolist() for name, column in values.items() if self._in_training(name)}
-        if any(len(set(column)) > 1 for column in training.values()):
-            return self._trained(values, tasks, seed), False
-        known = (tasks, seed, tuple(column[0] for column in training.values()))
-        if known not in self._kept:
-            self._kept[known] = self._trained({name: column[:1] for name, column in values.items()}, tasks, seed)
-        return self._kept[known], True
+    def _trained_once(self, values: Values, tasks: Tasks, seed: int) -> dict[str, tuple[MetaParams, ArrayTree]]:
+        """Returns what `_trained` does, of one run where all are trained alike."""
+        if not self._alike:
+            return self._trained(values, tasks, seed)
+        if (tasks, seed) not in self._kept:
+            self._kept[tasks, seed] = self._trained({name: column[:1] for name, column in values.items()}, tasks, seed)
+        return self._kept[tasks, seed]
 
     def _trained(self, values: Values, tasks: Tasks, seed: int) -> dict[str, tuple[MetaParams, ArrayTree]]:
         """Returns the meta-parameters of each phase, and their tangents `[N, n, ...]`, if there are any."""
