@@ -61,7 +61,7 @@ def mlp_rule(
       timescales: of the time. Below the horizon that it is trained for: what is beyond, it has never seen.
 
     Returns:
-      A rule whose weights are `{"log_rate": [], "layers": [{"kernel", "bias"}, ...]}`.
+      A rule whose weights are `{"log_rate": [], "layers": {"layer_0": {"kernel", "bias"}, ...}}`.
 
     Raises:
       ValueError: a width, the rate or a timescale is not positive.
@@ -73,12 +73,12 @@ def mlp_rule(
 
     def init(key, dtype):
         keys = jax.random.split(key, len(sizes) - 1)
-        layers = []
+        layers = {}
         for number, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             # Close to Adam at first: the last layer has nearly nothing to say.
             scale = 0.01 if number == len(sizes) - 2 else 1.0
             kernel = jax.random.normal(keys[number], (fan_in, fan_out), dtype) * (scale / fan_in**0.5)
-            layers.append({"kernel": kernel, "bias": jnp.zeros(fan_out, dtype)})
+            layers[layer_name(number)] = {"kernel": kernel, "bias": jnp.zeros(fan_out, dtype)}
         return {"log_rate": jnp.full((), math.log(rate), dtype), "layers": layers}
 
     def begin(weights, params):
@@ -178,7 +178,14 @@ def _told(arrays: _Arrays, memory: Memory, slopes: Sequence[jax.Array], param: j
     return memory, jnp.concatenate(told), by_squares[_ADAM]
 
 
+def layer_name(number: int) -> str:
+    """Returns what a layer is called in weights, which are dicts all through, as checkpoints give them back."""
+    return f"layer_{number}"
+
+
 def _perceptron(layers, x: jax.Array) -> jax.Array:
-    for layer in layers[:-1]:
-        x = jnp.tanh(x @ layer["kernel"] + layer["bias"][None])
-    return x @ layers[-1]["kernel"] + layers[-1]["bias"][None]
+    for number in range(len(layers)):
+        layer = layers[layer_name(number)]
+        x = jnp.tanh(x) if number else x
+        x = x @ layer["kernel"] + layer["bias"][None]
+    return x
