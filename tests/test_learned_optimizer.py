@@ -97,13 +97,15 @@ def first_update(rule, weights, gradients, params):
 
 
 def test_steps_of_the_perceptron_do_not_depend_on_the_scale_of_the_loss():
-    """All it is told of gradients is relative, but for one feature of their size, which is left out here."""
+    """All it is told of gradients is relative, but for their size in the array, which is left out here.
+
+    So are the inverse roots of the second moments, whose smallest are held above zero.
+    """
     rule = mlp_rule((5,))
     weights = rule.init(jax.random.key(3), jnp.float32)
-    loud = jax.tree.map(lambda leaf: 30 * leaf, weights["layers"]["1"])
-    kernel = weights["layers"]["0"]["kernel"].at[14].set(0.0)  # behind 13 features of numbers, the second of arrays
-    kernel = kernel.at[2:4].set(0.0).at[14].set(0.0)
-    weights = {**weights, "layers": {"0": {**weights["layers"]["0"], "kernel": kernel}, "1": loud}}
+    first, last = weights["layers"]["layer_0"], weights["layers"]["layer_1"]
+    first = {**first, "kernel": first["kernel"].at[np.array([2, 3, 14])].set(0.0)}
+    weights = {**weights, "layers": {"layer_0": first, "layer_1": jax.tree.map(lambda leaf: 30 * leaf, last)}}
     slopes = jax.grad(target)(PARAMS)
     one, other = (
         first_update(rule, weights, jax.tree.map(lambda g, s=s: s * g, slopes), PARAMS) for s in (1.0, 1000.0)

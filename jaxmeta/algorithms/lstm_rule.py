@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.algorithms.mlp_rule import layer_name
 from jaxmeta.algorithms.update_rules import UpdateRule, dtype_of
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import ArrayTree
@@ -33,7 +34,7 @@ def lstm_rule(hidden: int = 20, layers: int = 2, *, rate: float = 0.01) -> Updat
       rate: what its answers are multiplied by at first; learned with the rest.
 
     Returns:
-      A rule whose weights are `{"log_rate": [], "layers": {"0": {"kernel", "bias"}, ...}, "head": {"kernel", "bias"}}`.
+      A rule whose weights are `{"log_rate": [], "layers": {"layer_0": {"kernel", "bias"}, ...}, "head": ...}`.
 
     Raises:
       ValueError: a number is not positive.
@@ -49,7 +50,8 @@ def lstm_rule(hidden: int = 20, layers: int = 2, *, rate: float = 0.01) -> Updat
             return {"kernel": kernel, "bias": jnp.zeros(fan_out, dtype)}
 
         cells = {
-            str(number): dense(key, (hidden if number else 2) + hidden, 4 * hidden) for number, key in enumerate(keys)
+            layer_name(number): dense(key, (hidden if number else 2) + hidden, 4 * hidden)
+            for number, key in enumerate(keys)
         }
         return {"log_rate": jnp.full((), math.log(rate), dtype), "layers": cells, "head": dense(head_key, hidden, 1)}
 
@@ -64,7 +66,7 @@ def lstm_rule(hidden: int = 20, layers: int = 2, *, rate: float = 0.01) -> Updat
         def one(gradient, param, cells):
             x, new = _read(gradient.astype(dtype_of(weights))), []
             for number, cell in enumerate(cells):
-                cell = _remember(weights["layers"][str(number)], cell, x)
+                cell = _remember(weights["layers"][layer_name(number)], cell, x)
                 new.append(cell)
                 x = cell.hidden
             answer = (x @ weights["head"]["kernel"])[..., 0] + weights["head"]["bias"][0]

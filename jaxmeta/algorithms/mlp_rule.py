@@ -61,7 +61,7 @@ def mlp_rule(
       timescales: of the time. Below the horizon that it is trained for: what is beyond, it has never seen.
 
     Returns:
-      A rule whose weights are `{"log_rate": [], "layers": {"0": {"kernel", "bias"}, ...}}`.
+      A rule whose weights are `{"log_rate": [], "layers": {"layer_0": {"kernel", "bias"}, ...}}`.
 
     Raises:
       ValueError: a width, the rate or a timescale is not positive.
@@ -78,7 +78,7 @@ def mlp_rule(
             # Close to Adam at first: the last layer has nearly nothing to say.
             scale = 0.01 if number == len(sizes) - 2 else 1.0
             kernel = jax.random.normal(keys[number], (fan_in, fan_out), dtype) * (scale / fan_in**0.5)
-            layers[str(number)] = {"kernel": kernel, "bias": jnp.zeros(fan_out, dtype)}
+            layers[layer_name(number)] = {"kernel": kernel, "bias": jnp.zeros(fan_out, dtype)}
         return {"log_rate": jnp.full((), math.log(rate), dtype), "layers": layers}
 
     def begin(weights, params):
@@ -178,8 +178,14 @@ def _told(arrays: _Arrays, memory: Memory, slopes: Sequence[jax.Array], param: j
     return memory, jnp.concatenate(told), by_squares[_ADAM]
 
 
+def layer_name(number: int) -> str:
+    """Returns what a layer is called in weights, which are dicts all through, as checkpoints give them back."""
+    return f"layer_{number}"
+
+
 def _perceptron(layers, x: jax.Array) -> jax.Array:
-    *hidden, last = (layers[str(number)] for number in range(len(layers)))
-    for layer in hidden:
-        x = jnp.tanh(x @ layer["kernel"] + layer["bias"][None])
-    return x @ last["kernel"] + last["bias"][None]
+    for number in range(len(layers)):
+        layer = layers[layer_name(number)]
+        x = jnp.tanh(x) if number else x
+        x = x @ layer["kernel"] + layer["bias"][None]
+    return x
