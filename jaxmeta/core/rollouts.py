@@ -86,8 +86,9 @@ def play(
     by_step = jnp.swapaxes(keys[:, :-1].reshape(len(seeds), horizon, 2), 0, 1)
     start = (state, memory, Percept(observation, *last, alive), alive)
     (_, memory, percept, _), told = jax.lax.scan(step, start, by_step)
-    *told, kept = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), told)
-    return Played(Rollouts(*told, jnp.zeros_like(told[2])), memory, percept, kept)
+    observations, actions, rewards, alive, kept = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), told)
+    rollouts = Rollouts(observations, actions, rewards, alive, jnp.zeros_like(rewards))
+    return Played(rollouts, memory, percept, kept)
 
 
 def playing(policy: Model, environment: Environment) -> Model:

@@ -29,7 +29,7 @@ def half_cheetah(horizon: int = 100, *, goal: str = "direction", backend: str = 
     check_positive("horizon", horizon)
     check_one_of("goal", goal, GOALS)
     try:
-        from brax.envs import get_environment
+        from brax.envs import get_environment  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f'The half-cheetah is simulated by brax, which cannot be imported ({error}); run pip install "jaxmeta[rl]".'
