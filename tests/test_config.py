@@ -315,6 +315,27 @@ def test_a_run_of_waves_is_built_whole():
     assert batch.support["inputs"].shape == (config.task.tasks_per_step, config.task.shots, 1)
 
 
+def test_a_run_of_policies_is_built_whole_and_refuses_what_reads_vectors():
+    config = load(next(path for path in CONFIGS if path.stem == "navigation_2d"))
+    experiment, tasks, setting = build(changed(config, {"evaluate.methods": ["zero_shot", "maml", "rl2"]}, "here"))
+    assert [phase.name for phase in experiment.phases] == ["joint", "maml", "rl2"]
+    assert list(tasks.languages("dev"))[:2] == ["task 0", "task 1"]
+    batch = next(tasks.batches(0, 0, augmented=False)(0))
+    shape = (config.task.tasks_per_step, config.task.shots)
+    assert batch.support["inputs"]["task"]["goal"].shape == (*shape, 2)
+    assert batch.support["inputs"]["seed"].shape == shape
+    splits = [tasks.episode("task 0", shots=2, draw=0, split=split) for split in ("dev", "test")]
+    assert np.any(splits[0].support["inputs"]["task"]["goal"] != splits[1].support["inputs"]["task"]["goal"])
+    assert setting.kind.metrics == {"return": True}
+    for name in ("ridge", "imaml", "protonet"):
+        with pytest.raises(InputError, match=f"no method '{name}' for environments"):
+            build(changed(config, {"evaluate.methods": ["zero_shot", name]}, "here"))
+    with pytest.raises(InputError, match="is about languages, and environments have none"):
+        build(changed(config, {"task.train_languages": ["a"]}, "here"))
+    with pytest.raises(InputError, match=r'`model.precision` must be "float32" in environments'):
+        build(changed(config, {"model.precision": "bfloat16"}, "here"))
+
+
 def test_the_default_run_is_built_whole():
     config = settled(load(preset="quick"))
     experiment, tasks, setting = build(config)
