@@ -13,6 +13,7 @@ from tiny_run import toy_lines, write_lines
 from jaxmeta.config import Config, build, difference, dump, load, load_jobs
 from jaxmeta.config.build import make_setting
 from jaxmeta.config.classical_text import tfidf
+from jaxmeta.config.generating import described
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
 from jaxmeta.config.methods import Setting, baselines, how_of, learner_of, phases_and_methods, recipes
 from jaxmeta.config.presets import PRESETS
@@ -50,10 +51,12 @@ def config(request) -> Config:
 
 def setting_of(config: Config, classes: int = 4) -> Setting:
     """Returns what methods are made of, without the data."""
-    text = config.task.source != "sinusoid"
+    text, config = config.task.source != "sinusoid", settled(config)
     source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if text else None
+    if source and described(config):
+        source["descriptor"] = np.ones((1, 5), np.float32)
     of_classes = kind_of(config).head == CLASSES
-    return make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)
+    return make_setting(config, classes=classes if of_classes else 1, vocab_size=257, source=source)
 
 
 def with_all_methods(config: Config) -> Setting:
