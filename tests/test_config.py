@@ -15,6 +15,7 @@ from jaxmeta.config.acting import ENVIRONMENTS
 from jaxmeta.config.build import make_setting
 from jaxmeta.config.child_methods import rules
 from jaxmeta.config.classical_text import tfidf
+from jaxmeta.config.generating import described
 from jaxmeta.config.kinds import CLASSES, kind_of, settled
 from jaxmeta.config.methods import baselines, known_methods, phases_and_methods
 from jaxmeta.config.presets import PRESETS
@@ -54,14 +55,12 @@ def config(request) -> Config:
 
 def setting_of(config: Config, classes: int = 4) -> Setting:
     """Returns what methods are made of, without the data."""
-    text = config.task.source not in ("sinusoid", "children", *ENVIRONMENTS)
+    config, text = settled(config), config.task.source not in ("sinusoid", "children", *ENVIRONMENTS)
     source = {"inputs": np.ones((1, 1), np.int32), "targets": np.zeros(1, np.int32)} if text else None
-    if source and "mean_language" in config.evaluate.methods:
-        source["descriptor"] = np.zeros((1, 4), np.float32)
+    if source and described(config):
+        source["descriptor"] = np.ones((1, 5), np.float32)
     of_classes = kind_of(config).head == CLASSES
-    setting = make_setting(settled(config), classes=classes if of_classes else 1, vocab_size=257, source=source)
-    near = "nearest_sources" in config.evaluate.methods
-    return setting._replace(source_languages=np.zeros(1, np.int32)) if near else setting
+    return make_setting(config, classes=classes if of_classes else 1, vocab_size=257, source=source)
 
 
 def with_all_methods(config: Config) -> Setting:
