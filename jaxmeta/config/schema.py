@@ -240,7 +240,7 @@ class GeneratorConfig(Section):
     """Whether answers are centred over the support, without its labels, so that they have no lean to some classes."""
     learning_rate: Rate = 0.01
     """Of the inner optimizer (Adam) during meta-training, on the adapters."""
-    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    learning_rates: tuple[float, ...] = (1e-2, 3e-2, 1e-1)
     """Inner learning rates (Adam, on the adapters) tried on the dev languages."""
 
 
