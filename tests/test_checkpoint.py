@@ -6,6 +6,7 @@ import pathlib
 import shutil
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from jaxmeta.core.checks import InputError
 from jaxmeta.run import checkpoint
 from jaxmeta.run.checkpoint import Checkpoints, tree_digests, tree_sha256
+from jaxmeta.run.experiment import as_expected
 
 
 class Pair(NamedTuple):
@@ -356,3 +358,16 @@ def test_digests_see_dtype_shape_bytes_and_path():
         {"x": np.arange(6.0).reshape(2, 3)}
     )
     assert set(tree_digests({"p": {"q/r": np.zeros(1)}, "s": [np.zeros(1)]})) == {"p/q%2Fr", "s/0"}
+
+
+def test_parameters_are_read_in_the_structure_that_their_model_has(tmp_path):
+    """Nested dicts of arrays forget what was a list, and where there was nothing."""
+    saved = {"layers": [{"kernel": np.ones((2, 3))}, {"kernel": np.zeros(3)}], "maps": {"a": None, "b": np.arange(4.0)}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(0, {"meta_params": saved})
+        found = checkpoints.read().tree["meta_params"]
+    assert jax.tree.structure(found) != jax.tree.structure(saved)
+    chex.assert_trees_all_equal(as_expected(tmp_path, saved, found), saved)
+    other = {**saved, "layers": [saved["layers"][0], {"kernel": np.zeros(4)}]}
+    with pytest.raises(InputError, match="another model"):
+        as_expected(tmp_path, other, found)

@@ -25,7 +25,7 @@ from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import ArrayTree, Batch, Episode
 from jaxmeta.data import Tokenizer
 from jaxmeta.run.checkpoint import Checkpoints
-from jaxmeta.run.experiment import check_same_model, checkpoints_of
+from jaxmeta.run.experiment import as_expected, checkpoints_of
 from jaxmeta.run.files import write_json
 from jaxmeta.run.plan import Method, rate_of, told
 from jaxmeta.run.records import read_evaluation
@@ -114,7 +114,7 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     algorithm = method.build(rate_of(chosen))
     if method.phase is not None:
         expected = jax.eval_shape(algorithm.init, jax.random.key(0), Episode(support, support))
-        check_same_model(folder, method.complete(expected), meta_params)
+        meta_params = as_expected(folder, method.complete(expected), meta_params)
     run = jax.jit(
         lambda key, params, support: adapt_task(algorithm, key, params, support, num_steps=chosen["steps"])[0]
     )

@@ -11,7 +11,7 @@ from jaxmeta.algorithms import as_optax
 from jaxmeta.config.child_methods import rules
 from jaxmeta.config.commands import read_run_config
 from jaxmeta.core.checks import InputError
-from jaxmeta.run.experiment import check_same_model, checkpoints_of
+from jaxmeta.run.experiment import as_expected, checkpoints_of
 
 
 def load_optimizer(run: str | os.PathLike, method: str | None = None) -> optax.GradientTransformation:
@@ -43,5 +43,5 @@ def load_optimizer(run: str | os.PathLike, method: str | None = None) -> optax.G
     with checkpoints_of(folder, config.seed, name) as checkpoints:
         weights = checkpoints.read().tree["meta_params"]["params"]
     rule = rules(config)[name]
-    check_same_model(folder, jax.eval_shape(lambda key: rule.init(key, jnp.float32), jax.random.key(0)), weights)
-    return as_optax(rule, jax.tree.map(jnp.asarray, weights))
+    expected = jax.eval_shape(lambda key: rule.init(key, jnp.float32), jax.random.key(0))
+    return as_optax(rule, jax.tree.map(jnp.asarray, as_expected(folder, expected, weights)))

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from typing import Any
 
 import jax
 
@@ -84,24 +85,31 @@ def restore(experiment: Experiment, folder: pathlib.Path) -> Trained:
                     "run the `jaxmeta train` command that began it again."
                 )
             expected = jax.eval_shape(phase.learner.init, jax.random.key(0), episodes).meta_params
-            check_same_model(folder, expected, restored.tree["meta_params"])
-            trained[seed, phase.name] = restored.tree["meta_params"]
+            trained[seed, phase.name] = as_expected(folder, expected, restored.tree["meta_params"])
             trained.seconds[seed, phase.name] = restored.extra["seconds"]
     return trained
 
 
-def check_same_model(folder: pathlib.Path, expected: MetaParams, found: MetaParams) -> None:
-    """Refuses meta-parameters that are not of the model that a run's files speak of.
+def as_expected(folder: pathlib.Path, expected: MetaParams, found: MetaParams) -> MetaParams:
+    """Returns meta-parameters that were read as nested dicts in the structure that the model of a run has.
+
+    Dicts do not say what was a list or a tuple, nor where there was nothing.
 
     Raises:
-      InputError: somebody has changed the files.
+      InputError: they are of another model, because somebody has changed the files.
     """
-    shapes = [{path: leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)} for tree in (expected, found)]
+    named = [{_names(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)} for tree in (expected, found)]
+    shapes = [{names: leaf.shape for names, leaf in leaves.items()} for leaves in named]
     if shapes[0] != shapes[1]:
         raise InputError(
             f"{folder} holds parameters of another model than its config.toml speaks of; "
             "put that back as it was, or train in another folder."
         )
+    return jax.tree.unflatten(jax.tree.structure(expected), [named[1][names] for names in named[0]])
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
 def _warm_start(trained: Trained, seed: int, source: str | None):
