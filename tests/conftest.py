@@ -22,6 +22,16 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", folder)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """Frees what the tests of a file have compiled.
+
+    XLA maps several pieces of memory for each program, and Linux ends a process that has mapped 65,530.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Runs the test in float64."""
