@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import itertools
 import pathlib
 import signal
 
@@ -14,6 +15,7 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+_TESTS = itertools.count(1)  # of this process
 
 
 def pytest_configure(config):
@@ -22,14 +24,15 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", folder)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def forgotten():
-    """Frees what the tests of a file have compiled.
+    """Frees what tests have compiled, every hundred of them.
 
     XLA maps several pieces of memory for each program, and Linux ends a process that has mapped 65,530.
     """
     yield
-    jax.clear_caches()
+    if next(_TESTS) % 100 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture
