@@ -112,7 +112,7 @@ def test_a_run_without_a_source_is_the_same_but_for_it(planted):
 def test_calibration_is_shown_with_temperatures(planted):
     found = evaluation(planted[0] / "run")["temperature"]
     assert found["folds"] == 3
-    assert list(found["methods"]) == ["zero_shot", "joint_finetune", "tfidf"]
+    assert list(found["methods"]) == ["zero_shot", "tfidf"]
     # `tb` is answered wrongly with confidence, and its shots say so; TF-IDF doubts what is always right.
     sure, unsure = found["methods"]["zero_shot"], found["methods"]["tfidf"]
     assert sure["temperature"]["high"] > 3 > 1 > unsure["temperature"]["high"]
