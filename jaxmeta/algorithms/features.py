@@ -1,11 +1,12 @@
 """What the metric and closed-form learners share: no steps, a model's features, and the classes the support holds."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, MetaAlgorithm, Model, Objective
+from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Episode, Key, MetaAlgorithm, MetaParams, Model, Objective
 
 
 def closed_form(objective: Objective, init: Callable, begin: Callable, predict: Callable) -> MetaAlgorithm:
@@ -20,6 +21,17 @@ def closed_form(objective: Objective, init: Callable, begin: Callable, predict: 
         return objective.loss(predict(meta_params, state, query["inputs"]), query)
 
     return MetaAlgorithm(init, begin, step, loss, predict)
+
+
+def scaled(model: Model, initial_scale: float) -> Callable[[Key, Episode], MetaParams]:
+    """Returns the `init` of learners by similarity: a model, and the logarithm of what they multiply by."""
+
+    def init(key, episode):
+        params = model.init(key, episode.support["inputs"])
+        dtype = jax.tree.leaves(params)[0].dtype
+        return {"params": params, "log_scale": jnp.full((), math.log(initial_scale), dtype)}
+
+    return init
 
 
 def features_of(model: Model) -> Callable[[ArrayTree, ArrayTree], jax.Array]:

@@ -4,15 +4,14 @@ The paper's full-context embeddings, LSTMs that read the support as a sequence, 
 one encoder that sees one example at a time, so the order of the shots changes nothing.
 """
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, unit, without_absent
+from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, scaled, unit, without_absent
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.types import IMPOSSIBLE, Batch, Episode, MetaAlgorithm, Model, Objective
+from jaxmeta.core.types import IMPOSSIBLE, Batch, MetaAlgorithm, Model, Objective
 
 
 class Memory(NamedTuple):
@@ -43,11 +42,6 @@ def matching_network(
     check_positive("initial_scale", initial_scale)
     features = features_of(model)
 
-    def init(key, episode: Episode):
-        params = model.init(key, episode.support["inputs"])
-        dtype = jax.tree.leaves(params)[0].dtype
-        return {"params": params, "log_scale": jnp.full((), math.log(initial_scale), dtype)}
-
     def begin(key, meta_params, support: Batch):
         del key
         vectors = unit(features(meta_params["params"], support["inputs"]))
@@ -60,4 +54,4 @@ def matching_network(
         # The softmax of these logits is the sum of attention over each class, and they cannot underflow.
         return without_absent(jax.nn.logsumexp(of_class, axis=1), jnp.any(state.members, axis=0))
 
-    return closed_form(objective, init, begin, predict)
+    return closed_form(objective, scaled(model, initial_scale), begin, predict)

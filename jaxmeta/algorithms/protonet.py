@@ -1,14 +1,13 @@
 """Prototypical networks (Snell et al. 2017, arXiv 1703.05175), with a learned temperature (Oreshkin et al. 2018)."""
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, without_absent
+from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, scaled, without_absent
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
+from jaxmeta.core.types import Batch, MetaAlgorithm, Model, Objective
 
 
 class Prototypes(NamedTuple):
@@ -51,11 +50,6 @@ def protonet(model: Model, objective: Objective, *, num_classes: int, initial_sc
     check_positive("initial_scale", initial_scale)
     features = features_of(model)
 
-    def init(key, episode: Episode):
-        params = model.init(key, episode.support["inputs"])
-        dtype = jax.tree.leaves(params)[0].dtype
-        return {"params": params, "log_scale": jnp.full((), math.log(initial_scale), dtype)}
-
     def begin(key, meta_params, support: Batch):
         del key
         embedded = features(meta_params["params"], support["inputs"])
@@ -67,4 +61,4 @@ def protonet(model: Model, objective: Objective, *, num_classes: int, initial_sc
     def predict(meta_params, state: Prototypes, inputs):
         return state.logits(features(meta_params["params"], inputs), meta_params["log_scale"])
 
-    return closed_form(objective, init, begin, predict)
+    return closed_form(objective, scaled(model, initial_scale), begin, predict)

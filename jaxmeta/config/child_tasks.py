@@ -13,6 +13,8 @@ from jaxmeta.data import ChildEpisodes
 class ChildTasks:
     """Tasks of child models, each of a few languages (implements `run.plan.Tasks`)."""
 
+    rowless = "Children draw their rows"
+
     def __init__(self, config: Config):
         self.config, task = config, config.task
         for key in ("test_languages", "dev_languages"):

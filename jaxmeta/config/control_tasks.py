@@ -12,6 +12,7 @@ class ControlTasks(WaveTasks):
     """Tasks of acting, drawn by number (implements `run.plan.Tasks`)."""
 
     noun = "task"
+    rowless = "Tasks have no rows"
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""

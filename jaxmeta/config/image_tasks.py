@@ -18,6 +18,8 @@ _PROBLEM = "problem "
 class ImageTasks:
     """Tasks of images, drawn from one alphabet each, or from all of a split (implements `run.plan.Tasks`)."""
 
+    rowless = "Classes of images have no rows of their own"
+
     def __init__(self, config: Config):
         self.config, task = config, config.task
         if task.ways < 2:

@@ -11,9 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import tomli_w
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from jaxmeta.config.build import Built
 from jaxmeta.config.methods import phases_and_methods
@@ -25,6 +23,7 @@ from jaxmeta.core.task_axis import chunk_size
 from jaxmeta.core.types import Episode
 from jaxmeta.run.plan_cache import recall, remember
 from jaxmeta.run.planner import Candidate, Measured, Race, fastest, in_words, size_text
+from jaxmeta.run.table import framed
 
 CHOICES = "gradient.json"  # the file of a run folder that holds what was chosen for it
 _ENOUGH_FOR_GROUPS = 4  # inner steps; of fewer, `nested` has no group of two
@@ -124,7 +123,7 @@ def choose(built: Built, name: str, limit: int) -> How:
 
 def plan_table(measured: Sequence[Measured], chosen: Measured, title: str) -> Table:
     """Returns what was measured as a table: the fastest first, then what does not fit."""
-    table = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table = framed(title)
     for header in ("", "strategy", "memory", "task axis", "unroll"):
         table.add_column(header, no_wrap=True)
     for header in ("needs", "GFLOP", "ms"):

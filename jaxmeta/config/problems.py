@@ -70,10 +70,7 @@ def follow_manifest(tasks: AnyTasks, config: Config) -> dict[str, str]:
 
 def _judged(tasks: AnyTasks) -> data.FewShot:
     if isinstance(tasks, ROWLESS):
-        nouns = f"{tasks.noun.capitalize()}s have no rows" if isinstance(tasks, WaveTasks) else ""
-        what = nouns or "Classes of images have no rows of their own"
-        what = "Children draw their rows" if isinstance(tasks, ChildTasks) else what
-        raise InputError(f"{what} that a manifest could name; leave `evaluate.manifest` empty.")
+        raise InputError(f"{tasks.rowless} that a manifest could name; leave `evaluate.manifest` empty.")
     return tasks.judged
 
 

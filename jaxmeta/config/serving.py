@@ -14,6 +14,7 @@ from jaxmeta.core.checks import InputError
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+_MISSING = "`jaxmeta serve` needs uvicorn and starlette; `pip install 'jaxmeta[serve]'`."
 DEFAULT = "default"  # the name of a model that is served from the start
 
 
@@ -26,7 +27,7 @@ def serve(model: str, host: str, port: int) -> None:
     try:
         import uvicorn
     except ImportError:
-        raise InputError("`jaxmeta serve` needs uvicorn and starlette; `pip install 'jaxmeta[serve]'`.") from None
+        raise InputError(_MISSING) from None
     uvicorn.run(application(model), host=host, port=port, log_level="warning")
 
 
@@ -48,18 +49,17 @@ def application(model: str) -> "Starlette":
     """
     try:
         from starlette.applications import Starlette
+        from starlette.concurrency import run_in_threadpool
         from starlette.exceptions import HTTPException
         from starlette.requests import Request
         from starlette.responses import JSONResponse
         from starlette.routing import Route
     except ImportError:
-        raise InputError("`jaxmeta serve` needs uvicorn and starlette; `pip install 'jaxmeta[serve]'`.") from None
+        raise InputError(_MISSING) from None
     shelf = Shelf(pathlib.Path(model))
 
     def answering(handle: Callable[[dict[str, Any]], dict[str, Any]]):
         async def respond(request: Request) -> JSONResponse:
-            from starlette.concurrency import run_in_threadpool
-
             try:
                 asked = _read(await request.body()) if request.method == "POST" else {}
                 return JSONResponse(await run_in_threadpool(handle, asked))

@@ -141,6 +141,7 @@ class WaveTasks:
     """Tasks of regression, one for each sine wave (implements `run.plan.Tasks`)."""
 
     noun = "wave"
+    rowless = "Waves have no rows"
 
     def __init__(self, config: Config):
         self.config = config

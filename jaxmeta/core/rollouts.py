@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import leading_size, stop_gradient
+from jaxmeta.core.trees import chosen, leading_size, stop_gradient
 from jaxmeta.core.types import ArrayTree, Batch, Environment, Key, Model
 
 
@@ -73,13 +73,13 @@ def play(
     def step(carry, keys):
         state, memory, percept, alive = carry
         new_memory, action, kept = agent(memory, keys[:, 0], percept)
-        memory = _chosen(alive, new_memory, memory)
+        memory = chosen(alive, new_memory, memory)
         state, reward, done = jax.vmap(environment.step)(keys[:, 1], task, state, action)
         reward = jnp.where(alive, reward, jnp.zeros((), reward.dtype))
         told = (percept.observation, action, reward, alive, kept)
         observation = jax.vmap(environment.observe)(task, state)
         vector = environment.actions.vector(action).astype(observation.dtype)
-        percept = _chosen(alive, Percept(observation, vector, reward, jnp.zeros_like(percept.first)), percept)
+        percept = chosen(alive, Percept(observation, vector, reward, jnp.zeros_like(percept.first)), percept)
         return (state, memory, percept, alive & ~done), told
 
     alive = jnp.ones(seeds.shape, bool)
@@ -142,12 +142,3 @@ def with_fresh_seeds(key: Key, batch: Batch) -> dict:
     places = jnp.arange(leading_size(batch["inputs"]["seed"]))
     bits = jax.vmap(lambda place: jax.random.bits(jax.random.fold_in(key, place), dtype=jnp.uint32))(places)
     return {**batch, "inputs": {**batch["inputs"], "seed": (bits >> 1).astype(jnp.int32)}}
-
-
-def _chosen(mask: jax.Array, yes: ArrayTree, no: ArrayTree) -> ArrayTree:
-    """Returns the leaves `[N, ...]` of one tree where the mask `[N]` holds, and of the other elsewhere."""
-
-    def chosen(a, b):
-        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(chosen, yes, no)

@@ -46,6 +46,20 @@ def mean_over_tasks(tree: ArrayTree) -> ArrayTree:
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), tree)
 
 
+def blank(shapes: ArrayTree, *axes: int) -> ArrayTree:
+    """Returns zeros in the shapes and types of a tree, with more axes in front."""
+    return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), shapes)
+
+
+def chosen(mask: jax.Array, yes: ArrayTree, no: ArrayTree) -> ArrayTree:
+    """Returns the leaves of one tree where the mask holds, of the other elsewhere; its axes are their first ones."""
+
+    def of_leaves(a, b):
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+
+    return jax.tree.map(of_leaves, yes, no)
+
+
 def joined(first: Batch, second: Batch) -> dict:
     """Joins two batches along the example axis: leaves `[S, ...]` and `[Q, ...]` to `[S + Q, ...]`.
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.trees import leading_size
+from jaxmeta.core.trees import blank, chosen, leading_size
 from jaxmeta.core.types import ArrayTree, Batch, Episode, Key, MetaAlgorithm, MetaParams, TaskState
 
 
@@ -76,21 +76,11 @@ def first_slots(task: ArrayTree, episodes: Episode, windows: int) -> Slot:
     return Slot(blank(task, num_tasks), jax.tree.map(jnp.asarray, episodes), -1 - late)
 
 
-def blank(shapes: ArrayTree, *axes: int) -> ArrayTree:
-    """Returns zeros in the shapes and types of a tree, with more axes in front."""
-    return jax.tree.map(lambda leaf: jnp.zeros((*axes, *leaf.shape), leaf.dtype), shapes)
-
-
 def opened(slot: Slot, offered: Episode, windows: int) -> tuple[jax.Array, Episode, jax.Array]:
     """Returns whether a slot begins anew, the episode that it is about now, and its age after this window."""
     anew = (slot.age < 0) | (slot.age >= windows)
     began = jnp.where(slot.age < 0, -1 - slot.age, 0)
     return anew, chosen(anew, offered, slot.episode), jnp.where(anew, began, slot.age) + 1
-
-
-def chosen(anew: jax.Array, fresh: ArrayTree, old: ArrayTree) -> ArrayTree:
-    """Returns one of two trees of the same types."""
-    return jax.tree.map(lambda a, b: jnp.where(anew, a, b), fresh, old)
 
 
 def window(

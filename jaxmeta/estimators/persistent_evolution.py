@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jaxmeta.core.adapt import check_unroll
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
-from jaxmeta.core.trees import leading_size, mean_over_tasks
+from jaxmeta.core.trees import blank, chosen, leading_size, mean_over_tasks
 from jaxmeta.core.types import ArrayTree, GradientEstimator, MetaAlgorithm, TaskState
-from jaxmeta.estimators.carried import Slot, blank, check_steps, check_windows, chosen, first_slots, opened, window
+from jaxmeta.estimators.carried import Slot, check_steps, check_windows, first_slots, opened, window
 from jaxmeta.estimators.evolution import SIDES, moved, noise_like, slope, weighted
 
 

@@ -6,9 +6,9 @@ from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.gradients import naming_the_switch
 from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
 from jaxmeta.core.task_products import fused_products
-from jaxmeta.core.trees import leading_size, mean_over_tasks
+from jaxmeta.core.trees import chosen, leading_size, mean_over_tasks
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
-from jaxmeta.estimators.carried import Slot, check_steps, check_windows, chosen, first_slots, opened, window
+from jaxmeta.estimators.carried import Slot, check_steps, check_windows, first_slots, opened, window
 
 
 def truncated_backprop(

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from jaxmeta.run.planner import size_text
 from jaxmeta.run.statistics import Paired, paired_difference
-from jaxmeta.run.table import Evaluation, count_text, interval_text, ranked, score_format, title
+from jaxmeta.run.table import Evaluation, count_text, framed, interval_text, ranked, score_format, title
 
 HEADERS = (
     *("method", "mean", "95% interval", "behind by", "95% interval", "worse in", "better in"),
@@ -85,14 +84,7 @@ def comparison_table(evaluation: Evaluation, step_bytes: Mapping[str, int]) -> T
         style="dim",
     )
     caption.append(sentence(evaluation, found), style="bold")
-    table = Table(
-        title=Text(title(evaluation), style="bold"),
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-    )
+    table = framed(title(evaluation), caption)
     for place, header in enumerate(HEADERS):
         table.add_column(header.replace(" ", "\n"), justify="right" if place else "left", no_wrap=bool(place))
     for name in ranked(evaluation):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.select import merge
+from jaxmeta.core.trees import blank, leading_size
 from jaxmeta.core.types import ArrayTree, Episode, LearnerState, MetaAlgorithm, MetaLearner, MetaParams, Metrics
 
 Numbers = Mapping[str, Any]  # scalars by name
@@ -27,12 +28,7 @@ class Carried(NamedTuple):
 
 def begun(state: LearnerState, names: Sequence[str]) -> Carried:
     """Returns a fresh state, which no number has changed."""
-    return Carried(state, nothing(floating(state), len(names)))
-
-
-def nothing(tree: ArrayTree, count: int) -> ArrayTree:
-    """Returns zero tangents of the leaves of a tree, for so many numbers."""
-    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), tree)
+    return Carried(state, blank(floating(state), len(names)))
 
 
 def floating(tree: ArrayTree) -> ArrayTree:
@@ -96,7 +92,7 @@ def held_out_loss(
       num_steps: of adaptation.
       tasks_at_once: adapted side by side.
     """
-    keys = jax.random.split(key, jax.tree.leaves(episodes)[0].shape[0])
+    keys = jax.random.split(key, leading_size(episodes))
 
     def loss(values, meta_params):
         def of_task(task):

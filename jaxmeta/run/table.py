@@ -67,6 +67,18 @@ def script_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def framed(heading: str, caption: Text | None = None) -> Table:
+    """Returns an empty table for the terminal, as all of them look."""
+    return Table(
+        title=Text(heading, style="bold"),
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+
+
 def results_table(evaluation: Evaluation) -> Table:
     """Returns the table for the terminal, best method first, with what to know of it and the verdict under it.
 
@@ -79,14 +91,7 @@ def results_table(evaluation: Evaluation) -> Table:
     for note in filter(None, (edge_note(evaluation), unit_note(evaluation))):
         caption.append(f"{note}\n", style="dim")
     caption.append("\n".join((evaluation["verdict"], *further_sentences(evaluation))), style="bold")
-    table = Table(
-        title=Text(title(evaluation), style="bold"),
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=0,
-    )
+    table = framed(title(evaluation), caption)
     first, *others = HEADERS
     table.add_column(first, overflow="fold")
     for header in others:
@@ -146,8 +151,7 @@ def steps_cells(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str
 def steps_table(evaluation: Evaluation) -> Table:
     """Returns those for the terminal."""
     headers, rows = steps_cells(evaluation)
-    heading = Text(f"{evaluation['metric']} after inner steps, with 95% intervals", style="bold")
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table = framed(f"{evaluation['metric']} after inner steps, with 95% intervals")
     for header in headers:
         table.add_column(header)
     for row in rows:

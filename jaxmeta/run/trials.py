@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.trees import blank
 from jaxmeta.core.types import ArrayTree, Episode, MetaParams
 from jaxmeta.run.evaluate import best_of, evaluator, pose, score_grid
-from jaxmeta.run.hypergradients import Carried, begun, held_out_loss, nothing, updated
+from jaxmeta.run.hypergradients import Carried, begun, held_out_loss, updated
 from jaxmeta.run.plan import Judging, Method, Phase, Readout, Tasks, steps_before, warm_started
 
 Values = Mapping[str, Any]  # numbers by name: floats, traced scalars, or arrays [N] of as many runs
@@ -144,10 +145,10 @@ class SideBySide:
             rest = len(self._names) - len(self._carried)
             tangents = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, rest), *[(0, 0)] * (leaf.ndim - 1)]), tangents)
         else:
-            tangents = nothing(meta_params, len(self._names))
+            tangents = blank(meta_params, len(self._names))
         whole = self._method.complete(meta_params)
         added = {name: part for name, part in whole.items() if name not in meta_params}
-        tangents = {**tangents, **nothing(jax.tree.map(jnp.asarray, added), len(self._names))}
+        tangents = {**tangents, **blank(jax.tree.map(jnp.asarray, added), len(self._names))}
         return held_out_loss(
             algorithm, self._names, values, whole, tangents, key, episodes,
             num_steps=self._method.steps[-1], tasks_at_once=self._judging.tasks_at_once,
