@@ -2,6 +2,7 @@
 
 import contextlib
 import html.parser
+import importlib.metadata
 import io
 import itertools
 import json
@@ -207,6 +208,8 @@ def test_the_evaluation_says_what_was_read_and_cut(kept):
     # Twelve train rows in each language, and six to be judged on in those held out.
     assert data["texts"] == {"train": 24, "dev": 36, "test": 36}
     assert data["truncated_texts"] == {"train": 0, "dev": 0, "test": 0}
+    # The embedded data is what Babel ships, another in each of its versions.
+    assert data["versions"]["babel"] == importlib.metadata.version("babel")
 
 
 def test_the_table_is_printed(kept):

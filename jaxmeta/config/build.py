@@ -36,6 +36,7 @@ from jaxmeta.data import CHILD_CLASSES
 from jaxmeta.run.plan import Experiment, Judging, Phase
 from jaxmeta.run.similarity import gradient_method
 from jaxmeta.run.transfer import ALONE
+from jaxmeta.run.versions import versions
 
 _SHOWN = 15  # methods that a sentence names
 
@@ -96,7 +97,7 @@ def build(config: Config) -> Built:
         ),
         log_every=config.train.log_every,
         save_every=config.train.save_every,
-        data_facts=tasks.facts() | problems,
+        data_facts=tasks.facts() | problems | {"versions": versions("jaxmeta", "jax", "jaxlib", "babel")},
     )
     if evaluate.similarity and gradient_method(experiment) is None:
         raise InputError(

@@ -1,6 +1,5 @@
 """Choosing how the gradient of a meta-learner is computed: the ways there are, what was measured, what was chosen."""
 
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -24,6 +23,7 @@ from jaxmeta.core.types import Episode
 from jaxmeta.run.plan_cache import recall, remember
 from jaxmeta.run.planner import Candidate, Measured, Race, fastest, in_words, size_text
 from jaxmeta.run.table import framed
+from jaxmeta.run.versions import versions
 
 CHOICES = "gradient.json"  # the file of a run folder that holds what was chosen for it
 _ENOUGH_FOR_GROUPS = 4  # inner steps; of fewer, `nested` has no group of two
@@ -213,15 +213,8 @@ def _facts(built: Built, name: str) -> dict[str, Any]:
         "shapes": [f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves((state, episodes))],
         "device": [device.platform, device.device_kind, len(jax.devices())],
         "host": [platform.machine(), os.cpu_count()],
-        "versions": {name: _version(name) for name in ("jax", "jaxlib", "jaxmeta")},
+        "versions": versions("jax", "jaxlib", "jaxmeta"),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
-        return "source"
 
 
 def still_holds(found: dict[str, Any], limit: int) -> bool:

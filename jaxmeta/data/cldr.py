@@ -7,7 +7,7 @@ language, a script, a territory, a currency, a unit or a city.
 import collections
 import datetime
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def _full_date(locale: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
 
 @functools.cache
 def date_languages(task: str = "month") -> tuple[str, ...]:
-    """Returns the languages whose full dates suit `task`: 276 for "month", 275 for "weekday" in Babel 2.18.
+    """Returns the languages whose full dates suit `task`: 292 for "month", 289 for "weekday" in Babel 2.19.
 
     A language qualifies when its full date pattern has a month in letters (MMM or more, or LLL) and a weekday
     (E or c), when its twelve months (its seven weekdays) are distinct, none a bare number and none taken from
@@ -110,6 +110,18 @@ def _dates(task: str, languages: Sequence[str], sizes: dict[str, int], seed: int
     return _corpus(task, labels, rows)
 
 
+def own_value(data: object, *path: str) -> object:
+    """Returns what is at `path` in the data of a locale, None where the locale itself says nothing.
+
+    Since Babel 2.19 what CLDR refers elsewhere is that reference, or a pair of the reference and of what the locale
+    says in its place.
+    """
+    for key in path:
+        data = data.get(key) if isinstance(data, Mapping) else None
+        data = data[1] if isinstance(data, tuple) else data
+    return data if isinstance(data, str | Mapping) else None
+
+
 def _named(locale: str) -> list[dict[str, object]]:
     """Returns the terms of each kind by code, inherited ones too."""
     from babel import localedata
@@ -120,14 +132,14 @@ def _named(locale: str) -> list[dict[str, object]]:
         dict(data.get("scripts", {})),
         dict(data.get("territories", {})),
         dict(data.get("currency_names", {})),
-        {code: names.get("long") for code, names in data.get("unit_display_names", {}).items()},
+        {code: own_value(data, "unit_display_names", code, "long") for code in data.get("unit_display_names", {})},
         {code: zone.get("city") for code, zone in data.get("time_zones", {}).items()},
     ]
 
 
 @functools.cache
 def term_languages() -> dict[str, tuple[dict[str, str], ...]]:
-    """Returns the terms of each kind by code for all languages that suit "kind": 112 in Babel 2.18.
+    """Returns the terms of each kind by code for all languages that suit "kind": 122 in Babel 2.19.
 
     A language qualifies with at least `MIN_TERMS` terms of each kind that are its own. Not its own are terms
     that it inherits, and names equal to the code (or, for a city, to the English name in its time zone's

@@ -20,6 +20,7 @@ from jaxmeta.data.cldr import (
     chosen_languages,
     date_languages,
     english_terms,
+    own_value,
     part_of,
     term_languages,
 )
@@ -57,7 +58,7 @@ def _units(locale: str) -> tuple[str, ...]:
     from babel import localedata
 
     def long(code: str, unit: str) -> object:
-        return (localedata.load(code)["unit_patterns"].get(unit) or {}).get("long", {}).get("other")
+        return own_value(localedata.load(code), "unit_patterns", unit, "long", "other")
 
     return tuple(u for u in UNITS if isinstance(long(locale, u), str) and long(locale, u) != long("root", u))
 
@@ -66,8 +67,8 @@ def _units(locale: str) -> tuple[str, ...]:
 def pair_languages(task: str) -> tuple[str, ...]:
     """Returns the languages that suit a task, English apart.
 
-    For translation those that suit "month" of `jaxmeta.data.cldr` and have `MIN_UNITS` units of their own: 117 in Babel
-    2.18. For retrieval and generation those that suit "kind": 112. For question answering those that suit both: 103.
+    For translation those that suit "month" of `jaxmeta.data.cldr` and have `MIN_UNITS` units of their own: 121 in Babel
+    2.19. For retrieval and generation those that suit "kind": 121. For question answering those that suit both: 110.
     """
     check_one_of("task", task, CLDR_PAIR_TASKS)
     dated = tuple(code for code in date_languages("month") if len(_units(code)) >= MIN_UNITS)
