@@ -89,8 +89,39 @@ def test_loss_and_scores_are_those_of_a_loop(start):
             continue
         want_loss, want = slow(outputs, batch)
         assert float(loss) == pytest.approx(want_loss, rel=1e-5, abs=1e-5)
-        assert scores == pytest.approx(want, rel=1e-6)
+        assert {name: scores[name] for name in want} == pytest.approx(want, rel=1e-6)
         assert float(metrics["recall_at_1"]) == pytest.approx(want["recall_at_1"])
+
+
+@pytest.mark.parametrize("start", range(0, 200, 100))
+def test_csls_is_that_of_a_loop(start):
+    _, counts_of, scores_of = compiled()
+    for seed in range(start, start + 100):
+        random = np.random.default_rng(seed)
+        n = int(random.integers(1, PADDED + 1))
+        left, right = (random.normal(size=(n, 3)).astype(np.float32) for _ in range(2))
+        batch = {"mask": random.random(n) < 0.9, "group": random.integers(0, 2 * n, n).astype(np.int32)}
+        real = np.flatnonzero(batch["mask"])
+        outputs = {"left": left, "right": right, "scale": np.ones(n, np.float32)}
+        scores = scores_of(counts_of(*padded(outputs, batch)))
+        if not len(real):
+            continue
+        close = np.float64(left[real]) @ np.float64(right[real]).T
+        near = [[sorted(row)[-10:] for row in way] for way in (close, close.T)]
+        for direction, way in (("left_to_right", 0), ("right_to_left", 1)):
+            hits = 0
+            for i, row in enumerate(close if way == 0 else close.T):
+                scaled = [2 * c - np.mean(near[way][i]) - np.mean(near[1 - way][j]) for j, c in enumerate(row)]
+                best = real[int(np.argmax(scaled))]
+                hits += best == real[i] or batch["group"][best] == batch["group"][real[i]]
+            assert scores[f"csls_{direction}_recall_at_1"] == pytest.approx(hits / len(real))
+
+
+def test_a_text_that_is_near_to_all_is_no_answer_to_each():
+    similarities = jnp.array([[0.5, 0.1, 0.6], [0.1, 0.5, 0.6], [0.0, 0.0, 0.7]])
+    scores = retrieval().scores(jax.device_get(similarity_counts(similarities, {})))
+    assert scores["left_to_right_recall_at_1"] == pytest.approx(1 / 3)
+    assert scores["csls_left_to_right_recall_at_1"] == 1
 
 
 def test_counts_add_up_and_are_those_of_similarities():
@@ -100,8 +131,8 @@ def test_counts_add_up_and_are_those_of_similarities():
     scores = [slow(*case)[1] for case in cases]
     sizes = [case[1]["mask"].sum() for case in cases]
     whole = scores_of(jax.tree.map(np.add, *counted))
-    for name, score in whole.items():
-        assert score == pytest.approx(np.average([one[name] for one in scores], weights=sizes))
+    for name in scores[0]:
+        assert whole[name] == pytest.approx(np.average([one[name] for one in scores], weights=sizes))
     outputs, batch = cases[0]
     direct = similarity_counts(jnp.asarray(outputs["left"] @ outputs["right"].T), batch)
     jax.tree.map(np.testing.assert_allclose, jax.device_get(direct), counted[0])
@@ -114,7 +145,7 @@ def test_a_model_that_has_collapsed_or_burst_finds_nothing():
         side = np.full((5, 3), value, np.float32)
         outputs = {"left": side, "right": side, "scale": np.ones(5, np.float32)}
         scores = scores_of(counts_of(*padded(outputs, {"mask": np.ones(5, bool)})))
-        assert scores["recall_at_1"] == 0
+        assert scores["recall_at_1"] == scores["csls_recall_at_1"] == 0
         assert scores["mrr"] == pytest.approx(1 / 5)
 
 

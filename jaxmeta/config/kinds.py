@@ -194,7 +194,8 @@ KINDS: dict[str, Kind] = {
     "retrieval": Kind(
         "retrieval", networks.dual_encoder, lambda outputs, tokens: objectives.retrieval(),
         dict.fromkeys(
-            [f"{way}{score}" for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
+            [f"{ranked}{way}{score}" for ranked in ("", objectives.CSLS)
+             for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
              for score in ("recall_at_1", "recall_at_10", "mrr")], True
         ),
         methods=(

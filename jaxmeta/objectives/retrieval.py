@@ -9,7 +9,8 @@ from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
 from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
 
 DIRECTIONS = ("left_to_right", "right_to_left")
-_DEPTH = 10
+CSLS = "csls_"  # how the names of scores by CSLS begin
+_DEPTH, _NEIGHBOURS = 10, 10
 
 
 def retrieval() -> Objective:
@@ -26,8 +27,12 @@ def retrieval() -> Objective:
       "hits_at_10" and "reciprocal_ranks". The rank of an anchor is one more than the wrong candidates that are at least
       as close as its closest right one. So ties count against it: a model that gives everything the same vector finds
       nothing. Ranks are among the candidates of the batch; judge a test set as one batch.
+      "csls" has the same of the ranks by twice the similarity less, of either side, its mean similarity to the ten
+      nearest of the other (Conneau et al. 2018, arXiv 1710.04087): a text that is near to all is no answer to each.
+      It reads all texts of the batch at once, judged ones too.
     * `scores`: "recall_at_1", "recall_at_10" and "mrr" (the mean reciprocal rank), each the mean of the two directions,
-      and each for a direction, such as "left_to_right_recall_at_1". All are NaN where there is no example.
+      and each for a direction, such as "left_to_right_recall_at_1"; and all of them by CSLS, as "csls_recall_at_1". All
+      are NaN where there is no example.
     """
 
     def loss(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, Metrics]:
@@ -61,15 +66,21 @@ def similarity_counts(similarities: jax.Array, batch: Batch) -> ArrayTree:
     chex.assert_shape(similarities, (size, size))
     mask = real_examples(batch, size)
     same = _same(batch, mask)
-    counted: dict[str, ArrayTree] = {"n": jnp.sum(mask, dtype=jnp.int32)}
-    for direction, one_way in zip(DIRECTIONS, (similarities, similarities.T), strict=True):
-        ranks = _ranks(one_way, same, mask)
-        counted[direction] = {
-            "hits_at_1": jnp.sum(mask & (ranks == 1), dtype=jnp.int32),
-            f"hits_at_{_DEPTH}": jnp.sum(mask & (ranks <= _DEPTH), dtype=jnp.int32),
-            "reciprocal_ranks": masked_sum(1 / ranks.astype(similarities.dtype), mask),
-        }
-    return counted
+
+    def ranked(similarities: jax.Array) -> dict[str, ArrayTree]:
+        counted = {}
+        for direction, one_way in zip(DIRECTIONS, (similarities, similarities.T), strict=True):
+            ranks = _ranks(one_way, same, mask)
+            counted[direction] = {
+                "hits_at_1": jnp.sum(mask & (ranks == 1), dtype=jnp.int32),
+                f"hits_at_{_DEPTH}": jnp.sum(mask & (ranks <= _DEPTH), dtype=jnp.int32),
+                "reciprocal_ranks": masked_sum(1 / ranks.astype(similarities.dtype), mask),
+            }
+        return counted
+
+    nearness = [_nearness(one_way, mask) for one_way in (similarities, similarities.T)]
+    csls = 2 * similarities - nearness[0][:, None] - nearness[1][None]
+    return {"n": jnp.sum(mask, dtype=jnp.int32), **ranked(similarities), "csls": ranked(csls)}
 
 
 def _prepared(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -103,8 +114,19 @@ def _ranks(similarities: jax.Array, same: jax.Array, mask: jax.Array) -> jax.Arr
     return 1 + jnp.sum(not_below & ~same & mask[None], axis=-1, dtype=jnp.int32)
 
 
+def _nearness(similarities: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the mean similarity of each row to its nearest real candidates, `[N]`."""
+    near = jax.lax.top_k(jnp.where(mask[None], similarities, -jnp.inf), min(_NEIGHBOURS, len(mask)))[0]
+    real = jnp.arange(near.shape[1]) < jnp.sum(mask)
+    return jax.vmap(masked_mean, (0, None))(near, real)
+
+
 def _scores(counts: ArrayTree) -> dict[str, float]:
     n = int(counts["n"])
+    return _of_ranks(counts, n) | {f"{CSLS}{name}": score for name, score in _of_ranks(counts["csls"], n).items()}
+
+
+def _of_ranks(counts: ArrayTree, n: int) -> dict[str, float]:
     named = {"recall_at_1": "hits_at_1", f"recall_at_{_DEPTH}": f"hits_at_{_DEPTH}", "mrr": "reciprocal_ranks"}
     by_direction = {
         f"{direction}_{score}": float(np.asarray(counts[direction][count], np.float64) / n) if n else float("nan")
