@@ -61,7 +61,7 @@ class Compare:
     config_file: tyro.conf.Positional[str | None] = None
     """A TOML file; none for the embedded job."""
     methods: tuple[str, ...] = ()
-    """Two methods or more, by the names that `evaluate.methods` knows."""
+    """Two methods or more, by the names that `evaluate.methods` knows; all: every one that suits the task."""
     out: str | None = None
     """The run folder; runs/NAME_compared by default."""
     preset: str | None = None

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from tiny_run import TINY, evaluation, jaxmeta, kept_programs, toy_lines, train, write_lines
 
-from jaxmeta.config import build, commands, load
+from jaxmeta.config import build, commands, compare_methods, load
 from jaxmeta.config.compare_methods import step_bytes
 from jaxmeta.run.comparison import compare, comparison_table, sentence
 from jaxmeta.run.judge import summary
@@ -117,6 +117,20 @@ def test_memory_is_that_of_a_compiled_step_of_the_phase(compared, standard_promo
     state = jax.jit(learner.init)(jax.random.key(0), episodes)
     analysis = jax.jit(learner.update).lower(state, episodes).compile().memory_analysis()
     assert found["protonet"] == analysis.temp_size_in_bytes > 0
+
+
+@pytest.mark.parametrize("groups", ["auto", "no_such_parameter"])
+def test_all_are_the_methods_that_suit_the_task(groups, tmp_path, monkeypatch):
+    configs = []
+    monkeypatch.setattr(compare_methods, "train_run", lambda config, folder, table: configs.append(config))
+    write_lines(tmp_path / "toy.tsv", toy_lines())
+    words = train(str(tmp_path / "run"), {"task.path": str(tmp_path / "toy.tsv"), "transfer.unfreeze": (groups,)})
+    words[0] = "compare"
+    assert jaxmeta(*words, "--methods", "all") == 0
+    (named,) = (config.evaluate.methods for config in configs)
+    assert {"zero_shot", "target_only", "tfidf", "maml", "ridge", "protonet", "imaml", "meta_network"} <= set(named)
+    assert not {"ridge_alignment", "pixels", "rl2"} & set(named), "they are of other kinds of tasks"
+    assert ("gradual_unfreezing" in named) == (groups == "auto"), "a method whose parameters are not there is left out"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from jaxmeta.core.gradients import first_order
 from jaxmeta.core.rollouts import Percept, Rollouts, playing
 from jaxmeta.core.types import Episode, Model
 from jaxmeta.environments import Tables, bandits, navigation, tabular
+from jaxmeta.environments.actions import categorical, gaussian
 from jaxmeta.models import gaussian_policy, plain
 from jaxmeta.objectives import control
 
@@ -208,8 +209,24 @@ def test_the_gradient_of_navigation_agrees_with_finite_differences_of_returns():
     assert abs(difference.mean()) < 4 * error
 
 
-def test_a_policy_that_remembers_is_trained_by_the_return_of_the_whole_trial():
-    """RL² on two arms: a pull to learn from and one to use it, against a sum over all that can happen."""
+@pytest.mark.parametrize("actions", [categorical(3), gaussian(3)], ids=["categorical", "gaussian"])
+def test_the_entropy_is_minus_the_mean_log_probability(actions):
+    outputs = jnp.array([[0.3, -1.0, 2.0]])
+    outputs = outputs if actions.discrete else {"mean": outputs, "log_std": 0.5 * outputs}
+    alone = jax.tree.map(lambda leaf: leaf[0], outputs)
+    drawn = jax.vmap(lambda key: actions.draw(key, alone))(jax.random.split(jax.random.key(0), 20_000))
+    told = -actions.log_prob(jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (20_000, 3)), outputs), drawn)
+    found = actions.entropy(outputs)
+    assert found.shape == (1,)
+    assert abs(float(found[0]) - told.mean()) < 4 * told.std() / 20_000**0.5
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.5])
+def test_a_policy_that_remembers_is_trained_by_the_return_of_the_whole_trial(entropy):
+    """RL² on two arms: a pull to learn from and one to use it, against a sum over all that can happen.
+
+    Entropies count where they are met: that an action leads to others with more entropy is no reason to take it.
+    """
     chances, count = jnp.array([[0.9, 0.2]]), 20_000
     bandit = Tables(chances, jnp.ones((1, 2, 1)))
     environment = bandits(arms=2, pulls=1)
@@ -224,7 +241,8 @@ def test_a_policy_that_remembers_is_trained_by_the_return_of_the_whole_trial():
     shapes = {"in": (3, 2), "out": (2, 2), "bias": (2,)}
     rng = np.random.default_rng(0)
     params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
-    algorithm = algorithms.rl2(plain(lambda key, x: params, act), environment, discount=1.0, critic=0.0)
+    policy = plain(lambda key, x: params, act)
+    algorithm = algorithms.rl2(policy, environment, discount=1.0, critic=0.0, entropy=entropy)
     task = jax.tree.map(lambda leaf: leaf[None], bandit)
     batch = {"inputs": {"task": task, "seed": jnp.zeros(1, jnp.int32)}}
 
@@ -235,12 +253,14 @@ def test_a_policy_that_remembers_is_trained_by_the_return_of_the_whole_trial():
             found = act(params, {"memory": memory, "percept": percept})
             return found["memory"], jax.nn.softmax(found["outputs"][0])
 
+        spread = lambda probs: -entropy * jnp.sum(probs * jnp.log(probs))  # noqa: E731
         memory, first = pulled(None, 0.0, 0.0)
-        total = first @ chances[0]
+        total = first @ chances[0] + spread(first)
         for arm in range(2):
             for reward, chance in ((1.0, chances[0, arm]), (0.0, 1 - chances[0, arm])):
                 _, second = pulled(memory, np.eye(2)[arm], reward)
                 total += first[arm] * chance * (second @ chances[0])
+                total += jax.lax.stop_gradient(first[arm] * chance) * spread(second)
         return -total / 2  # a mean over the two steps
 
     def estimate(key):

@@ -32,6 +32,7 @@ def rl2(
     rollouts: int | None = None,
     discount: float = 0.99,
     critic: float = 0.5,
+    entropy: float = 0.0,
 ) -> MetaAlgorithm:
     """Plays the rollouts of the support one after another and remembers; no parameter changes.
 
@@ -46,16 +47,20 @@ def rl2(
       rollouts: how many of the support each step plays; all by default.
       discount: of later rewards, through the whole trial.
       critic: the weight of the squared error of predicted returns.
+      entropy: the weight of the entropy of what may be done at each step, in nats, which training goes up by too: a
+        policy that settles on one action before it has learned to read what came of it never learns to (Mnih et al.
+        2016, arXiv 1602.01783).
 
     Returns:
       An algorithm for `backprop`, whose meta-parameters are `{"params": ...}`.
 
     Raises:
-      ValueError: if `rollouts` is not positive or `critic` negative.
+      ValueError: if `rollouts` is not positive, or `critic` or `entropy` negative.
     """
     if rollouts is not None:
         check_positive("rollouts", rollouts)
     check_not_negative("critic", critic)
+    check_not_negative("entropy", entropy)
 
     def init(key, episode: Episode):
         inputs = episode.support["inputs"]
@@ -77,22 +82,23 @@ def rl2(
         memory = jax.eval_shape(policy.apply, meta_params["params"], {"memory": None, "percept": percept})["memory"]
         return Trial(jnp.zeros(memory.shape[1:], memory.dtype), action, *[nothing] * 5)
 
-    def played(params, state: Trial, inputs) -> tuple[Played, jax.Array, jax.Array]:
-        """Plays from what is remembered; returns log-probabilities and predicted returns too, `[N, H]`."""
+    def played(params, state: Trial, inputs) -> tuple[Played, jax.Array, jax.Array, jax.Array]:
+        """Plays from what is remembered; returns log-probabilities, predicted returns and entropies too, `[N, H]`."""
 
         def agent(memory, keys, percept: Percept):
             found = policy.apply(params, {"memory": memory, "percept": percept})
             action = jax.vmap(environment.actions.draw)(keys, stop_gradient(found["outputs"]))
-            return found["memory"], action, (environment.actions.log_prob(found["outputs"], action), found["value"])
+            outputs = found["outputs"]
+            told = environment.actions.log_prob(outputs, action), found["value"], environment.actions.entropy(outputs)
+            return found["memory"], action, told
 
         count = leading_size(inputs["seed"])
         start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), (state.memory, state[1:3]))
         found = play(environment, agent, start[0], inputs, last=start[1])
         alive = found.rollouts.alive
-        log_probs, values = (jnp.where(alive, leaf, jnp.zeros((), leaf.dtype)) for leaf in found.kept)
-        return found, log_probs, values
+        return found, *(jnp.where(alive, leaf, jnp.zeros((), leaf.dtype)) for leaf in found.kept)
 
-    def sums(state: Trial, rollouts: Rollouts, log_probs, values):
+    def sums(state: Trial, rollouts: Rollouts, log_probs, values, entropies):
         """Returns `likely`, `expected`, `cost` and `steps` after each of N rollouts that go on from `state`."""
         places = np.arange(rollouts.rewards.shape[1])
         ahead = places[None] - places[:, None]
@@ -103,7 +109,8 @@ def rl2(
         gain = jnp.sum(rollouts.rewards * likely - log_probs * stop_gradient(values), axis=1)
         error = jnp.sum(0.5 * jnp.square(values) - rollouts.rewards * expected, axis=1)
         steps = jnp.sum(rollouts.alive, axis=1).astype(values.dtype)
-        return likely[:, -1], expected[:, -1], state.cost + critic * error - gain, state.steps + steps
+        cost = critic * error - entropy * jnp.sum(entropies, axis=1) - gain
+        return likely[:, -1], expected[:, -1], state.cost + cost, state.steps + steps
 
     def step(key, meta_params, state: Trial, support):
         support = with_fresh_seeds(key, support)
@@ -133,7 +140,7 @@ def rl2(
         return surrogate - stop_gradient(surrogate) - gained, {"return": gained}
 
     def predict(meta_params, state: Trial, inputs):
-        found, log_probs, _ = played(meta_params["params"], state, inputs)
+        found, log_probs, *_ = played(meta_params["params"], state, inputs)
         return found.rollouts._replace(log_probs=log_probs)
 
     return MetaAlgorithm(init, begin, step, loss, predict)

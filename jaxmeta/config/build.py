@@ -27,7 +27,7 @@ from jaxmeta.config.setting import Setting
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
 from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks
-from jaxmeta.config.transferring import NEAREST, check_transfer, check_unfreezing
+from jaxmeta.config.transferring import NEAREST, UNFREEZING, check_transfer, check_unfreezing
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
@@ -65,7 +65,8 @@ def build(config: Config) -> Built:
     check_methods(config, setting)
     check_guard(config, setting)
     check_rows(config, setting, tasks)
-    check_unfreezing(setting, lambda: first_episode(config, tasks))
+    if UNFREEZING in config.evaluate.methods:
+        check_unfreezing(setting, first_episode(config, tasks))
     phases, methods = phases_and_methods(setting)
     if not phases:
         raise InputError("`evaluate.methods` names no method that is trained; add one, such as joint_finetune.")
@@ -105,6 +106,22 @@ def build(config: Config) -> Built:
             "trained; add one to `evaluate.methods`, such as joint_finetune or maml."
         )
     return Built(experiment, tasks, setting)
+
+
+def suitable_methods(config: Config) -> tuple[str, ...]:
+    """Returns the names of every method that can be trained and judged on the tasks of a config.
+
+    Raises:
+      InputError: what `build` raises.
+    """
+    built = build(config)
+    names = known_methods(built.setting)
+    if UNFREEZING in names:
+        try:
+            check_unfreezing(built.setting, first_episode(config, built.tasks))
+        except InputError:  # the model has no such groups of parameters
+            names.remove(UNFREEZING)
+    return tuple(names)
 
 
 def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:

@@ -7,13 +7,15 @@ from typing import Any
 import jax
 
 from jaxmeta.config import planning
-from jaxmeta.config.build import Built, build
+from jaxmeta.config.build import Built, build, suitable_methods
 from jaxmeta.config.commands import train_run
 from jaxmeta.config.read import Jobs, changed
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.comparison import comparison_table
+
+ALL = "all"
 
 
 def compare_methods(jobs: Jobs, methods: Sequence[str], out: str | None) -> None:
@@ -28,8 +30,11 @@ def compare_methods(jobs: Jobs, methods: Sequence[str], out: str | None) -> None
             f"{jobs.name} asks for several runs, {', '.join(jobs.configs)}; compare methods on a file of one run."
         )
     config = jobs.configs[""]
+    if tuple(methods) == (ALL,):
+        # Every turn has the same methods.
+        methods = suitable_methods(next(iter(turns_of(config).values())) if takes_turns(config) else config)
     if len(methods) < 2:
-        raise InputError("`--methods` must name two methods at least, such as `--methods ridge protonet`.")
+        raise InputError(f"`--methods` must name two methods at least, such as `--methods ridge protonet`, or {ALL}.")
     changes: dict[str, Any] = {"methods": tuple(methods), "main": AUTO, "shot_curve": ()}
     changes |= dict.fromkeys(("curve_methods", "temperature_methods"), (AUTO,)) | {"guard_methods": ()}
     config = changed(config, {f"evaluate.{key}": value for key, value in changes.items()}, "the command line")

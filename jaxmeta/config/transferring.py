@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -123,16 +123,14 @@ def check_transfer(config: Config) -> None:
             raise InputError(f"`transfer.unfreeze`: {pattern!r} is no regular expression ({error}).") from None
 
 
-def check_unfreezing(setting: Setting, first_episode: Callable[[], Episode]) -> None:
+def check_unfreezing(setting: Setting, episode: Episode) -> None:
     """Refuses groups of gradual unfreezing that no parameter is in.
 
     Raises:
       InputError: with the key and names that there are.
     """
-    if UNFREEZING not in setting.config.evaluate.methods:
-        return
     algorithm = held(setting, 0.1, unfreezing=unfreezing_of(setting))
     try:
-        jax.eval_shape(algorithm.init, jax.random.key(0), first_episode())
+        jax.eval_shape(algorithm.init, jax.random.key(0), episode)
     except ValueError as error:
         raise InputError(f"`transfer.unfreeze` {list(setting.config.transfer.unfreeze)}: {error}.") from None

@@ -84,6 +84,7 @@ class Actions(NamedTuple):
 
     draw: Callable[[Key, ArrayTree], jax.Array]  # (key, outputs of one observation) -> an action
     log_prob: Callable[[ArrayTree, jax.Array], jax.Array]  # (outputs [..., A], actions [..., ...]) -> [...]
+    entropy: Callable[[ArrayTree], jax.Array]  # outputs [..., A] -> [...], in nats
     size: int  # A, the numbers in a continuous action, or how many discrete ones there are
     vector: Callable[[jax.Array], jax.Array]  # actions [..., ...] -> [..., A] floats, for a policy that reads them
     discrete: bool

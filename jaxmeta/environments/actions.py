@@ -19,7 +19,10 @@ def gaussian(size: int) -> Actions:
         z = (actions - outputs["mean"]) * jnp.exp(-outputs["log_std"])
         return -jnp.sum(0.5 * jnp.square(z) + outputs["log_std"] + 0.5 * math.log(2 * math.pi), axis=-1)
 
-    return Actions(draw, log_prob, size, lambda actions: actions, discrete=False)
+    def entropy(outputs):
+        return jnp.sum(outputs["log_std"] + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
+
+    return Actions(draw, log_prob, entropy, size, lambda actions: actions, discrete=False)
 
 
 def categorical(size: int) -> Actions:
@@ -31,4 +34,8 @@ def categorical(size: int) -> Actions:
     def log_prob(logits, actions):
         return jnp.take_along_axis(jax.nn.log_softmax(logits), actions[..., None], axis=-1)[..., 0]
 
-    return Actions(draw, log_prob, size, lambda actions: jax.nn.one_hot(actions, size), discrete=True)
+    def entropy(logits):
+        log_probs = jax.nn.log_softmax(logits)
+        return -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1)
+
+    return Actions(draw, log_prob, entropy, size, lambda actions: jax.nn.one_hot(actions, size), discrete=True)
