@@ -96,7 +96,8 @@ def rl2(
         start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), (state.memory, state[1:3]))
         found = play(environment, agent, start[0], inputs, last=start[1])
         alive = found.rollouts.alive
-        return found, *(jnp.where(alive, leaf, jnp.zeros((), leaf.dtype)) for leaf in found.kept)
+        log_probs, values, entropies = (jnp.where(alive, leaf, jnp.zeros((), leaf.dtype)) for leaf in found.kept)
+        return found, log_probs, values, entropies
 
     def sums(state: Trial, rollouts: Rollouts, log_probs, values, entropies):
         """Returns `likely`, `expected`, `cost` and `steps` after each of N rollouts that go on from `state`."""
