@@ -44,6 +44,8 @@ class Silent:
 class Nothing:
     """Problems that nobody reads: baselines outside jax have texts of their own."""
 
+    unit = "dialect"
+
     def languages(self, split):
         return LANGUAGES[split]
 

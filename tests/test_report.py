@@ -356,6 +356,17 @@ def test_kinds_fall_back_on_what_won():
     assert [row.kind for row in table.table_rows(evaluation)] == ["meta-learner", "baseline", ""]
 
 
+def test_what_scores_are_averaged_over_is_called_by_its_name():
+    scores = {"af": 0.25, "yi": 0.5}
+    methods = {name: _method(scores, kind) for name, kind in (("maml", "meta-learner"), ("joint", "baseline"))}
+    evaluation = _evaluation(1, methods=methods) | {"languages": [*scores], "unit": "child"}
+    assert ", 2 held-out children, " in table.title(evaluation)
+    assert "worst child" in table.headers(evaluation)
+    one = evaluation | {"languages": ["af"], "unit": "speaker"}
+    assert table.unit_note(one).startswith("One held-out speaker: ")
+    assert table.unit_note(one).endswith(" nothing of other speakers.")
+
+
 def test_markdown_table():
     scores = {"af": 0.25, "yi": 0.5}
     methods = {

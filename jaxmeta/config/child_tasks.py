@@ -13,6 +13,8 @@ from jaxmeta.data import ChildEpisodes
 class ChildTasks:
     """Tasks of child models, each of a few languages (implements `run.plan.Tasks`)."""
 
+    unit = "child"
+
     rowless = "Children draw their rows"
 
     def __init__(self, config: Config):

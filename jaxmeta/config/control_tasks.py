@@ -11,7 +11,7 @@ from jaxmeta.core.types import Episode
 class ControlTasks(WaveTasks):
     """Tasks of acting, drawn by number (implements `run.plan.Tasks`)."""
 
-    noun = "task"
+    unit = "task"
     rowless = "Tasks have no rows"
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
@@ -22,7 +22,7 @@ class ControlTasks(WaveTasks):
 
     def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
         """Returns a task, and seeds for its rollouts."""
-        number = int(language.removeprefix(f"{self.noun} "))
+        number = int(language.removeprefix(f"{self.unit} "))
         return self._drawn(self.config.seed).evaluation_episode(number, shots=shots, draw=draw, split=split)
 
     def _drawn(self, seed: int) -> data.RolloutEpisodes:

@@ -22,6 +22,7 @@ class ImageTasks:
 
     def __init__(self, config: Config):
         self.config, task = config, config.task
+        self.unit = "problem" if task.mixed else "alphabet"
         if task.ways < 2:
             raise InputError(f"`task.ways` must be at least 2, got {task.ways}.")
         self.images = data.read_images(data_path(config))

@@ -14,6 +14,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import LanguageSplit, PairEpisodes, Table, Tokenizer, Windows
 from jaxmeta.data.sequences import with_length
+from jaxmeta.run.units import LANGUAGE
 
 # Rows of the train languages that are replayed while a method adapts; they become part of what is compiled.
 _REPLAYED = 2048
@@ -26,6 +27,8 @@ class PairTasks:
 
     Rows that are trained on and say what a judged row says, in any language, are left out of training.
     """
+
+    unit = LANGUAGE
 
     def __init__(self, config: Config):
         self.config = config

@@ -9,6 +9,7 @@ from jaxmeta.config.tasks import WaveTasks
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.leave_out import EACH, NEAREST
 from jaxmeta.run.similarity import nearest_sources
+from jaxmeta.run.units import plural
 
 
 def sources_to_leave_out(built: Built) -> tuple[str, ...]:
@@ -22,7 +23,7 @@ def sources_to_leave_out(built: Built) -> tuple[str, ...]:
     if not wanted:
         return ()
     if isinstance(tasks, WaveTasks | ChildTasks):
-        what = f"{tasks.noun.capitalize()}s" if isinstance(tasks, WaveTasks) else "Children"
+        what = plural(tasks.unit).capitalize()
         raise InputError(f"{what} have no sources that could be left out; leave `evaluate.leave_out` empty.")
     main = next(method for method in built.experiment.methods if method.name == config.evaluate.main)
     if main.phase is None:

@@ -21,6 +21,8 @@ _MORE_VOICES = 16  # synthetic ones, to train on
 class SpeechTasks:
     """Tasks of recordings, one for each speaker (implements `run.plan.Tasks`)."""
 
+    unit = "speaker"
+
     def __init__(self, config: Config):
         self.config = config
         self.recordings, test = recordings_of(config), config.task.test_languages

@@ -14,6 +14,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, TextEpisodes, Tokenizer, Weighting
+from jaxmeta.run.units import LANGUAGE
 
 HeldOut = Callable[[np.ndarray], np.ndarray]  # labels [S] -> which of them are held out [S] bool
 # Dev and test waves are numbered apart.
@@ -22,6 +23,8 @@ _WAVES = {"dev": 1_000_000, "test": 0}
 
 class TextTasks:
     """Tasks of classification, one for each language (implements `run.plan.Tasks`)."""
+
+    unit = LANGUAGE
 
     def __init__(self, config: Config):
         self.config = config
@@ -140,7 +143,7 @@ class TextTasks:
 class WaveTasks:
     """Tasks of regression, one for each sine wave (implements `run.plan.Tasks`)."""
 
-    noun = "wave"
+    unit = "wave"
     rowless = "Waves have no rows"
 
     def __init__(self, config: Config):
@@ -157,11 +160,11 @@ class WaveTasks:
 
     def languages(self, split: str) -> Sequence[str]:
         """Returns a name for each wave of `split`."""
-        return [f"{self.noun} {number}" for number in range(self.counts[split])]
+        return [f"{self.unit} {number}" for number in range(self.counts[split])]
 
     def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
         """Returns a wave at random points to adapt on, and at an even grid to judge on."""
-        number = _WAVES[split] + int(language.removeprefix(f"{self.noun} "))
+        number = _WAVES[split] + int(language.removeprefix(f"{self.unit} "))
         return self.waves.evaluation_episode(number, shots=shots, draw=draw)
 
     def facts(self) -> dict[str, Any]:

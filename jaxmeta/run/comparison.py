@@ -10,6 +10,7 @@ from rich.text import Text
 from jaxmeta.run.planner import size_text
 from jaxmeta.run.statistics import Paired, paired_difference
 from jaxmeta.run.table import Evaluation, count_text, framed, interval_text, ranked, score_format, title
+from jaxmeta.run.units import unit, units
 
 HEADERS = (
     *("method", "mean", "95% interval", "behind by", "95% interval", "worse in", "better in"),
@@ -43,7 +44,7 @@ def compare(evaluation: Evaluation) -> Comparison:
 
 def sentence(evaluation: Evaluation, found: Comparison) -> str:
     """Returns what won, by how much, and whether the difference is real: whether its interval leaves zero out."""
-    winner, behind, metric = found.winner, found.behind, evaluation["metric"]
+    winner, behind, metric, others = found.winner, found.behind, evaluation["metric"], units(evaluation)
 
     def figures(pair: Paired) -> str:
         return f"{pair.mean:.2f} {metric} (95% interval {pair.low:.2f} to {pair.high:.2f})"
@@ -54,8 +55,8 @@ def sentence(evaluation: Evaluation, found: Comparison) -> str:
         mean, low, high, wins, losses = behind[name]
         ahead = Paired(-mean, -high, -low, losses, wins)
         return (
-            f"{name} won: it is ahead of {winner}, which was the best on the dev languages, by "
-            f"{figures(ahead)}; the difference is real, though the dev languages did not foresee it."
+            f"{name} won: it is ahead of {winner}, which was the best on the dev {others}, by "
+            f"{figures(ahead)}; the difference is real, though the dev {others} did not foresee it."
         )
     open_ = [name for name, pair in behind.items() if not pair.low > 0]
     if not open_:
@@ -65,7 +66,7 @@ def sentence(evaluation: Evaluation, found: Comparison) -> str:
     least = min(open_, key=lambda name: behind[name].mean)
     rest = f" It is ahead of {', '.join(beaten)}, and that is real." if beaten else ""
     return (
-        f"Nothing won alone: {winner}, the best on the dev languages, cannot be told apart from {', '.join(open_)}; "
+        f"Nothing won alone: {winner}, the best on the dev {others}, cannot be told apart from {', '.join(open_)}; "
         f"from {least} it differs by {figures(behind[least])}.{rest}"
     )
 
@@ -79,8 +80,8 @@ def comparison_table(evaluation: Evaluation, step_bytes: Mapping[str, int]) -> T
     """
     found, show = compare(evaluation), score_format(evaluation)
     caption = Text(
-        "behind: paired by language, draw and seed, each interval by itself; gradients: of one example, in training; "
-        "memory: temporary arrays of one step of it, as compiled\n",
+        f"behind: paired by {unit(evaluation)}, draw and seed, each interval by itself; gradients: of one example, in "
+        "training; memory: temporary arrays of one step of it, as compiled\n",
         style="dim",
     )
     caption.append(sentence(evaluation, found), style="bold")

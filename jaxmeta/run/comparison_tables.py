@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxmeta.run.table import interval_text, score_format, steps_cells
+from jaxmeta.run.units import unit, units
 
 _TITLES = {"nll": "negative log-likelihood", "brier": "Brier score", "ece": "calibration error (ECE)"}
 
@@ -56,8 +57,9 @@ def _transfer(evaluation: Mapping[str, Any]) -> Iterator[Section]:
          ", ".join(result["hurt_languages"][:8]) + (", ..." if result["hurt"] > 8 else ""))
         for name, result in found["methods"].items()
     ]  # fmt: skip
-    note = f"Against {found['over']}, which sees the shots alone. Above zero, what other languages taught is a help."
-    headers = ("method", "gain", "95% interval", "helped", "hurt", "hurt languages")
+    one, others = unit(evaluation), units(evaluation)
+    note = f"Against {found['over']}, which sees the shots alone. Above zero, what other {others} taught is a help."
+    headers = ("method", "gain", "95% interval", "helped", "hurt", f"hurt {others}")
     yield Section("Transfer", note, headers, rows)
     rows = [
         (language, show(result["gain"]), ", ".join(f"{source} {value:.2f}" for source, value in result["nearest"]))
@@ -66,7 +68,7 @@ def _transfer(evaluation: Mapping[str, Any]) -> Iterator[Section]:
     note = (
         f"What {found['method']} gains over {found['over']}, the least first, with the sources that write most alike."
     )
-    yield Section("Transfer by language", note, ("language", "gain", "nearest sources"), rows)
+    yield Section(f"Transfer by {one}", note, (one, "gain", "nearest sources"), rows)
 
 
 def _guard(evaluation: Mapping[str, Any]) -> Section:

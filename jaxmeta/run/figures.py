@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmeta.run.figure_style import LIGHT, Figure, Theme, heading, label_ends, log_scale, new_figure
 from jaxmeta.run.table import BASELINE, META, Evaluation, interval_text, kind_of, ranked, score_format
+from jaxmeta.run.units import counted, unit, units
 
 _LANGUAGES_PER_ROW = 40
 _SHARES = ("accuracy", "recall_at_1", "exact_span", "token_accuracy")  # what training reports of what was right
@@ -75,7 +76,7 @@ def methods(evaluation: Evaluation, theme: Theme = LIGHT) -> Figure | None:
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.06)
-    heading(axes, theme, f"{_metric(evaluation)} of all methods, with 95% intervals over languages")
+    heading(axes, theme, f"{_metric(evaluation)} of all methods, with 95% intervals over {units(evaluation)}")
     if any(kind_of(evaluation, name) for name in names):
         axes.set_xlabel("filled: meta-learner      hollow: baseline", color=theme.quiet)
     return figure
@@ -123,7 +124,8 @@ def gains(evaluation: Evaluation, theme: Theme = LIGHT) -> Figure | None:
         axes.spines["bottom"].set_visible(False)
         axes.grid(visible=False, axis="x")
     wins, losses = sum(v > 0 for v in gain.values()), sum(v < 0 for v in gain.values())
-    text = f"What {winner} gains over {rival} in {evaluation['metric']}\n{wins} languages win, {losses} lose"
+    won = counted(wins, unit(evaluation))
+    text = f"What {winner} gains over {rival} in {evaluation['metric']}\n{won} win, {losses} lose"
     if paired:
         show = score_format(evaluation)
         text += f"; mean gain {show(paired['mean'])} (95%: {interval_text(paired['ci95'], show)})"

@@ -27,6 +27,7 @@ from jaxmeta.run.logging import ProgressDisplay
 from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, told, training_cost
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
 from jaxmeta.run.transfer import ALONE
+from jaxmeta.run.units import counted, unit, units
 
 # How the names of scores end that are shares; they are shown in percent.
 PERCENT = (
@@ -84,6 +85,7 @@ def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay
         "metric": judging.metric,
         "higher_is_better": judging.higher_is_better,
         "languages": problems.languages,
+        "unit": experiment.tasks.unit,
         "training_seeds": list(experiment.training_seeds),
         "shot_seeds": list(range(judging.draws)),
         "shots": judging.shots,
@@ -340,24 +342,25 @@ def conclusion(
         "paired": pairs,
         "best_meta_learner": best[META],
         "best_baseline": best[BASELINE],
-        "verdict": _verdict(best, pairs, results, facts["metric"]),
+        "verdict": _verdict(best, pairs, results, facts),
     }
 
 
-def _verdict(best, pairs, results, metric) -> str:
+def _verdict(best, pairs, results, facts) -> str:
     meta, baseline = best[META], best[BASELINE]
     if meta is None or baseline is None:
         return "There is nothing to compare: a verdict needs a meta-learner and a baseline."
     pair = pairs[f"{meta} - {baseline}"]
     low, high = pair["ci95"]
     figures = (
-        f"by {abs(pair['mean']):.2f} {metric} (95% interval {low:.2f} to {high:.2f}; better in {pair['wins']} "
-        f"languages, worse in {pair['losses']})"
+        f"by {abs(pair['mean']):.2f} {facts['metric']} (95% interval {low:.2f} to {high:.2f}; better in "
+        f"{counted(pair['wins'], unit(facts))}, worse in {pair['losses']})"
     )
+    chosen_on = f"the dev {units(facts)}"
     if low > 0:
-        verdict = f"{meta}, the best meta-learner on the dev languages, beats {baseline}, the best baseline, {figures}."
+        verdict = f"{meta}, the best meta-learner on {chosen_on}, beats {baseline}, the best baseline, {figures}."
     elif high < 0:
-        verdict = f"A baseline wins: {baseline} beats {meta}, the best meta-learner on the dev languages, {figures}."
+        verdict = f"A baseline wins: {baseline} beats {meta}, the best meta-learner on {chosen_on}, {figures}."
     else:
         verdict = f"{meta} and the best baseline, {baseline}, cannot be told apart: they differ {figures}."
     # The best baseline was picked on the dev languages; one that does better on test must not go unmentioned.

@@ -84,6 +84,8 @@ class Classical(NamedTuple):
 class Tasks(Protocol):
     """Where tasks come from, for training and for judgement."""
 
+    unit: str  # what a task is of, and scores are averaged over: "language", "speaker", "wave"
+
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
         ...

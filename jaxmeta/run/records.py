@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import pydantic
 
 from jaxmeta.core.checks import InputError
+from jaxmeta.run.units import LANGUAGE
 
 _Pair = Annotated[list[float], pydantic.Field(min_length=2, max_length=2)]
 _AGAIN = "run `jaxmeta evaluate` to write it again"
@@ -76,6 +77,7 @@ class _Measure(pydantic.BaseModel):
 
 class _Similarity(pydantic.BaseModel):
     languages: list[str] = pydantic.Field(min_length=1)
+    unit: str = LANGUAGE
     roles: list[str]
     scripts: list[str]
     measures: dict[str, _Measure] = pydantic.Field(min_length=1)
@@ -92,6 +94,7 @@ class _Evaluation(pydantic.BaseModel):
     metric: str
     higher_is_better: bool
     languages: list[str] = pydantic.Field(min_length=1)
+    unit: str = LANGUAGE
     training_seeds: list[int]
     shot_seeds: list[int]
     shots: int

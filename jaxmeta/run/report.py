@@ -14,6 +14,7 @@ from jaxmeta.run import comparison_figures, figure_style, figures, table
 from jaxmeta.run.comparison_tables import comparison_tables
 from jaxmeta.run.files import write_whole
 from jaxmeta.run.records import read_evaluation, read_metrics, read_similarity
+from jaxmeta.run.units import unit, units
 
 
 def write_report(folder: str | os.PathLike) -> pathlib.Path:
@@ -67,11 +68,11 @@ def write_overview(folder: str | os.PathLike, title: str, parts: Sequence[str]) 
 
 
 _CAPTIONS = {
-    "methods": "Mean over the held-out languages. The interval resamples languages first, then seeds and "
-    "draws of shots within a language, so it speaks for languages that are not in the table.",
-    "gains": "Each bar is one held-out language; below zero, the baseline serves it better.",
+    "methods": "Mean over the held-out {many}. The interval resamples {many} first, then seeds and "
+    "draws of shots within a {one}, so it speaks for {many} that are not in the table.",
+    "gains": "Each bar is one held-out {one}; below zero, the baseline serves it better.",
     "inner_steps": "How the score changes with the number of adaptation steps; zero steps is no adaptation.",
-    "shots": "How the score changes with the number of examples of the new language.",
+    "shots": "How the score changes with the number of examples of the new {one}.",
     "fits": "Tasks that were not trained on. Triangles are the only points that adaptation sees.",
     "similarity_texts": "Languages that write alike stand together. Texts are those that a language adapts to.",
     "similarity_gradients": "Languages whose few examples pull the same parameters the same way, before adaptation.",
@@ -117,7 +118,7 @@ def _page(evaluation: Mapping[str, Any], pictures: Mapping[str, tuple[bytes, byt
     ]
     if notice:
         parts.append(f'<p class="notice">This page has no pictures: {html.escape(notice)}</p>')
-    parts += [_picture(name, *images) for name, images in pictures.items()]
+    parts += [_picture(_caption(name, evaluation), *images) for name, images in pictures.items()]
     parts += [
         _paired_table(evaluation),
         _scores_table(evaluation),
@@ -144,11 +145,15 @@ def _summary(evaluation: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _picture(name: str, light: bytes, dark: bytes) -> str:
+def _caption(name: str, evaluation: Mapping[str, Any]) -> str:
+    return _CAPTIONS[name].format(one=unit(evaluation), many=units(evaluation))
+
+
+def _picture(caption: str, light: bytes, dark: bytes) -> str:
     def inline(image: bytes) -> str:
         return "data:image/png;base64," + base64.b64encode(image).decode()
 
-    caption = html.escape(_CAPTIONS[name])
+    caption = html.escape(caption)
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{inline(dark)}">'
         f'<img src="{inline(light)}" alt="{caption}"></picture><figcaption>{caption}</figcaption></figure>'
@@ -158,7 +163,7 @@ def _picture(name: str, light: bytes, dark: bytes) -> str:
 def _methods_table(evaluation: Mapping[str, Any]) -> str:
     rows = table.table_rows(evaluation)
     cells = [(row.method, *table.cells(row)) for row in rows]
-    return _table(table.HEADERS, cells, kinds=[row.kind for row in rows])
+    return _table(table.headers(evaluation), cells, kinds=[row.kind for row in rows])
 
 
 def _paired_table(evaluation: Mapping[str, Any]) -> str:
@@ -167,7 +172,7 @@ def _paired_table(evaluation: Mapping[str, Any]) -> str:
         (name, show(pair["mean"]), table.interval_text(pair["ci95"], show), pair["wins"], pair["losses"])
         for name, pair in evaluation["paired"].items()
     ]
-    note = "Above zero, the first method is better. Wins and losses count languages."
+    note = f"Above zero, the first method is better. Wins and losses count {units(evaluation)}."
     return _section("Paired differences", note, ("pair", "mean", "95% interval", "wins", "losses"), rows)
 
 
@@ -176,7 +181,7 @@ def _scores_table(evaluation: Mapping[str, Any]) -> str:
     scores = {name: evaluation["methods"][name].get("scores", {}) for name in table.ranked(evaluation)}
     names = [name for name in dict.fromkeys(name for row in scores.values() for name in row) if name not in known]
     rows = [(method, *(f"{row[name]:.2f}" if name in row else "" for name in names)) for method, row in scores.items()]
-    note = "Means over languages, draws and seeds; settings were chosen by the score of the first table."
+    note = f"Means over {units(evaluation)}, draws and seeds; settings were chosen by the score of the first table."
     return _section("Every score", note, ("method", *(name.replace("_", " ") for name in names)), rows if names else [])
 
 
@@ -186,7 +191,8 @@ def _languages_table(evaluation: Mapping[str, Any]) -> str:
     for language in evaluation["languages"]:
         scores = [evaluation["methods"][name]["per_language"].get(language) for name in names]
         rows.append((language, *("" if score is None else show(score) for score in scores)))
-    return f"<details><summary>Scores by language</summary>{_table(('language', *names), rows)}</details>"
+    one = unit(evaluation)
+    return f"<details><summary>Scores by {one}</summary>{_table((one, *names), rows)}</details>"
 
 
 def _data_section(data: Mapping[str, Any]) -> str:

@@ -11,6 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from jaxmeta.run.units import counted, unit, units
+
 Evaluation = Mapping[str, Any]
 
 META, BASELINE = "meta-learner", "baseline"
@@ -37,20 +39,16 @@ class Row(NamedTuple):
     seconds: str
 
 
-HEADERS = (
-    "method",
-    "mean",
-    "95% interval",
-    "worst language",
-    "worst quarter",
-    "gradient examples",
-    "seconds",
-)
-
 SCRIPT_HEADERS = (
     *("script", "languages", "texts", "bytes per character", "tokens per character", "tokens per word"),
     *("unknown tokens", "texts cut"),
 )
+
+
+def headers(evaluation: Evaluation) -> tuple[str, ...]:
+    """Returns what stands over the columns of the table."""
+    worst = f"worst {unit(evaluation)}"
+    return ("method", "mean", "95% interval", worst, "worst quarter", "gradient examples", "seconds")
 
 
 def script_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -92,7 +90,7 @@ def results_table(evaluation: Evaluation) -> Table:
         caption.append(f"{note}\n", style="dim")
     caption.append("\n".join((evaluation["verdict"], *further_sentences(evaluation))), style="bold")
     table = framed(title(evaluation), caption)
-    first, *others = HEADERS
+    first, *others = headers(evaluation)
     table.add_column(first, overflow="fold")
     for header in others:
         # Headings in two lines and numbers in one leave a narrow terminal the room for names.
@@ -105,7 +103,8 @@ def results_table(evaluation: Evaluation) -> Table:
 
 def markdown_table(evaluation: Evaluation) -> str:
     """Returns the same table in Markdown: meta-learners in bold, the verdict under it."""
-    lines = ["| " + " | ".join(HEADERS) + " |", "|---" + "|---:" * (len(HEADERS) - 1) + "|"]
+    over = headers(evaluation)
+    lines = ["| " + " | ".join(over) + " |", "|---" + "|---:" * (len(over) - 1) + "|"]
     for row in table_rows(evaluation):
         name = row.method.replace("|", "\\|")
         shown = [f"**{name}**" if row.kind == META else name, *cells(row)]
@@ -145,7 +144,7 @@ def steps_cells(evaluation: Evaluation) -> tuple[tuple[str, ...], list[tuple[str
         cells = (f"{show(found[x]['mean'])} ({interval_text(found[x]['ci95'], show)})" if x in found else ""
                  for x in places)  # fmt: skip
         rows.append((name, *cells))
-    return ("method", *(_plural(x, "step") for x in places)), rows
+    return ("method", *(counted(x, "step") for x in places)), rows
 
 
 def steps_table(evaluation: Evaluation) -> Table:
@@ -164,10 +163,10 @@ def title(evaluation: Evaluation) -> str:
     metric = evaluation["metric"]
     direction = "higher" if evaluation["higher_is_better"] else "lower"
     counts = (
-        _plural(len(evaluation["languages"]), "held-out language"),
-        _plural(evaluation["shots"], "shot"),
-        _plural(len(evaluation["training_seeds"]), "training seed"),
-        _plural(len(evaluation["shot_seeds"]), "draw") + " of shots",
+        counted(len(evaluation["languages"]), f"held-out {unit(evaluation)}"),
+        counted(evaluation["shots"], "shot"),
+        counted(len(evaluation["training_seeds"]), "training seed"),
+        counted(len(evaluation["shot_seeds"]), "draw") + " of shots",
     )
     return f"{evaluation['task']}: {metric} ({direction} is better), {', '.join(counts)}"
 
@@ -194,10 +193,11 @@ def edge_note(evaluation: Evaluation) -> str:
 
 
 def unit_note(evaluation: Evaluation) -> str:
-    """Returns a sentence on what the intervals of a single language speak for; "" of several."""
+    """Returns a sentence on what the intervals of a single language, or speaker, speak for; "" of several."""
     if len(evaluation["languages"]) > 1:
         return ""
-    return "One held-out language: intervals are over its draws and training seeds, and say nothing of other languages."
+    one, others = unit(evaluation), units(evaluation)
+    return f"One held-out {one}: intervals are over its draws and training seeds, and say nothing of other {others}."
 
 
 def further_sentences(evaluation: Evaluation) -> list[str]:
@@ -228,7 +228,7 @@ def interval_text(ends, show) -> str:
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """Returns the texts under `HEADERS`, all but the first."""
+    """Returns the texts under `headers`, all but the first."""
     return (
         row.mean,
         row.interval,
@@ -260,7 +260,3 @@ def count_text(value: float) -> str:
         if value >= size:
             return f"{value / size:.2f}{suffix}"
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxmeta.run.statistics import paired_difference
+from jaxmeta.run.units import counted, unit
 
 ALONE = "target_only"
 _NAMED = 12  # languages that a sentence names
@@ -57,7 +58,7 @@ def transfer(
         "method": chosen,
         "per_language": per_language,
         "methods": found,
-        "says": _sentence(chosen, found[chosen], per_language),
+        "says": _sentence(chosen, found[chosen], per_language, unit(evaluation)),
     }
 
 
@@ -66,7 +67,7 @@ def _gains(ours: np.ndarray, alone: np.ndarray, higher: bool) -> np.ndarray:
     return difference if higher else -difference
 
 
-def _sentence(name: str, result: Mapping[str, Any], per_language: Mapping[str, Mapping[str, Any]]) -> str:
+def _sentence(name: str, result: Mapping[str, Any], per_language: Mapping[str, Mapping[str, Any]], one: str) -> str:
     hurt = sorted(result["hurt_languages"], key=lambda language: per_language[language]["gain"])
     shown = []
     for language in hurt[:_NAMED]:
@@ -74,8 +75,5 @@ def _sentence(name: str, result: Mapping[str, Any], per_language: Mapping[str, M
         shown.append(f"{language}, nearest sources {sources}" if sources else language)
     more = f"; and {len(hurt) - _NAMED} more" if len(hurt) > _NAMED else ""
     listed = f" ({'; '.join(shown)}{more})" if shown else ""
-    return f"Transfer over {ALONE}, by {name}: helped in {_plural(result['helped'])}, hurt in {result['hurt']}{listed}."
-
-
-def _plural(count: int) -> str:
-    return f"{count} language{'s' * (count != 1)}"
+    helped = counted(result["helped"], one)
+    return f"Transfer over {ALONE}, by {name}: helped in {helped}, hurt in {result['hurt']}{listed}."

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxmeta.run.judge import conclusion, summary
 from jaxmeta.run.statistics import bootstrap_interval
+from jaxmeta.run.units import unit
 
 
 def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -21,6 +22,7 @@ def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = evaluations[0]
     keys = ("task", "metric", "higher_is_better", "training_seeds", "shot_seeds", "shots")
     facts: dict[str, Any] = {key: first[key] for key in keys}
+    facts["unit"] = unit(first)
     facts["languages"] = [name for evaluation in evaluations for name in evaluation["languages"]]
     scores, results = {}, {}
     for name, method in first["methods"].items():
