@@ -104,6 +104,15 @@ def test_a_baseline_outside_jax_is_tuned_on_dev_and_judged_on_test():
     ]
 
 
+def test_baselines_alone_have_a_verdict_too():
+    one, other = classical(by_table), classical(lambda *where: by_table(*where) + 3, name="words")
+    alone = evaluate(experiment(one), Trained(), Silent())
+    assert alone["verdict"] == "There is nothing to compare: a verdict needs two methods."
+    both = evaluate(experiment(one, other), Trained(), Silent())
+    assert both["best_meta_learner"] is None
+    assert both["verdict"].startswith("words won: the next one, letters, is behind by 15.00 accuracy")
+
+
 def test_the_curve_has_the_methods_that_are_named():
     asked = []
     judging = JUDGING._replace(curve_methods=("ridge",))

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmeta.core.types import Episode, MetaParams
 from jaxmeta.run import guard, temperature
+from jaxmeta.run.comparison import compare, sentence
 from jaxmeta.run.evaluate import (
     TASKS_PER_CALL,
     Choice,
@@ -336,20 +337,24 @@ def conclusion(
                     "wins": difference.wins,
                     "losses": difference.losses,
                 }
-    return {
+    found = {
         **facts,
         "methods": dict(results),
         "paired": pairs,
         "best_meta_learner": best[META],
         "best_baseline": best[BASELINE],
-        "verdict": _verdict(best, pairs, results, facts),
     }
+    if len(results) == 1:
+        verdict = "There is nothing to compare: a verdict needs two methods."
+    elif None in best.values():
+        verdict = sentence(found, compare(found))
+    else:
+        verdict = _verdict(best, pairs, results, facts)
+    return found | {"verdict": verdict}
 
 
 def _verdict(best, pairs, results, facts) -> str:
     meta, baseline = best[META], best[BASELINE]
-    if meta is None or baseline is None:
-        return "There is nothing to compare: a verdict needs a meta-learner and a baseline."
     pair = pairs[f"{meta} - {baseline}"]
     low, high = pair["ci95"]
     figures = (
