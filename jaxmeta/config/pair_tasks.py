@@ -110,6 +110,8 @@ class PairTasks:
         }
         if self.judged.left_out:
             facts["answers_longer_than_a_window"] = str(self.judged.left_out)
+        if self.config.task.lexicon:
+            facts["lexicon"] = "all trained methods read sources through one of the shots, zero_shot without a step too"
         return facts
 
     def _divided(self) -> tuple[Table, LanguageSplit]:
