@@ -40,6 +40,9 @@ def rl2(
     of a trial, support and query, with its own prediction of the return as a baseline. Past actions share in what comes
     of later rollouts, so that it may learn to explore.
 
+    Predicted returns are in units of the horizon, a reward of one in every step of a rollout, so that they are of the
+    size of a reward wherever the policy acts, and the same weights do.
+
     Args:
       policy: `apply(params, {"memory": [N, M], "percept": Percept})` is `{"memory", "outputs", "value"}`, of which
         `environment.actions` reads the outputs (`jm.models.recurrent_policy`).
@@ -107,8 +110,9 @@ def rl2(
         carried = jnp.asarray(float(discount) ** (places + 1.0), values.dtype)
         likely = log_probs @ weights + carried[None] * state.likely
         expected = values @ weights + carried[None] * state.expected
-        gain = jnp.sum(rollouts.rewards * likely - log_probs * stop_gradient(values), axis=1)
-        error = jnp.sum(0.5 * jnp.square(values) - rollouts.rewards * expected, axis=1)
+        rewards = rollouts.rewards / environment.horizon
+        gain = jnp.sum(rewards * likely - log_probs * stop_gradient(values), axis=1)
+        error = jnp.sum(0.5 * jnp.square(values) - rewards * expected, axis=1)
         steps = jnp.sum(rollouts.alive, axis=1).astype(values.dtype)
         cost = critic * error - entropy * jnp.sum(entropies, axis=1) - gain
         return likely[:, -1], expected[:, -1], state.cost + cost, state.steps + steps
