@@ -316,7 +316,8 @@ def test_a_run_of_waves_is_built_whole():
 
 def test_a_run_of_policies_is_built_whole_and_refuses_what_reads_vectors():
     config = load(next(path for path in CONFIGS if path.stem == "navigation_2d"))
-    experiment, tasks, setting = build(changed(config, {"evaluate.methods": ["zero_shot", "maml", "rl2"]}, "here"))
+    named = {"evaluate.methods": ["zero_shot", "maml", "rl2"], "evaluate.main": "maml"}
+    experiment, tasks, setting = build(changed(config, named, "here"))
     assert [phase.name for phase in experiment.phases] == ["joint", "maml", "rl2"]
     assert list(tasks.languages("dev"))[:2] == ["task 0", "task 1"]
     batch = next(tasks.batches(0, 0, augmented=False)(0))
