@@ -200,6 +200,7 @@ space = { "train.learning_rate" = { low = 1e-3, high = 1e-1, log = true }, \
 """
 
 
+@pytest.mark.slow
 def test_a_search_by_hypergradients_goes_on_where_it_was_cut_off(toy, tmp_path, monkeypatch):
     path = toml(toy, tmp_path / "toy.toml", SEARCH)
     assert jaxmeta("search", str(path), "--out", str(tmp_path / "whole")) == 0

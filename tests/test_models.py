@@ -520,6 +520,7 @@ def test_transductive_examples_see_one_another(key):
     assert_close(apply(params, images[:2]), alone, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalization", ["group", "transductive"])
 def test_conv4_can_be_differentiated_twice(normalization, key, x64):
     images = jax.random.normal(key, (2, 16, 16), jnp.float64)

@@ -236,6 +236,7 @@ def result(folder: pathlib.Path) -> str:
     return metrics(folder)[-1]["params_sha256"]
 
 
+@pytest.mark.slow
 def test_auto_is_measured_once_kept_with_the_run_and_taken_up_again(here, capsys, monkeypatch):
     calls = []
     measured_ways = planning.measured_ways

@@ -139,6 +139,7 @@ def test_optuna_looks_where_it_went_well():
 # -- runs side by side
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["maml", "ridge", "joint_finetune"])
 def test_side_by_side_gives_what_runs_of_their_own_give(toy, tmp_path, standard_promotion, method):
     changes = {"evaluate.methods": (method,), "evaluate.main": method, "train.warm_start": 0.4}
