@@ -4,6 +4,7 @@ import datetime
 import subprocess
 import sys
 
+import babel
 import numpy as np
 import pytest
 from babel import Locale
@@ -17,6 +18,8 @@ FEW = ("de", "he", "ko", "sw", "th", "vi")
 
 def test_how_many_languages_qualify():
     months, weekdays = date_languages("month"), date_languages("weekday")
+    counts = {"2.18.0": (276, 275), "2.19.0": (292, 289)}.get(babel.__version__)
+    assert counts in (None, (len(months), len(weekdays)))
     assert 270 <= len(months) <= 300
     assert 270 <= len(weekdays) <= 300
     assert {"en", "de", "ko", "vi", "fi", "smn"} <= set(months)

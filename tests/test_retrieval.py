@@ -89,6 +89,7 @@ def test_loss_and_scores_are_those_of_a_loop(start):
             continue
         want_loss, want = slow(outputs, batch)
         assert float(loss) == pytest.approx(want_loss, rel=1e-5, abs=1e-5)
+        assert set(scores) == {*want, *(f"csls_{name}" for name in want)}
         assert {name: scores[name] for name in want} == pytest.approx(want, rel=1e-6)
         assert float(metrics["recall_at_1"]) == pytest.approx(want["recall_at_1"])
 
@@ -109,12 +110,14 @@ def test_csls_is_that_of_a_loop(start):
         close = np.float64(left[real]) @ np.float64(right[real]).T
         near = [[sorted(row)[-10:] for row in way] for way in (close, close.T)]
         for direction, way in (("left_to_right", 0), ("right_to_left", 1)):
-            hits = 0
+            ranks = []
             for i, row in enumerate(close if way == 0 else close.T):
                 scaled = [2 * c - np.mean(near[way][i]) - np.mean(near[1 - way][j]) for j, c in enumerate(row)]
-                best = real[int(np.argmax(scaled))]
-                hits += best == real[i] or batch["group"][best] == batch["group"][real[i]]
-            assert scores[f"csls_{direction}_recall_at_1"] == pytest.approx(hits / len(real))
+                right = batch["group"][real] == batch["group"][real[i]]
+                ranks.append(1 + np.sum(np.array(scaled)[~right] >= np.array(scaled)[right].max()))
+            assert scores[f"csls_{direction}_recall_at_1"] == pytest.approx(np.mean(np.array(ranks) == 1))
+            assert scores[f"csls_{direction}_recall_at_10"] == pytest.approx(np.mean(np.array(ranks) <= 10))
+            assert scores[f"csls_{direction}_mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
 
 
 def test_a_text_that_is_near_to_all_is_no_answer_to_each():
@@ -128,11 +131,11 @@ def test_counts_add_up_and_are_those_of_similarities():
     _, counts_of, scores_of = compiled()
     cases = [random_case(seed) for seed in (3, 5)]
     counted = [jax.device_get(counts_of(*padded(*case))) for case in cases]
-    scores = [slow(*case)[1] for case in cases]
+    scores = [scores_of(counts) | slow(*case)[1] for counts, case in zip(counted, cases, strict=True)]
     sizes = [case[1]["mask"].sum() for case in cases]
     whole = scores_of(jax.tree.map(np.add, *counted))
-    for name in scores[0]:
-        assert whole[name] == pytest.approx(np.average([one[name] for one in scores], weights=sizes))
+    for name, score in whole.items():
+        assert score == pytest.approx(np.average([one[name] for one in scores], weights=sizes))
     outputs, batch = cases[0]
     direct = similarity_counts(jnp.asarray(outputs["left"] @ outputs["right"].T), batch)
     jax.tree.map(np.testing.assert_allclose, jax.device_get(direct), counted[0])

@@ -26,7 +26,7 @@ from jaxmeta.config.sources import sources_to_leave_out, without_source
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.spoken import heard
 from jaxmeta.config.tasks import TextTasks, WaveTasks
-from jaxmeta.config.turns import takes_turns, turns_of
+from jaxmeta.config.turns import one_turn, takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.files import PART, new_folder, write_json, write_whole
@@ -113,7 +113,7 @@ def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
 
 def check_built(config: Config) -> None:
     """Makes every object of a run, or of the first of several: whatever is wrong is said before there is a folder."""
-    sources_to_leave_out(build(next(iter(turns_of(config).values())) if takes_turns(config) else config))
+    sources_to_leave_out(build(one_turn(config)))
 
 
 def plan_gradient(config: Config, method: str | None, memory: str | None) -> None:

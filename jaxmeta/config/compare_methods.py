@@ -11,7 +11,7 @@ from jaxmeta.config.build import Built, build, suitable_methods
 from jaxmeta.config.commands import train_run
 from jaxmeta.config.read import Jobs, changed
 from jaxmeta.config.schema import AUTO, Config
-from jaxmeta.config.turns import takes_turns, turns_of
+from jaxmeta.config.turns import one_turn, takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.comparison import comparison_table
 
@@ -31,8 +31,7 @@ def compare_methods(jobs: Jobs, methods: Sequence[str], out: str | None) -> None
         )
     config = jobs.configs[""]
     if tuple(methods) == (ALL,):
-        # Every turn has the same methods.
-        methods = suitable_methods(next(iter(turns_of(config).values())) if takes_turns(config) else config)
+        methods = suitable_methods(one_turn(config))
     if len(methods) < 2:
         raise InputError(f"`--methods` must name two methods at least, such as `--methods ridge protonet`, or {ALL}.")
     changes: dict[str, Any] = {"methods": tuple(methods), "main": AUTO, "shot_curve": ()}

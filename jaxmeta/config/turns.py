@@ -13,6 +13,11 @@ def takes_turns(config: Config) -> bool:
     return config.task.test_languages == "each"
 
 
+def one_turn(config: Config) -> Config:
+    """Returns the config of the first turn, or the config itself where it takes none: all have the same methods."""
+    return next(iter(turns_of(config).values())) if takes_turns(config) else config
+
+
 def turns_of(config: Config) -> dict[str, Config]:
     """Returns the config of each turn by the speaker that is held out; the next ones are its dev speakers.
 

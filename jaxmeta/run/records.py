@@ -77,7 +77,6 @@ class _Measure(pydantic.BaseModel):
 
 class _Similarity(pydantic.BaseModel):
     languages: list[str] = pydantic.Field(min_length=1)
-    unit: str = LANGUAGE
     roles: list[str]
     scripts: list[str]
     measures: dict[str, _Measure] = pydantic.Field(min_length=1)
