@@ -10,6 +10,7 @@ from jaxmeta.core.types import Episode
 from jaxmeta.run.evaluate import Choice, classical_grid, on_edge, tune_classical
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.judge import evaluate
+from jaxmeta.run.judgements import Judgements
 from jaxmeta.run.plan import BASELINE, Classical, Experiment, Judging, Method, Readout
 
 ROWS = 20  # that a problem is judged on
@@ -111,6 +112,39 @@ def test_baselines_alone_have_a_verdict_too():
     both = evaluate(experiment(one, other), Trained(), Silent())
     assert both["best_meta_learner"] is None
     assert both["verdict"].startswith("words won: the next one, letters, is behind by 15.00 accuracy")
+
+
+def without_times(found):
+    for result in found["methods"].values():
+        del result["adaptation"]["seconds_per_task"]
+    return found
+
+
+def test_a_judgement_that_is_cut_off_goes_on_with_the_next_method(tmp_path):
+    def cut_off(*where):
+        raise KeyboardInterrupt
+
+    one, other = classical(by_table), classical(lambda *where: by_table(*where) + 3, "words")
+    whole = without_times(evaluate(experiment(one, other), Trained(), Silent()))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(experiment(one, classical(cut_off, "words")), Trained(), Silent(), Judgements(tmp_path / "kept", {}))
+    # What was judged is not asked again.
+    kept = Judgements(tmp_path / "kept", {})
+    found = evaluate(experiment(classical(cut_off), other), Trained(), Silent(), kept)
+    assert without_times(found) == whole
+    kept.remove()
+    assert not (tmp_path / "kept").exists()
+
+
+def test_judgements_of_anything_else_are_not_kept(tmp_path):
+    asked, counts = [], []
+    for config in ("one", "one", "another", "one"):
+        before = len(asked)
+        kept = Judgements(tmp_path / "kept", {"config": config})
+        evaluate(experiment(classical(by_table, asked=asked)), Trained(), Silent(), kept)
+        counts.append(len(asked) - before)
+    assert counts[1] == 0
+    assert counts[0] == counts[2] == counts[3] > 0
 
 
 def test_the_curve_has_the_methods_that_are_named():

@@ -10,6 +10,7 @@ import pytest
 from tiny_run import environment, evaluation, metrics, process, toy_lines, train, write_lines
 
 from jaxmeta.run.checkpoint import Checkpoints, tree_digests
+from jaxmeta.run.judgements import JUDGING
 
 PHASES = ("warm_start", "joint", "ridge")
 COMMAND = train("run", {"train.steps": 100, "train.save-every": 7, "seed": 3})
@@ -41,12 +42,12 @@ class Runs:
         code = self.start(folder).wait(LIMIT)
         assert code == 0, (folder / "log.txt").read_text()
 
-    def kill(self, folder: pathlib.Path, after: int, delay: float) -> None:
-        """Starts a run and kills it `delay` seconds after it has `after` lines of metrics and a config."""
+    def kill(self, folder: pathlib.Path, after: int, delay: float, file: str = "config.toml") -> None:
+        """Starts a run and kills it `delay` seconds after it has `after` lines of metrics and a file."""
         running = self.start(folder)
         try:
             deadline = time.monotonic() + LIMIT
-            while lines(folder) < after or not (folder / "run" / "config.toml").exists():
+            while lines(folder) < after or not (folder / "run" / file).exists():
                 assert running.poll() is None, (folder / "log.txt").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.002)
@@ -66,7 +67,7 @@ def result(folder: pathlib.Path) -> dict:
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_five_moments_ends_with_the_same_bits(tmp_path):
+def test_a_run_killed_at_six_moments_ends_with_the_same_bits(tmp_path):
     runs = Runs(tmp_path / "programs")
     whole, pieces = tmp_path / "whole", tmp_path / "pieces"
     for folder in (whole, pieces):
@@ -87,7 +88,10 @@ def test_a_run_killed_at_five_moments_ends_with_the_same_bits(tmp_path):
     for after in moments:
         runs.kill(pieces, after, generator.uniform(0, 0.3))
         assert not (pieces / "run" / "evaluation.json").exists()
+    # While it is judged: what was judged by then is taken as it is.
+    runs.kill(pieces, LINES, 0, f"{JUDGING}/zero_shot.json")
     runs.finish(pieces)
+    assert not (pieces / "run" / JUDGING).exists()
 
     found = result(pieces)
     assert found["metrics"][-1]["final"] is True

@@ -28,10 +28,12 @@ from jaxmeta.config.spoken import heard
 from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.config.turns import one_turn, takes_turns, turns_of
 from jaxmeta.core.checks import InputError
+from jaxmeta.run.checkpoint import tree_sha256
 from jaxmeta.run.experiment import Trained, restore, train
 from jaxmeta.run.files import PART, new_folder, write_json, write_whole
 from jaxmeta.run.fits import fits
 from jaxmeta.run.judge import evaluate
+from jaxmeta.run.judgements import JUDGING, Judgements
 from jaxmeta.run.leave_out import leave_one_out
 from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
@@ -303,8 +305,16 @@ def _is_free(folder: pathlib.Path) -> bool:
 
 
 def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable = results_table) -> None:
+    kept = Judgements(
+        folder / JUDGING,
+        {
+            "config": dump(built.setting.config),
+            "data": built.experiment.data_facts,
+            "trained": {f"{seed}/{phase}": tree_sha256(params) for (seed, phase), params in trained.items()},
+        },
+    )
     with progress() as display:
-        evaluation: dict[str, Any] = evaluate(built.experiment, trained, display)
+        evaluation: dict[str, Any] = evaluate(built.experiment, trained, display, kept)
     if isinstance(built.tasks, WaveTasks) and not built.setting.kind.acts:
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
     if isinstance(built.tasks, ChildTasks):
@@ -317,6 +327,7 @@ def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable 
         write_whole(folder / SIMILARITY, json.dumps(similarity, ensure_ascii=False) + "\n")
     nearest = {} if similarity is None else nearest_sources(similarity)
     _write_evaluation(folder, evaluation, nearest)
+    kept.remove()
     _report(folder, table)
 
 

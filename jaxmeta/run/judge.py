@@ -24,6 +24,7 @@ from jaxmeta.run.evaluate import (
     tune_classical,
 )
 from jaxmeta.run.experiment import Trained
+from jaxmeta.run.judgements import Judged, Judgements
 from jaxmeta.run.logging import ProgressDisplay
 from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, told, training_cost
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
@@ -52,28 +53,24 @@ class Problems(NamedTuple):
         return min(TASKS_PER_CALL, max(len(self.dev.cells), len(self.test.cells)))
 
 
-class Judged(NamedTuple):
-    """What judging one method gave."""
+def evaluate(
+    experiment: Experiment, trained: Trained, progress: ProgressDisplay, kept: Judgements | None = None
+) -> dict[str, Any]:
+    """Judges every method on the test tasks and returns what `evaluation.json` holds.
 
-    scores: np.ndarray  # [L, R], R = training seeds x draws
-    result: dict[str, Any]
-    calibration: dict[str, float]
-    by_steps: Sequence[dict[str, Any]] = ()
-    by_shots: Sequence[dict[str, Any]] = ()
-    temperature: dict[str, Any] | None = None
-    right: Sequence[np.ndarray] = ()  # of each problem, which shots are answered right by what has not seen them
-
-
-def evaluate(experiment: Experiment, trained: Trained, progress: ProgressDisplay) -> dict[str, Any]:
-    """Judges every method on the test tasks and returns what `evaluation.json` holds."""
+    Args:
+      experiment: says what is judged, and how.
+      trained: what its phases came to.
+      progress: is told of every method.
+      kept: gets each method's scores, and gives those that it has.
+    """
     problems = _problems(experiment)
     judged: dict[str, Judged] = {}
     progress.begin("evaluate", steps=len(experiment.methods) + len(experiment.classical), start=0)
-    for method in experiment.methods:
-        judged[method.name] = _judge(experiment, trained, problems, method)
-        progress.update(len(judged))
-    for classical in experiment.classical:
-        judged[classical.name] = _judge_classical(experiment, problems, classical)
+    ways = {method.name: partial(_judge, experiment, trained, problems, method) for method in experiment.methods}
+    ways |= {way.name: partial(_judge_classical, experiment, problems, way) for way in experiment.classical}
+    for name, judge in ways.items():
+        judged[name] = judge() if kept is None else kept.of(name, judge)
         progress.update(len(judged))
     progress.end()
     curves = {
