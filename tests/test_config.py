@@ -305,6 +305,21 @@ def test_a_new_head_tries_rates_of_its_own():
     assert max(Config().evaluate.head_learning_rates) > 0.1
 
 
+def test_a_context_steps_at_a_rate_of_its_own_in_training_and_in_judgement():
+    config = load(
+        changes={"evaluate.methods": ("maml", "cavia"), "inner.context_learning_rate": 2.0, "inner.context": 7}
+    )
+    setting = setting_of(config)
+    recipe = recipes(setting)["cavia"]
+    assert recipe.rate == 2.0
+    maml, cavia = phases_and_methods(setting)[1]
+    wider = 2.0 / config.inner.learning_rate
+    assert cavia.learning_rates == pytest.approx([wider * rate for rate in maml.learning_rates])
+    task = Episode(*[{"inputs": np.ones((2, 8), np.int32)}] * 2)
+    maps = jax.eval_shape(recipe.algorithm(recipe.rate).init, jax.random.key(0), task)["maps"]
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(maps)} == {7}
+
+
 def test_a_run_of_waves_is_built_whole():
     config = load(next(path for path in CONFIGS if path.stem == "sinusoid"))
     experiment = build(changed(config, {"train.steps": 2}, "here")).experiment

@@ -258,6 +258,19 @@ def test_learning_curves_take_the_later_line_and_the_mean_of_seeds():
     assert figures.learning_curves([]) is None
 
 
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [("csls_recall_at_1", "CSLS recall@1"), ("word_error_rate", "Word error rate"), ("chrf++", "chrF++"), ("f1", "F1")],
+)
+def test_scores_are_spelled_in_headings(metric, says):
+    figure = figures.methods({**_evaluation(3), "metric": metric})
+    assert figure is not None
+    titles = [axes.get_title(loc=place) for axes in figure.axes for place in ("left", "center")] + [
+        text.get_text() for text in figure.texts
+    ]
+    assert any(title.startswith(f"{says} of all methods") for title in titles)
+
+
 def test_gains_are_sorted_signed_and_coloured():
     ours, theirs = {"a": 1.0, "b": 5.0, "c": 2.0}, {"a": 2.0, "b": 1.0, "c": 2.5}
     methods = {"maml": _method(ours, "meta-learner"), "joint": _method(theirs, "baseline")}

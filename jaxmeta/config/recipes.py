@@ -51,6 +51,7 @@ class Recipe(NamedTuple):
     whole: bool = True  # whether an inner step reads the whole support, and not S examples of it
     judged: Callable[[Any], MetaAlgorithm] | None = None  # what is judged, where it is not what is trained
     rates: tuple[float, ...] = ()  # inner learning rates to try on the dev languages, where it has its own
+    rate: float | None = None  # inner learning rate in meta-training, where it has its own
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:
@@ -76,9 +77,13 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
         return through_steps(algorithms.maml, cost, strategies, rows=rows, **options)
 
     def cavia(cost: float, strategies: tuple[str, ...] = _SECOND_ORDER) -> Recipe:
-        # A step needs no gradient of the weights: 2F of 3F.
-        recipe = through_steps(algorithms.cavia, cost, strategies, select=matching(_CONTEXT))
-        return recipe._replace(step_cost=2 / 3)
+        inner = config.inner
+        recipe = through_steps(algorithms.cavia, cost, strategies, size=inner.context, select=matching(_CONTEXT))
+        # As many rates are tried as for the others, as far from the one of training. Of a step's 3F, 2F are left: it
+        # needs no gradient of the weights.
+        wider = inner.context_learning_rate / inner.learning_rate
+        rates = tuple(wider * rate for rate in config.evaluate.sgd_learning_rates)
+        return recipe._replace(step_cost=2 / 3, rate=inner.context_learning_rate, rates=rates)
 
     def solved(**options) -> Recipe:
         return closed_form(
@@ -232,7 +237,7 @@ def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int, *, typica
     config, options = setting.config, {}
     if recipe.strategies:
         options = {"gradient": STRATEGIES[how.strategy], "microbatches": config.gradient.microbatches}
-    algorithm = recipe.algorithm(config.inner.learning_rate, **options)
+    algorithm = recipe.algorithm(recipe.rate or config.inner.learning_rate, **options)
     return build_learner(
         algorithm,
         recipe.estimator(algorithm, how, 0 if typical else steps),

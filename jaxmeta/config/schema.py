@@ -183,6 +183,10 @@ class InnerConfig(Section):
     """Of the inner optimizer."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The inner optimizer."""
+    context: Count = 32
+    """Numbers in the context that CAVIA adapts."""
+    context_learning_rate: Rate = 1.0
+    """Of the inner optimizer where the context adapts, which has few numbers and takes larger steps than weights do."""
     proximal: Rate = 1.0
     """How strongly iMAML holds what adapts to its start."""
     solver: Literal["neumann", "conjugate_gradient"] = "neumann"

@@ -15,6 +15,9 @@ from jaxmeta.run.units import counted, unit, units
 
 _LANGUAGES_PER_ROW = 40
 _SHARES = ("accuracy", "recall_at_1", "exact_span", "token_accuracy")  # what training reports of what was right
+_SHORT = {
+    name.lower(): name for name in ("BLEU", "chrF", "chrF++", "CSLS", "F1", "MAE", "MRR", "MSE", "NLL", "RMSE", "ROUGE")
+}  # how names of scores are spelled in headings
 
 
 def learning_curves(records: Sequence[Mapping[str, Any]], theme: Theme = LIGHT) -> Figure | None:
@@ -239,5 +242,5 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _metric(evaluation: Evaluation) -> str:
-    metric = evaluation["metric"]
-    return metric[:1].upper() + metric[1:]
+    first, *others = evaluation["metric"].replace("_at_", "@").split("_")
+    return " ".join([_SHORT.get(first, first.capitalize()), *(_SHORT.get(word, word) for word in others)])
