@@ -221,6 +221,7 @@ def test_the_table_is_printed(kept):
 # --- What can be done with a run.
 
 
+@pytest.mark.slow
 def test_the_same_command_again_changes_nothing(here, capsys):
     before, scores, lines = files(here / "run" / "checkpoints"), evaluation(here / "run"), metrics(here / "run")
     assert jaxmeta(*train("run", CHANGES)) == 0
@@ -230,6 +231,7 @@ def test_the_same_command_again_changes_nothing(here, capsys):
     assert metrics(here / "run") == lines
 
 
+@pytest.mark.slow
 def test_evaluate_writes_the_same_again(here):
     scores, trained = evaluation(here / "run"), files(here / "run" / "checkpoints")
     (here / "run" / "evaluation.json").unlink()

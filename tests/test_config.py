@@ -242,7 +242,8 @@ def test_maml_plus_plus_costs_what_its_three_stretches_cost():
             (name, "mlp")
             for name in ("boil", "cavia", "imaml", "maml_plus_plus", "meta_curvature", "fo_meta_curvature")
         ),
-        *((name, "transformer") for name in ("cavia", "maml_plus_plus")),
+        ("cavia", "transformer"),
+        pytest.param("maml_plus_plus", "transformer", marks=pytest.mark.slow),
     ],
 )
 def test_every_gradient_based_meta_learner_takes_an_outer_step(name, kind, standard_promotion):

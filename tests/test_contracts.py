@@ -26,8 +26,22 @@ SIZES = [(6, 5), (4, 3), (4, 3)]
 KEPT = [0, 2]  # the classes that the last of the three tasks has
 
 
+# Rows that hold for an algorithm what a row of a small perceptron holds for it too, and take long to compile.
+SLOW = {
+    *(f"maml of {what}" for what in ("translation", "strings", "policies", "text", "retrieval", "spans")),
+    *("maml of policies, evolution", "maml, persistent evolution", "anil of translation, pointer", "cavia of text"),
+    *(f"{name} of policies" for name in ("cavia", "reptile")),
+    *(f"learned optimizer, {how}" for how in ("persistent evolution, minibatches", "truncated", "lstm")),
+    *("meta-network of text, gates", "meta-network, drawn gates", "ridge alignment of n-grams"),
+}
+assert {row.name for row in ROWS} >= SLOW
+
+
 def every(rows):
-    return pytest.mark.parametrize("row", rows, ids=str)
+    marks = {True: [pytest.mark.slow], False: []}
+    return pytest.mark.parametrize(
+        "row", [pytest.param(row, id=str(row), marks=marks[row.name in SLOW]) for row in rows]
+    )
 
 
 def promotion_of(row: Row):

@@ -325,6 +325,7 @@ def test_the_guard_takes_the_shots_alone_where_they_say_so(higher):
     assert "target_only in 4 of 8 problems, right in 3 of them; it does better in 4" in found["says"]
 
 
+@pytest.mark.slow
 def test_a_run_tells_what_each_way_of_transfer_came_to(toy, tmp_path):
     changes = {
         "task.path": str(toy), "evaluate.methods": ("target_only", "l2_sp", "nearest_sources"),

@@ -29,6 +29,7 @@ def cosines(x, y):
     return x @ y.T
 
 
+@pytest.mark.slow
 def test_products_are_cosines_of_bags_and_of_their_projections():
     model, bag = ngram_dual_encoder(8, **SIZES), ngrams(8, **SIZES)
     assert bag.features is not None
@@ -46,6 +47,7 @@ def test_products_are_cosines_of_bags_and_of_their_projections():
     assert np.isfinite(answers["left"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odds", [-100.0, 20.0, 100.0])
 def test_a_share_that_is_all_or_nothing_has_finite_derivatives(odds):
     model = ngram_dual_encoder(2, buckets=32, longest=1)

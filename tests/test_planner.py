@@ -331,6 +331,7 @@ def test_the_words_of_the_config_reach_the_gradient(here):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rows_and_precision_of_a_config_reach_the_step(here, standard_promotion):
     changes = {"evaluate.methods": ["zero_shot", "ridge", "maml"], "task.source": "tsv", "task.path": "toy.tsv",
                "task.test_languages": 2, "task.dev_languages": 2, "model.width": 8, "inner.steps": 2}  # fmt: skip

@@ -276,6 +276,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_streamed_run_that_is_killed_ends_with_the_same_bits(finished, tmp_path):
     write_lines(tmp_path / "rows.tsv", text_lines())
     words = process(*train("run", CHANGES))
