@@ -127,10 +127,16 @@ def test_all_are_the_methods_that_suit_the_task(groups, tmp_path, monkeypatch):
     words = train(str(tmp_path / "run"), {"task.path": str(tmp_path / "toy.tsv"), "transfer.unfreeze": (groups,)})
     words[0] = "compare"
     assert jaxmeta(*words, "--methods", "all") == 0
-    (named,) = (config.evaluate.methods for config in configs)
+    named = configs[-1].evaluate.methods
     assert {"zero_shot", "target_only", "tfidf", "maml", "ridge", "protonet", "imaml", "meta_network"} <= set(named)
     assert not {"ridge_alignment", "pixels", "rl2"} & set(named), "they are of other kinds of tasks"
     assert ("gradual_unfreezing" in named) == (groups == "auto"), "a method whose parameters are not there is left out"
+    assert named.index("mean_language") == named.index("meta_network_zero_shot") + 1
+    assert {"joint_cipher_finetune", "ridge_no_cipher"} <= set(named)
+    assert jaxmeta(*words, "--methods", "all", "--train.cipher", "0") == 0
+    assert set(named) - set(configs[-1].evaluate.methods) == {"joint_cipher_finetune", "ridge_no_cipher"}, (
+        "the same twice"
+    )
 
 
 @pytest.mark.parametrize(

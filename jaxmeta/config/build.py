@@ -13,7 +13,7 @@ from jaxmeta.config.acting import ENVIRONMENTS
 from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.control_tasks import ControlTasks
-from jaxmeta.config.generating import MEAN, ZERO_SHOT
+from jaxmeta.config.generating import MEAN, ZERO_SHOT, reads_descriptors
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
 from jaxmeta.config.language_texts import nearest_train_languages
@@ -39,6 +39,7 @@ from jaxmeta.run.transfer import ALONE
 from jaxmeta.run.versions import versions
 
 _SHOWN = 15  # methods that a sentence names
+_CIPHERED = ("joint_cipher_finetune", "ridge_no_cipher")  # other methods once more, where no languages are pretended
 
 
 class Built(NamedTuple):
@@ -116,6 +117,10 @@ def suitable_methods(config: Config) -> tuple[str, ...]:
     """
     built = build(config)
     names = known_methods(built.setting)
+    if reads_descriptors(config) and MEAN not in names:  # it is known where what generates it is named
+        names.insert(names.index(ZERO_SHOT) + 1, MEAN)
+    if not config.train.cipher:
+        names = [name for name in names if name not in _CIPHERED]
     if UNFREEZING in names:
         try:
             check_unfreezing(built.setting, first_episode(config, built.tasks))
