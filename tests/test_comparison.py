@@ -84,6 +84,16 @@ def test_the_table_has_a_row_for_each_method_and_the_sentence():
     assert "".join(told(found).split()) in "".join(shown.split())
 
 
+def test_a_narrow_terminal_folds_names_and_cuts_none():
+    name = "ridge_prior_whitened"
+    found = judged({name: 60.0, "maml": 55.0}, {name: 9, "maml": 8})
+    console = Console(width=80, file=io.StringIO())
+    console.print(comparison_table(found, {name: 3_000_000}))
+    lines = console.file.getvalue().splitlines()
+    place = next(number for number, line in enumerate(lines) if line.startswith(" ridge"))
+    assert "".join(line.split()[0] for line in lines[place : place + 2]) == name
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")

@@ -87,7 +87,10 @@ def comparison_table(evaluation: Evaluation, step_bytes: Mapping[str, int]) -> T
     caption.append(sentence(evaluation, found), style="bold")
     table = framed(title(evaluation), caption)
     for place, header in enumerate(HEADERS):
-        table.add_column(header.replace(" ", "\n"), justify="right" if place else "left", no_wrap=bool(place))
+        if place:
+            table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
+        else:  # a name that is cut might be that of another method
+            table.add_column(header, overflow="fold")
     for name in ranked(evaluation):
         method: Mapping[str, Any] = evaluation["methods"][name]
         paired = [""] * 4
