@@ -173,6 +173,14 @@ def test_resumes_from_an_older_checkpoint(tmp_path, uninterrupted, caplog):
     assert (tree_sha256(result.state), lines(tmp_path)) == uninterrupted
 
 
+def test_the_memory_of_a_step_is_told_and_kept(tmp_path):
+    begun = train(tmp_path, steps=10)
+    assert isinstance(begun.step_bytes, int)
+    assert begun.step_bytes >= 0
+    assert train(tmp_path, steps=10).step_bytes == begun.step_bytes  # without a step
+    assert train(tmp_path, steps=20).step_bytes == begun.step_bytes
+
+
 def test_a_finished_phase_returns_at_once(tmp_path):
     first = train(tmp_path)
     before = (tmp_path / "metrics.jsonl").read_bytes()

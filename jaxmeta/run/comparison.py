@@ -71,13 +71,8 @@ def sentence(evaluation: Evaluation, found: Comparison) -> str:
     )
 
 
-def comparison_table(evaluation: Evaluation, step_bytes: Mapping[str, int]) -> Table:
-    """Returns the table for the terminal, the best mean first, with the sentence under it.
-
-    Args:
-      evaluation: what `evaluation.json` holds.
-      step_bytes: temporary memory of one step of training, by method; of others nothing was trained.
-    """
+def comparison_table(evaluation: Evaluation) -> Table:
+    """Returns the table for the terminal, the best mean first, with the sentence under it."""
     found, show = compare(evaluation), score_format(evaluation)
     caption = Text(
         f"behind: paired by {unit(evaluation)}, draw and seed, each interval by itself; gradients: of one example, in "
@@ -93,6 +88,7 @@ def comparison_table(evaluation: Evaluation, step_bytes: Mapping[str, int]) -> T
             table.add_column(header, overflow="fold")
     for name in ranked(evaluation):
         method: Mapping[str, Any] = evaluation["methods"][name]
+        compute = method["compute"]
         paired = [""] * 4
         if name != found.winner:
             pair = found.behind[name]
@@ -102,8 +98,8 @@ def comparison_table(evaluation: Evaluation, step_bytes: Mapping[str, int]) -> T
             show(method["mean"]),
             interval_text(method["ci95"], show),
             *paired,
-            count_text(method["compute"]["gradient_examples"]),
-            size_text(step_bytes[name]) if name in step_bytes else "",
+            count_text(compute["gradient_examples"]),
+            size_text(compute["step_bytes"]) if "step_bytes" in compute else "",
             style="bold" if name == found.winner else "",
         )
     return table

@@ -20,11 +20,12 @@ def checkpoints_of(folder: str | os.PathLike, seed: int, phase: str, **options) 
 
 
 class Trained(dict[tuple[int, str], MetaParams]):
-    """Meta-parameters by `(training seed, phase)`, and the seconds each took."""
+    """Meta-parameters by `(training seed, phase)`, the seconds each took, and the temporary memory of a step."""
 
     def __init__(self):
         super().__init__()
         self.seconds: dict[tuple[int, str], float] = {}
+        self.step_bytes: dict[tuple[int, str], int | None] = {}
 
 
 def train(experiment: Experiment, folder: pathlib.Path, log: MetricsLog, progress: ProgressDisplay) -> Trained:
@@ -54,6 +55,7 @@ def train(experiment: Experiment, folder: pathlib.Path, log: MetricsLog, progres
                 )
             trained[seed, phase.name] = result[seed, phase.name].state.meta_params
             trained.seconds[seed, phase.name] = result[seed, phase.name].seconds
+            trained.step_bytes[seed, phase.name] = result[seed, phase.name].step_bytes
     main = (
         experiment.training_seeds[0],
         _method(experiment, experiment.main).phase or experiment.phases[-1].name,
@@ -87,6 +89,7 @@ def restore(experiment: Experiment, folder: pathlib.Path) -> Trained:
             expected = jax.eval_shape(phase.learner.init, jax.random.key(0), episodes).meta_params
             trained[seed, phase.name] = as_expected(folder, expected, restored.tree["meta_params"])
             trained.seconds[seed, phase.name] = restored.extra["seconds"]
+            trained.step_bytes[seed, phase.name] = restored.extra.get("step_bytes")
     return trained
 
 

@@ -131,6 +131,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     result = summary(
         judging.metric, judging.higher_is_better, method.kind, grid[..., place], problems.languages,
         gradient_examples=training_cost(experiment.phases, method.phase), seconds=seconds,
+        step_bytes=trained.step_bytes.get((seeds[0], method.phase)) if method.phase else None,
     )  # fmt: skip
     result["adaptation"] = {
         **told(choice.learning_rate),
@@ -276,8 +277,9 @@ def _scale(score: str) -> float:
 
 
 def summary(
-    metric: str, higher: bool, kind: str, grid: np.ndarray, languages: Sequence[str], *, gradient_examples, seconds
-) -> dict[str, Any]:
+    metric: str, higher: bool, kind: str, grid: np.ndarray, languages: Sequence[str], *, gradient_examples, seconds,
+    step_bytes=None,
+) -> dict[str, Any]:  # fmt: skip
     """Returns what `evaluation.json` says of a method whose scores are `grid` `[L, R]`."""
     interval = bootstrap_interval(grid)
     return {
@@ -289,7 +291,8 @@ def summary(
         "worst_quartile": worst_quartile(grid, higher_is_better=higher),
         "per_language": dict(zip(languages, grid.mean(axis=1).tolist(), strict=True)),
         "repetitions": dict(zip(languages, grid.tolist(), strict=True)),
-        "compute": {"gradient_examples": float(gradient_examples), "seconds": float(seconds)},
+        "compute": {"gradient_examples": float(gradient_examples), "seconds": float(seconds)}
+        | ({} if step_bytes is None else {"step_bytes": int(step_bytes)}),
     }
 
 

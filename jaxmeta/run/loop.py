@@ -34,6 +34,7 @@ class PhaseResult(NamedTuple):
     seconds: float  # wall clock, over all the runs that it took
     resumed_from: int | None  # the step of the checkpoint that was found, if any
     loss: float | None  # mean over the steps of the last log line
+    step_bytes: int | None  # temporary memory of a step, as compiled, where the compiler tells
 
 
 def train_phase(
@@ -100,16 +101,16 @@ def train_phase(
             )
         log.rewind(name, start)
         if restored is None:
-            seconds_before = 0.0
+            seconds_before, step_bytes = 0.0, None
             meter = _Meter(name, examples_per_step)
             state = jax.jit(learner.init)(key, batches.first)
             state = _owned(state if on_init is None else on_init(state))
         else:
-            seconds_before = restored.extra["seconds"]
+            seconds_before, step_bytes = restored.extra["seconds"], restored.extra.get("step_bytes")
             meter = _Meter(name, examples_per_step, restored.extra["loss"], restored.extra["since_line"])
             state = _owned(restored.tree)
             if start == steps:
-                return PhaseResult(state, seconds_before, start, meter.loss)
+                return PhaseResult(state, seconds_before, start, meter.loss, step_bytes)
             batches.close()
             batches = _Batches(cleanup, make_batches, start, steps)
 
@@ -122,10 +123,10 @@ def train_phase(
                 raise TrainingError(_diverged(name, "a meta-parameter is not finite", step))
             total = seconds()
             extra = {"phase": name, "seconds": total, "loss": meter.loss, "since_line": since_line}
-            checkpoints.save(step, state, extra=extra)
+            checkpoints.save(step, state, extra=extra | {"step_bytes": step_bytes})
             return total
 
-        update = jax.jit(learner.update, donate_argnums=0)
+        update = None
         total = seconds()
         if progress is not None:
             progress.begin(name, steps=steps, start=start)
@@ -136,6 +137,10 @@ def train_phase(
             except KeyboardInterrupt:
                 save(step - 1)
                 raise
+            if update is None:
+                # Compiled before it is called, because what is called does not tell what memory it takes.
+                update = jax.jit(learner.update, donate_argnums=0).lower(state, batch).compile()
+                step_bytes = temporary_bytes(update)
             state, metrics = update(state, batch)
             meter.add(metrics)
             line = None
@@ -152,7 +157,13 @@ def train_phase(
                 stop.obey()
         if progress is not None:
             progress.end()
-        return PhaseResult(state, total, start if restored else None, meter.loss)
+        return PhaseResult(state, total, start if restored else None, meter.loss, step_bytes)
+
+
+def temporary_bytes(compiled: Any) -> int | None:
+    """Returns the memory that a compiled program takes beside arguments and results, where the compiler tells."""
+    analysis = compiled.memory_analysis()
+    return None if analysis is None else analysis.temp_size_in_bytes
 
 
 class _Meter:
