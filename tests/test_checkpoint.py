@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import threading
 from typing import NamedTuple
 
 import chex
@@ -259,23 +260,38 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it and nothing cleans up after it."""
 
 
+class Knife:
+    """Lets some operations on a folder through and kills the next one. What other threads do elsewhere is none."""
+
+    def __init__(self, folder: pathlib.Path, left: int):
+        self._folder, self._left, self._remove_tree = folder, left, shutil.rmtree
+        self._removing: set[int] = set()  # threads that remove a tree, by the names in it alone
+
+    def at(self, function):
+        def cuttable(path, *args, **kwargs):
+            thread, place = threading.get_ident(), pathlib.Path(path)
+            if thread not in self._removing and self._folder not in (place, *place.parents):
+                return function(path, *args, **kwargs)
+            self._left -= 1
+            if self._left < 0:
+                raise Killed
+            if function is not self._remove_tree:
+                return function(path, *args, **kwargs)
+            self._removing.add(thread)
+            try:
+                return function(path, *args, **kwargs)
+            finally:
+                self._removing.discard(thread)
+
+        return cuttable
+
+
 def test_killed_at_any_moment_of_a_save(tmp_path, monkeypatch):
     saved(tmp_path / "before", 1, 2).close()
     moment, finished, outcomes = 0, False, []
     while not finished:
         folder = shutil.copytree(tmp_path / "before", tmp_path / str(moment))
-        left = moment
-
-        def cut(function):
-            def cuttable(*args, **kwargs):
-                nonlocal left
-                left -= 1
-                if left < 0:
-                    raise Killed
-                return function(*args, **kwargs)
-
-            return cuttable
-
+        knife = Knife(folder, moment)
         with monkeypatch.context() as patch:
             for owner, name in [
                 (checkpoint, "_fsync"),
@@ -283,7 +299,7 @@ def test_killed_at_any_moment_of_a_save(tmp_path, monkeypatch):
                 (shutil, "rmtree"),
                 (os, "unlink"),
             ]:
-                patch.setattr(owner, name, cut(getattr(owner, name)))
+                patch.setattr(owner, name, knife.at(getattr(owner, name)))
             checkpoints = saved(folder)
             checkpoints.save(3, tree(3))
             try:
