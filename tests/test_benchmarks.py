@@ -140,6 +140,7 @@ def test_two_starts_share_their_programs(capsys, monkeypatch):
     assert len(cells) == 6
 
 
+@pytest.mark.slow
 def test_plans_are_checked_by_running_every_way(tmp_path, capsys, monkeypatch, standard_promotion):
     import plan_check
 

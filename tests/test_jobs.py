@@ -14,6 +14,8 @@ from jaxmeta.config import build, commands, dump, load, load_jobs
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.report import write_report
 
+pytestmark = pytest.mark.slow  # they train whole runs
+
 # The settings of `tiny_run`, as a file says them.
 SHARED = """
 name = "both"

@@ -270,6 +270,7 @@ def tiny(**more):
     return changed(config, {**TINY, **more}, "the test")
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_judged_resumed_and_loaded(tmp_path, standard_promotion):
     train_run(tiny(), tmp_path / "whole")
     evaluation = json.loads((tmp_path / "whole" / "evaluation.json").read_text())

@@ -364,6 +364,7 @@ def test_a_config_trains_what_it_generates():
     assert len(parts_of(built.experiment and built.setting.config)) == 4
 
 
+@pytest.mark.slow
 def test_a_language_of_ones_own_is_described_and_adapted_to(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_lines(tmp_path / "toy.tsv", toy_lines())

@@ -62,6 +62,7 @@ def test_a_share_that_is_all_or_nothing_has_finite_derivatives(odds):
         assert np.isfinite(derivative(jnp.float32(odds)))
 
 
+@pytest.mark.slow
 def test_a_regressor_of_bags_sees_either_side_by_itself():
     model = ngram_pair_regressor(4, **SIZES)
     assert model.features is not None

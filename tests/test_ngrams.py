@@ -55,6 +55,7 @@ def test_code_points_and_letters_for_them():
     assert [romanized(letter) for letter in "ßжلक中٣é"] == ["s", "z", "l", "k", "中", "3", "e"]
 
 
+@pytest.mark.slow
 def test_a_romanized_text_meets_another_script():
     own, both = (ngrams(2, buckets=2**14, romanize=romanize) for romanize in (False, True))
     read = tokens(["obama", "Обама", "ওবামা"])
@@ -103,6 +104,7 @@ def test_features_are_weighted_sublinear_counts_of_one_length(vectorizer, x64):
     np.testing.assert_allclose(np.delete(changed, shared), kept * BUCKETS**0.5 / np.linalg.norm(kept), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64], ids=["float32", "float64"])
 def test_a_text_without_characters_has_no_features_and_no_nan_in_derivatives(dtype, x64):
     model = ngrams(2, buckets=32, longest=2, dtype=dtype)
@@ -121,6 +123,7 @@ def test_a_text_without_characters_has_no_features_and_no_nan_in_derivatives(dty
         assert np.isfinite(leaf).all()
 
 
+@pytest.mark.slow
 def test_vmapped_is_looped_and_a_tail_of_padding_changes_nothing():
     model = ngrams(2, buckets=64, longest=3)
     params = model.init(jax.random.key(0), tokens(TEXTS))

@@ -174,6 +174,7 @@ def rows(shown: str) -> list[tuple[str, ...]]:
     return [found.groups() for found in map(ROW.match, shown.splitlines()) if found]
 
 
+@pytest.mark.slow
 def test_a_plan_names_the_fastest_that_fits_and_what_it_needs(here, capsys):
     before = files(here)
     assert jaxmeta(*plan("--memory", "1GiB")) == 0
@@ -203,6 +204,7 @@ def test_a_plan_names_the_fastest_that_fits_and_what_it_needs(here, capsys):
     assert needs_again[chosen[1:5]] <= limit
 
 
+@pytest.mark.slow
 def test_what_is_said_to_be_needed_is_what_the_compiler_says(here, standard_promotion):
     changes = {key.replace("-", "_"): value for key, value in (TINY | SMALL).items()}
     built = build(load(changes=changes | {"evaluate.learning_rates": (0.01,), "evaluate.sgd_learning_rates": (0.05,)}))

@@ -105,6 +105,7 @@ def test_cells_are_shown_as_they_are_read():
     assert script_cells({**row, "script": "CJK", "tokens_per_word": 7})[::5] == ("CJK", "7.00")
 
 
+@pytest.mark.slow
 def test_scripts_are_in_the_report_and_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jaxmeta.config.commands.write_report", lambda run: run)

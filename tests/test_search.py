@@ -186,6 +186,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "trials.jsonl").read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on(toy, tmp_path, monkeypatch, capsys):
     path = toml(
         toy, tmp_path / "toy.toml",

@@ -118,6 +118,7 @@ def test_a_tied_output_layer_is_the_embedding(x64):
     np.testing.assert_array_equal(changed, np.arange(VOCABULARY) == EOS)
 
 
+@pytest.mark.slow
 def test_an_untrained_pointer_copies_its_source_and_stops(x64):
     inputs = inputs_of("pointer")
     model = model_of("pointer", width=32, dtype=jnp.float64)
@@ -154,6 +155,7 @@ def test_second_derivatives_of_a_mixture_are_finite_where_nothing_is_copied():
     assert np.isfinite(np.asarray(found)).all()
 
 
+@pytest.mark.slow
 def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_it(x64):
     source = np.array([[1, 2, 3, 4, 0, 0]], np.int32)
     model = model_of("pointer", width=32, dtype=jnp.float64)

@@ -22,6 +22,8 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.run.report import write_report
 from jaxmeta.run.similarity import nearest_sources
 
+pytestmark = pytest.mark.slow  # they train whole runs
+
 CHANGES: dict[str, Any] = {"evaluate.leave-out": "sb", "evaluate.similarity": True}
 
 

@@ -131,6 +131,7 @@ def test_a_prepared_set_of_others_is_named_in_a_config(foreign):
     assert pairs.table.texts("src") == [f"english {text}" for text in pairs.table.texts("tgt")]
 
 
+@pytest.mark.slow
 def test_a_prepared_set_of_others_is_trained_on_from_the_command_line(foreign, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("jaxmeta.config.commands.write_report", lambda run: run)
