@@ -85,7 +85,7 @@ def comparison_table(evaluation: Evaluation) -> Table:
         if place:
             table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
         else:  # a name that is cut might be that of another method
-            table.add_column(header, overflow="fold")
+            table.add_column(header, overflow="fold", min_width=len(header))
     for name in ranked(evaluation):
         method: Mapping[str, Any] = evaluation["methods"][name]
         compute = method["compute"]

@@ -91,7 +91,7 @@ def results_table(evaluation: Evaluation) -> Table:
     caption.append("\n".join((evaluation["verdict"], *further_sentences(evaluation))), style="bold")
     table = framed(title(evaluation), caption)
     first, *others = headers(evaluation)
-    table.add_column(first, overflow="fold")
+    table.add_column(first, overflow="fold", min_width=len(first))
     for header in others:
         # Headings in two lines and numbers in one leave a narrow terminal the room for names.
         table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
