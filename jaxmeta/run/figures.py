@@ -15,7 +15,7 @@ from jaxmeta.run.units import counted, unit, units
 
 _LANGUAGES_PER_ROW = 40
 _SHARES = ("accuracy", "recall_at_1", "exact_span", "token_accuracy")  # what training reports of what was right
-_SHORT = {
+_SHORT: dict[str, str] = {
     name.lower(): name for name in ("BLEU", "chrF", "chrF++", "CSLS", "F1", "MAE", "MRR", "MSE", "NLL", "RMSE", "ROUGE")
 }  # how names of scores are spelled in headings
 
