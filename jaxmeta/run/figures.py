@@ -242,5 +242,6 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _metric(evaluation: Evaluation) -> str:
-    first, *others = evaluation["metric"].replace("_at_", "@").split("_")
+    metric: str = evaluation["metric"]
+    first, *others = metric.replace("_at_", "@").split("_")
     return " ".join([_SHORT.get(first, first.capitalize()), *(_SHORT.get(word, word) for word in others)])
