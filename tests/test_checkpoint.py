@@ -172,7 +172,7 @@ def test_orbax_alone_would_not_have_noticed(tmp_path):
     manifest = json.loads(digests.read_text())
     del manifest["sha256"]
     manifest["files"][str(path.relative_to(digests.parent))] = checkpoint._file_digest(path)
-    digests.write_text(json.dumps({**manifest, "sha256": checkpoint._json_digest(manifest)}))
+    digests.write_text(json.dumps({**manifest, "sha256": checkpoint.json_digest(manifest)}))
     with pytest.raises(InputError, match="the array w differs from what was saved"):
         Checkpoints(tmp_path).read()
 

@@ -38,10 +38,8 @@ assert {row.name for row in ROWS} >= SLOW
 
 
 def every(rows):
-    marks = {True: [pytest.mark.slow], False: []}
-    return pytest.mark.parametrize(
-        "row", [pytest.param(row, id=str(row), marks=marks[row.name in SLOW]) for row in rows]
-    )
+    params = [pytest.param(row, id=str(row), marks=pytest.mark.slow if row.name in SLOW else ()) for row in rows]
+    return pytest.mark.parametrize("row", params)
 
 
 def promotion_of(row: Row):

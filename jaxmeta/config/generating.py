@@ -42,8 +42,9 @@ def generated(setting: "Setting") -> dict[str, dict[str, Any]]:
 
     def recipe(steps: int, train: Any, **more: Any) -> dict[str, Any]:
         return {
+            "algorithm": lambda rate, **how: meta_network(setting, rate, **how),
             # Its own rate, for a rate of SGD on all weights is none of Adam on adapters.
-            "algorithm": lambda rate, **how: meta_network(setting, config.generator.learning_rate, **how),
+            "rate": config.generator.learning_rate,
             "estimator": train,
             "cost": told + steps * setting.support + setting.query,
             "augmented": False,

@@ -62,7 +62,7 @@ def tree_digests(tree: ArrayTree) -> dict[str, str]:
 
 def tree_sha256(tree: ArrayTree) -> str:
     """Hashes a whole tree of arrays into one hex digest that does not depend on the order of dict keys."""
-    return _json_digest(tree_digests(tree))
+    return json_digest(tree_digests(tree))
 
 
 class Checkpoints:
@@ -225,7 +225,7 @@ class Checkpoints:
             "empty": {p: [str(x.dtype), list(x.shape)] for p, x in leaves.items() if not x.size},
             "files": {str(path.relative_to(stage)): _file_digest(path) for path in files},
         }
-        manifest["sha256"] = _json_digest(manifest)
+        manifest["sha256"] = json_digest(manifest)
         (stage / _DIGESTS).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for path in [stage / _DIGESTS, *(p for p in stage.rglob("*") if p.is_dir()), stage]:
             _fsync(path)
@@ -263,7 +263,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """
     try:
         manifest = json.loads((path / _DIGESTS).read_text(encoding="utf-8"))
-        sound = manifest.pop("sha256") == _json_digest(manifest)
+        sound = manifest.pop("sha256") == json_digest(manifest)
     except FileNotFoundError:
         raise _UnusableError(f"{_DIGESTS} is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -374,7 +374,8 @@ def _leaf_digest(leaf: Any) -> str:
     return digest.hexdigest()
 
 
-def _json_digest(value: Any) -> str:
+def json_digest(value: Any) -> str:
+    """Hashes what JSON can say into one hex digest that does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

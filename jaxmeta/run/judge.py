@@ -131,7 +131,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     result = summary(
         judging.metric, judging.higher_is_better, method.kind, grid[..., place], problems.languages,
         gradient_examples=training_cost(experiment.phases, method.phase), seconds=seconds,
-        step_bytes=trained.step_bytes.get((seeds[0], method.phase)) if method.phase else None,
+        step_bytes=trained.step_bytes.get((seeds[0], method.phase or "")),
     )  # fmt: skip
     result["adaptation"] = {
         **told(choice.learning_rate),

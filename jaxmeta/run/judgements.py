@@ -1,6 +1,5 @@
 """What methods came to, kept until all of a run are judged: a judgement that is cut off goes on with the next one."""
 
-import hashlib
 import json
 import pathlib
 import shutil
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmeta.run.checkpoint import json_digest
 from jaxmeta.run.files import write_whole
 
 JUDGING = "judging"  # in that of the run, while it is judged
@@ -32,14 +32,13 @@ class Judgements:
 
     Args:
       folder: where they are kept.
-      asked: all that they depend on, such as the config and digests of what was trained. What is kept of anything else
-        is removed.
+      asked: all that they depend on, as JSON can say it: the config and digests of what was trained. What is kept of
+        anything else is removed.
     """
 
     def __init__(self, folder: pathlib.Path, asked: Mapping[str, Any]):
         self._folder = folder
-        key = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-        place = folder / _KEY
+        key, place = json_digest(asked), folder / _KEY
         if not place.exists() or place.read_text() != key:
             self.remove()
             folder.mkdir(parents=True)

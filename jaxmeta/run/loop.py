@@ -122,25 +122,23 @@ def train_phase(
             if not _all_finite(state.meta_params):
                 raise TrainingError(_diverged(name, "a meta-parameter is not finite", step))
             total = seconds()
-            extra = {"phase": name, "seconds": total, "loss": meter.loss, "since_line": since_line}
-            checkpoints.save(step, state, extra=extra | {"step_bytes": step_bytes})
+            kept = {"loss": meter.loss, "since_line": since_line, "step_bytes": step_bytes}
+            checkpoints.save(step, state, extra={"phase": name, "seconds": total, **kept})
             return total
 
-        update = None
         total = seconds()
         if progress is not None:
             progress.begin(name, steps=steps, start=start)
         stop = cleanup.enter_context(_StopSignals())
+        # Compiled before it is called, because what is called does not tell what memory it takes.
+        update = jax.jit(learner.update, donate_argnums=0).lower(state, batches.first).compile()
+        step_bytes = _temporary_bytes(update)
         for step in range(start + 1, steps + 1):
             try:
                 batch = batches.next(step)
             except KeyboardInterrupt:
                 save(step - 1)
                 raise
-            if update is None:
-                # Compiled before it is called, because what is called does not tell what memory it takes.
-                update = jax.jit(learner.update, donate_argnums=0).lower(state, batch).compile()
-                step_bytes = temporary_bytes(update)
             state, metrics = update(state, batch)
             meter.add(metrics)
             line = None
@@ -160,7 +158,7 @@ def train_phase(
         return PhaseResult(state, total, start if restored else None, meter.loss, step_bytes)
 
 
-def temporary_bytes(compiled: Any) -> int | None:
+def _temporary_bytes(compiled: Any) -> int | None:
     """Returns the memory that a compiled program takes beside arguments and results, where the compiler tells."""
     analysis = compiled.memory_analysis()
     return None if analysis is None else analysis.temp_size_in_bytes
