@@ -19,7 +19,7 @@ from jaxmeta.config.exported import PLATFORMS, Platform, export
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
 from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
 from jaxmeta.config.schema import Config
-from jaxmeta.config.search_space import load_search
+from jaxmeta.config.search_space import Sampler, load_search
 from jaxmeta.config.searching import search_jobs
 from jaxmeta.config.serving import serve
 from jaxmeta.core.checks import InputError
@@ -103,8 +103,9 @@ class Search:
     """The folder of the search; searches/NAME by default."""
     trials: int | None = None
     """How many settings are tried; as [search] says by default (32), like the next four."""
-    sampler: Literal["random", "halving", "tpe"] | None = None
-    """How they are drawn: at random, by successive halving, or by Optuna's tree of Parzen estimators."""
+    sampler: Sampler | None = None
+    """How they are drawn: at random, by successive halving, by a sampler of Optuna (tpe, cmaes, quasi_random), or down
+    the gradient of the held-out loss."""
     folds: int | None = None
     """Parts of the train and dev languages, each of which is held out in turn; 1: the dev languages alone."""
     at_once: int | None = None

@@ -11,12 +11,13 @@ import pytest
 from tiny_run import toy_lines, write_lines
 
 from jaxmeta.config import Config, build, difference, dump, load, load_jobs
-from jaxmeta.config.acting import ENVIRONMENTS
+from jaxmeta.config.acting import ENVIRONMENTS, returns
 from jaxmeta.config.build import make_setting
 from jaxmeta.config.child_methods import rules
+from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.classical_text import tfidf
 from jaxmeta.config.generating import described
-from jaxmeta.config.kinds import CLASSES, kind_of, settled
+from jaxmeta.config.kinds import CLASSES, KINDS, kind_of, settled
 from jaxmeta.config.methods import baselines, known_methods, phases_and_methods
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
@@ -25,6 +26,7 @@ from jaxmeta.config.setting import Setting
 from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.rollouts import Rollouts
 from jaxmeta.core.select import path_of
 from jaxmeta.core.types import Episode
 from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
@@ -203,6 +205,14 @@ def test_the_methods_of_every_config_are_known(config):
     assert evaluate.metric in setting.kind.metrics
 
 
+def test_every_method_is_in_the_table_of_algorithms():
+    text = (pathlib.Path(__file__).parents[1] / "docs" / "algorithms.md").read_text("utf-8")
+    table = re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if line.startswith("| `")))
+    jobs = [load_jobs(path, preset=preset).configs[job] for path, preset, job in JOBS]
+    wanted = {name for job in jobs for name in known_methods(setting_of(job))} | CLASSICAL.keys()
+    assert wanted - set(table) == set()
+
+
 def test_an_inner_step_is_charged_for_what_it_computes():
     setting = with_all_methods(load())
     cost = {method.name: method.gradients_per_step for method in phases_and_methods(setting)[1]}
@@ -332,9 +342,11 @@ def test_a_run_of_waves_is_built_whole():
 
 def test_a_run_of_policies_is_built_whole_and_refuses_what_reads_vectors():
     config = load(next(path for path in CONFIGS if path.stem == "navigation_2d"))
-    named = {"evaluate.methods": ["zero_shot", "maml", "rl2"], "evaluate.main": "maml"}
+    named = {"evaluate.methods": ["zero_shot", "maml", "rl2", "es_maml"], "evaluate.main": "maml"}
     experiment, tasks, setting = build(changed(config, named, "here"))
-    assert [phase.name for phase in experiment.phases] == ["joint", "maml", "rl2"]
+    assert [phase.name for phase in experiment.phases] == ["joint", "maml", "rl2", "es_maml"]
+    # Two sides, of three steps on 20 rollouts each and a query of 20 without a derivative, for ten tasks.
+    assert experiment.phases[-1].gradients_per_step == pytest.approx(10 * 2 * (3 * 20 + 20 / 3))
     assert list(tasks.languages("dev"))[:2] == ["task 0", "task 1"]
     batch = next(tasks.batches(0, 0, augmented=False)(0))
     shape = (config.task.tasks_per_step, config.task.shots)
@@ -350,6 +362,39 @@ def test_a_run_of_policies_is_built_whole_and_refuses_what_reads_vectors():
         build(changed(config, {"task.train_languages": ["a"]}, "here"))
     with pytest.raises(InputError, match=r'`model.precision` must be "float32" in environments'):
         build(changed(config, {"model.precision": "bfloat16"}, "here"))
+
+
+@pytest.mark.parametrize("kind", ["classification", "translation", "summaries", "generation"])
+def test_label_smoothing_reaches_the_objective(kind):
+    def loss(share):
+        config = changed(Config(), {"train.label_smoothing": share}, "here")
+        targets, logits = np.arange(3, dtype=np.int32), 10.0 * np.eye(3, dtype=np.float32)
+        if kind == "classification":
+            objective = KINDS[kind].objective(config, 3, 0)
+        else:  # one text of two tokens, for zero is padding; the vocabulary has two more than a tokenizer
+            objective, targets, logits = KINDS[kind].objective(config, 0, 1), targets[None, 1:], logits[None, 1:]
+        return float(objective.loss(logits, {"targets": targets})[0])
+
+    # The right logit is ten, and all three are that over three on average.
+    assert loss(0.3) - loss(0.0) == pytest.approx(0.3 * (10 - 10 / 3), rel=1e-3)
+
+
+def test_past_actions_share_in_what_comes_later_as_the_config_says():
+    config = load(next(path for path in CONFIGS if path.stem == "navigation_2d"))
+    rollouts = Rollouts(
+        observations=np.zeros((1, 3, 2), np.float32), actions=np.zeros((1, 3, 2), np.float32),
+        rewards=np.array([[0.0, 0.0, 1.0]], np.float32), alive=np.ones((1, 3), bool),
+        log_probs=np.zeros((1, 3), np.float32),
+    )  # fmt: skip
+
+    def curvature(coupling):
+        """Of the loss, by the first action's probability and the last's together."""
+        objective = returns(changed(config, {"inner.coupling": coupling}, "here"), 0, 0)
+        loss = lambda logs: objective.loss(rollouts._replace(log_probs=logs), {})[0]  # noqa: E731
+        return abs(float(jax.hessian(loss)(rollouts.log_probs)[0, 0, 0, 2]))
+
+    assert curvature(0.0) == 0
+    assert 1e-3 < curvature(0.5) < curvature(1.0)
 
 
 def test_the_default_run_is_built_whole():

@@ -7,9 +7,6 @@ from typing import NamedTuple
 
 import pytest
 
-from jaxmeta.config.classical import CLASSICAL
-from jaxmeta.config.kinds import KINDS
-
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NOT_RUN = "<!-- not-run -->"
@@ -104,13 +101,6 @@ def test_links_lead_somewhere(page):
 def test_configs_that_are_named_exist(page):
     names = set(re.findall(r"(?<![\w/])configs/[\w./-]+\.toml", page.read_text("utf-8")))
     assert not [name for name in names if not (ROOT / name).is_file()]
-
-
-def test_every_method_is_in_the_table_of_algorithms():
-    text = (ROOT / "docs" / "algorithms.md").read_text("utf-8")
-    table = re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if line.startswith("| `")))
-    wanted = {name for kind in KINDS.values() for name in (*kind.methods, *kind.classical)} | CLASSICAL.keys()
-    assert wanted <= set(table)
 
 
 def test_readme_has_two_commands_and_ci_runs_the_second():

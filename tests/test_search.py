@@ -16,7 +16,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.run.evaluate import evaluator, pose, tune
 from jaxmeta.run.experiment import train
 from jaxmeta.run.logging import MetricsLog, progress
-from jaxmeta.run.samplers import Between, Trial, draw, promoted, rungs, suggested
+from jaxmeta.run.samplers import OPTUNA, Between, Trial, draw, promoted, rungs, suggested
 
 SPACE = {"train.learning_rate": Between(1e-4, 1e-1, log=True), "inner.steps": Between(1, 3, whole=True)}
 
@@ -123,17 +123,35 @@ def test_halving_gives_three_times_the_steps_to_a_third():
     assert [t.number for t in promoted(done, 3, higher_is_better=False)] == [0, 3, 2]
 
 
-def test_optuna_looks_where_it_went_well():
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
+def test_optuna_looks_where_it_went_well(sampler):
     space = {"rate": Between(0.0, 1.0), "kind": ("a", "b"), "count": Between(1, 9, whole=True)}
     done = [
         trial(n, -((values["rate"] - 0.8) ** 2), **values)
         for n, values in enumerate(draw(space, 0, n) for n in range(40))
     ]
     done.append(trial(40, math.nan, rate=0.1, kind="a", count=3))
-    found = suggested(space, done, 20, seed=0, higher_is_better=True)
+    found = suggested(sampler, space, done, 20, seed=0, higher_is_better=True)
+    assert found == suggested(sampler, space, done, 20, seed=0, higher_is_better=True)
     assert abs(np.mean([values["rate"] for values in found]) - 0.8) < 0.2
     assert {values["kind"] for values in found} <= {"a", "b"}
     assert all(isinstance(values["count"], int) and 1 <= values["count"] <= 9 for values in found)
+
+
+@pytest.mark.parametrize("sampler", OPTUNA)
+def test_optuna_begins_without_a_trial(sampler):
+    found = suggested(sampler, {"rate": Between(0.0, 1.0)}, [], 4, seed=0, higher_is_better=True)
+    assert len({values["rate"] for values in found}) == 4
+
+
+def test_a_sequence_goes_on_where_it_stopped():
+    space = {"rate": Between(1e-4, 1.0, log=True), "kind": ("a", "b")}
+    whole = suggested("quasi_random", space, [], 16, seed=0, higher_is_better=True)
+    done = [trial(n, float(n), **values) for n, values in enumerate(whole[:6])]
+    assert suggested("quasi_random", space, done, 10, seed=0, higher_is_better=True) == whole[6:]
+    # Each quarter of the range, in the logarithm, has its share; the first trial is at random.
+    quarters = np.histogram(np.log10([values["rate"] for values in whole[1:]]), bins=4, range=(-4, 0))[0]
+    assert set(quarters.tolist()) <= {3, 4}
 
 
 # -- runs side by side
@@ -248,7 +266,7 @@ def test_no_fold_replays_what_it_holds_out(toy, method):
     assert not own[0] & own[1]
 
 
-@pytest.mark.parametrize("sampler", ["halving", "tpe"])
+@pytest.mark.parametrize("sampler", ["halving", *OPTUNA, "hypergradient"])
 def test_other_samplers_search_too(toy, tmp_path, sampler):
     path = toml(toy, tmp_path / "toy.toml", "[search]\ntrials = 3\nfolds = 1\nat_once = 3\n")
     assert jaxmeta("search", str(path), "--sampler", sampler, "--out", str(tmp_path / "found")) == 0

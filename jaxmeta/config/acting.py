@@ -50,12 +50,10 @@ def playing_model(config: Config, outputs: int, vocab_size: int) -> Model:
     return playing(policy, environment)
 
 
-def returns_of(source: str) -> Callable[[int, int], Objective]:
-    """Returns the objective of an environment, as a function of what it does not depend on.
-
-    Past actions are not coupled: the unbiased second derivative takes many times as many rollouts for the same noise.
-    """
-    return lambda outputs, tokens: objectives.control(discount=_DISCOUNTS.get(source, 1.0), coupling=0.0)
+def returns(config: Config, outputs: int, tokens: int) -> Objective:
+    """Returns the objective of a config's environment."""
+    del outputs, tokens
+    return objectives.control(discount=_DISCOUNTS.get(config.task.source, 1.0), coupling=config.inner.coupling)
 
 
 def remembering_policy(config: Config) -> MetaAlgorithm:

@@ -171,11 +171,15 @@ def make_setting(
     kind = kind_of(config)
     pretraining = None
     if source_classes:
-        pretraining = make_model(config, source_classes), naming_sources(kind.objective(source_classes, vocab_size))
+        pretraining = (
+            make_model(config, source_classes),
+            naming_sources(kind.objective(config, source_classes, vocab_size)),
+        )
     # Of a child it is said how many examples it has in all.
     each = 1 if kind.children else classes
     return Setting(
-        config, make_model(config, classes, vocab_size), kind.objective(classes, vocab_size), kind, num_outputs=classes,
+        config, make_model(config, classes, vocab_size), kind.objective(config, classes, vocab_size), kind,
+        num_outputs=classes,
         support=string_count(config, config.task.shots * each),
         query=string_count(config, config.task.queries * each),
         adapted=string_count(config, config.task.shots * each, config.task.repeats), source=source,

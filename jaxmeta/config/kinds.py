@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxmeta import models, objectives
 from jaxmeta.config import networks
-from jaxmeta.config.acting import ENVIRONMENTS, playing_model, returns_of
+from jaxmeta.config.acting import ENVIRONMENTS, playing_model, returns
 from jaxmeta.config.child_methods import MLP_RULE, child_model
 from jaxmeta.config.schema import AUTO, Config
 from jaxmeta.core.checks import InputError
@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
     title: str  # in sentences
     model: Callable[[Config, int, int], Model]  # (config, number of outputs, token numbers) -> model
-    objective: Callable[[int, int], Objective]  # (number of outputs, token numbers) -> objective
+    objective: Callable[[Config, int, int], Objective]  # (config, number of outputs, token numbers) -> objective
     metrics: Mapping[str, bool]  # scores to judge by, the usual one first, and whether a higher one is better
     methods: tuple[str, ...]  # that are trained and judged unless a config says otherwise
     main: str
@@ -151,15 +151,30 @@ def _written(*scores: str) -> dict[str, bool]:
     return dict.fromkeys(scores, True)
 
 
+def _classes(config: Config, outputs: int, tokens: int) -> Objective:
+    del tokens
+    return objectives.classification(outputs, label_smoothing=config.train.label_smoothing)
+
+
+def _sentences(config: Config, outputs: int, tokens: int) -> Objective:
+    del outputs
+    return objectives.translation(tokens + 2, label_smoothing=config.train.label_smoothing)
+
+
+def _text(config: Config, outputs: int, tokens: int) -> Objective:
+    del outputs
+    return objectives.generation(tokens + 2, label_smoothing=config.train.label_smoothing)
+
+
 _META = ("maml", "reptile")
 _WAVES = Kind(
-    "sine waves", networks.mlp, lambda outputs, tokens: objectives.regression(), {"mse": False, "mae": False},
+    "sine waves", networks.mlp, lambda config, outputs, tokens: objectives.regression(), {"mse": False, "mae": False},
     methods=("zero_shot", "target_only", "joint_finetune", "linear_head", "ridge", "maml"), main="maml",
     curve_methods=("joint_finetune", "maml", "ridge"), head=NUMBERS,
 )  # fmt: skip
 _WORLDS = {
     source: Kind(
-        "environments", playing_model, returns_of(source), {"return": True},
+        "environments", playing_model, returns, {"return": True},
         methods=("zero_shot", "target_only", "joint_finetune", "maml"), main="maml",
         curve_methods=(), last_layer="(^|/)head/", acts=True,
     )
@@ -168,31 +183,31 @@ _WORLDS = {
 _CLASS_SCORES: dict[str, bool] = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), True)
 _SPEAKERS = Kind(
     "classification of recordings", networks.speech_classifier,
-    lambda outputs, tokens: objectives.classification(outputs), _CLASS_SCORES,
+    _classes, _CLASS_SCORES,
     methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "mean_spectra", "ridge"), main="ridge",
     curve_methods=("joint_finetune", "mean_spectra", "ridge"), classical=("mean_spectra",), head=CLASSES,
 )  # fmt: skip
 _CHARACTERS = Kind(
-    "classification of images", networks.image_encoder, lambda outputs, tokens: objectives.classification(outputs),
+    "classification of images", networks.image_encoder, _classes,
     _CLASS_SCORES,
     methods=("target_only", "linear_head", "prototypes", "pixels", "protonet", "ridge", "maml"), main="protonet",
     curve_methods=("prototypes", "pixels", "protonet"), classical=("pixels",), head=CLASSES, renamed=True,
 )  # fmt: skip
 _CHILDREN = Kind(
     "children of a learned optimizer", lambda config, outputs, tokens: child_model(config.children.judged),
-    lambda outputs, tokens: objectives.classification(outputs), {"nll": False, **_CLASS_SCORES},
+    _classes, {"nll": False, **_CLASS_SCORES},
     methods=("sgd", "adam", "adamw", MLP_RULE), main=MLP_RULE, curve_methods=(), children=True,
 )  # fmt: skip
 KINDS: dict[str, Kind] = {
     "classification": Kind(
-        "classification", networks.text_encoder, lambda outputs, tokens: objectives.classification(outputs),
+        "classification", networks.text_encoder, _classes,
         _CLASS_SCORES,
         methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "tfidf", "ridge"), main="ridge",
         curve_methods=("joint_finetune", "linear_head", "tfidf", "ridge"),
         classical=("tfidf", "tfidf_source", "tfidf_source_and_shots"), head=CLASSES, cipher=True,
     ),
     "retrieval": Kind(
-        "retrieval", networks.dual_encoder, lambda outputs, tokens: objectives.retrieval(),
+        "retrieval", networks.dual_encoder, lambda config, outputs, tokens: objectives.retrieval(),
         dict.fromkeys(
             [f"{ranked}{way}{score}" for ranked in ("", objectives.CSLS)
              for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
@@ -206,39 +221,39 @@ KINDS: dict[str, Kind] = {
         classical=("ngram_overlap", "romanized_overlap", "cl_esa"), last_layer="^tower/head/", pairs=True,
     ),
     "scored_pairs": Kind(
-        "scored pairs", networks.pair_regressor, lambda outputs, tokens: objectives.scored_pair(),
+        "scored pairs", networks.pair_regressor, lambda config, outputs, tokens: objectives.scored_pair(),
         {"pearson": True, "spearman": True, "mae": False, "rmse": False},
         methods=(*_TRAINED_BASELINES, "linear_head", "mean_score", "ngram_regression", "ridge", *_META), main="ridge",
         curve_methods=("joint_finetune", "ngram_regression", "ridge", "maml"),
         classical=("mean_score", "ngram_regression", "ngram_regression_source"), head=NUMBERS,
     ),
     "question_answering": Kind(
-        "question answering", networks.span_scorer, lambda outputs, tokens: objectives.span_qa(),
+        "question answering", networks.span_scorer, lambda config, outputs, tokens: objectives.span_qa(),
         _written("f1", "exact_match"),
         methods=(*_TRAINED_BASELINES, "word_overlap", "span_regression", *_META), main="maml",
         curve_methods=("joint_finetune", "word_overlap", "maml"), classical=("word_overlap", "span_regression"),
     ),
     "translation": Kind(
-        "translation", networks.seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
+        "translation", networks.seq2seq, _sentences,
         _written("chrf", "chrf++", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "copied_source", "lexicon", *_META), main="maml",
         curve_methods=("joint_finetune", "lexicon", "maml"), classical=("copied_source", "lexicon"), last_layer=_WRITES,
     ),
     "summaries": Kind(
-        "summaries", networks.seq2seq, lambda outputs, tokens: objectives.translation(tokens + 2),
+        "summaries", networks.seq2seq, _sentences,
         _written("chrf", "chrf++", "rouge_l", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "first_words", *_META), main="maml",
         curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",), last_layer=_WRITES,
     ),
     "generation": Kind(
-        "generation", networks.language_model, lambda outputs, tokens: objectives.generation(tokens + 2),
+        "generation", networks.language_model, _text,
         {"bits_per_byte": False, "nll": False, "perplexity": False, "token_accuracy": True},
         methods=(*_TRAINED_BASELINES, "token_ngrams", "token_ngrams_source_and_shots", "ngram_memory", *_META),
         main="ngram_memory", curve_methods=("joint_finetune", "token_ngrams", "ngram_memory"),
         classical=("token_ngrams", "token_ngrams_source_and_shots"), continues=True,
     ),
     "recognition": Kind(
-        "recognition", networks.speech_recognizer, lambda outputs, tokens: objectives.recognition(outputs + 1),
+        "recognition", networks.speech_recognizer, lambda config, outputs, tokens: objectives.recognition(outputs + 1),
         {"word_error_rate": False, "exact": True, "nll": False},
         methods=(*_TRAINED_BASELINES, "word_templates", *_META), main="maml",
         curve_methods=("joint_finetune", "word_templates", "maml"), classical=("word_templates",),

@@ -162,6 +162,19 @@ def recipes(setting: Setting) -> dict[str, Recipe]:
             rated=False,
             step_cost=0.0,
         )
+        inner, first_order = config.inner, found["fomaml"]
+        found["es_maml"] = first_order._replace(
+            estimator=lambda a, how, outer: estimators.evolution(
+                a,
+                num_steps=steps,
+                scale=inner.perturbation,
+                pairs=inner.pairs,
+                task_axis=how.task_axis,
+                unroll=how.unroll,
+            ),
+            # Both sides of a pair take the steps, and play a query of which nothing is differentiated.
+            cost=2 * inner.pairs * (steps * support + query / 3),
+        )
     return found
 
 

@@ -168,6 +168,8 @@ class TrainConfig(Section):
     """Whether noise is added to recordings and parts of their frames are masked, anew in every step, on the device."""
     clip: Rate = 1.0
     """Largest norm of the outer gradient."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """The share of each target class or token that is spread evenly over all of them, in training and adaptation."""
     log_every: Count = 20
     """Steps between log lines."""
     save_every: Count = 100
@@ -194,6 +196,13 @@ class InnerConfig(Section):
     loop that has not converged, or conjugate gradients."""
     solver_steps: Count = 10
     """Terms of the series, or iterations."""
+    coupling: float = Field(default=0.0, ge=0, le=1)
+    """How far past actions share in what comes of later ones, in environments: with 1 the derivative of a policy's
+    inner step is unbiased (DiCE), with 0 it has less variance, for which fewer rollouts do."""
+    perturbation: Rate = 0.05
+    """Standard deviation of what es_maml adds to meta-parameters, in environments."""
+    pairs: Count = 1
+    """Antithetic pairs of such perturbations for each task."""
 
 
 class ChildrenConfig(Section):

@@ -24,14 +24,18 @@ _FIXED = (
 )
 
 
+Sampler = Literal["random", "halving", "tpe", "cmaes", "quasi_random", "hypergradient"]
+
+
 class SearchConfig(Section):
     """What a search tries."""
 
     trials: Count = 32
     """How many settings are tried."""
-    sampler: Literal["random", "halving", "tpe", "hypergradient"] = "random"
+    sampler: Sampler = "random"
     """At random (Bergstra and Bengio 2012); at random with few steps, of which a third goes on with three times as many
-    (successive halving); by Optuna's tree of Parzen estimators; or down the gradient of the held-out loss."""
+    (successive halving); by one of Optuna's: the tree of Parzen estimators (tpe), evolution of a covariance matrix
+    (cmaes), Sobol's sequence (quasi_random); or down the gradient of the held-out loss."""
     starts: Count = 4
     """Descents side by side, from random values (sampler hypergradient); each has its share of the trials."""
     descent_rate: Rate = 0.1

@@ -25,7 +25,7 @@ from jaxmeta.run import figure_style
 from jaxmeta.run.files import write_json, write_whole
 from jaxmeta.run.logging import progress
 from jaxmeta.run.plan import META
-from jaxmeta.run.samplers import Space, Trial, descended, draw, promoted, rungs, suggested
+from jaxmeta.run.samplers import OPTUNA, Space, Trial, descended, draw, promoted, rungs, suggested
 from jaxmeta.run.search_figure import parallel_coordinates
 from jaxmeta.run.trials import SideBySide, Values, Variant
 
@@ -120,10 +120,10 @@ def _proposed(space, search: SearchConfig, seed: int, done: list[Trial], rung: i
         yield from _descending(space, search, seed, done, count, steps)
         return
     here = [trial for trial in done if trial.rung == rung]
-    if rung == 0 and search.sampler == "tpe":
+    if rung == 0 and search.sampler in OPTUNA:
         while len(done) < count:
             size = min(search.at_once, count - len(done))
-            values = suggested(space, done, size, seed=seed, higher_is_better=higher)
+            values = suggested(search.sampler, space, done, size, seed=seed, higher_is_better=higher)
             yield [Pending(len(done) + k, 0, steps, value) for k, value in enumerate(values)]
         return
     if rung == 0:

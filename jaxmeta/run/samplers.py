@@ -1,6 +1,7 @@
-"""Which settings a search tries next: at random, by successive halving, or by a model of what it has seen (Optuna)."""
+"""Which settings a search tries next: at random, by successive halving, or as one of Optuna's samplers says."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,8 @@ import optax
 from jaxmeta.core.checks import InputError
 
 ETA = 3  # of successive halving: one in so many goes on, with so many times the steps
+OPTUNA = ("tpe", "cmaes", "quasi_random")
+_FEWEST = 8  # scored trials that a covariance is taken of; before there are so many, trials are at random
 
 
 class Between(NamedTuple):
@@ -147,34 +150,80 @@ def share(domain: Between | Sequence[Any], value: Any) -> float:
 
 
 def suggested(
-    space: Space, done: Sequence[Trial], count: int, *, seed: int, higher_is_better: bool
+    sampler: str, space: Space, done: Sequence[Trial], count: int, *, seed: int, higher_is_better: bool
 ) -> list[dict[str, Any]]:
-    """Returns what Optuna's tree of Parzen estimators tries next, `count` trials at once (Bergstra et al. 2011).
+    """Returns what a sampler of Optuna tries next, `count` trials at once; it depends on the trials before alone.
+
+    Args:
+      sampler: "tpe", the tree of Parzen estimators (Bergstra et al. 2011); "cmaes", evolution of a covariance matrix,
+        begun from the best trials so far (Nomura et al. 2021, arXiv 2012.06932), where values that are chosen from a
+        list are drawn at random; or "quasi_random", Sobol's sequence, which fills a space more evenly than chance.
+      space: what is searched.
+      done: the trials so far.
+      count: how many are asked for before any of them is told.
+      seed: of the sampler.
+      higher_is_better: of scores.
 
     Raises:
-      InputError: Optuna is not installed.
+      InputError: Optuna, or what the sampler needs beside it, is not installed.
     """
     try:
         import optuna
     except ModuleNotFoundError:
-        raise InputError("The sampler tpe needs Optuna; install jaxmeta[search], or use random or halving.") from None
+        raise InputError(
+            f"The sampler {sampler} needs Optuna; install jaxmeta[search], or use random or halving."
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # Several are asked for before any is told: those that run are taken to be bad, so that they differ.
-    sampler = optuna.samplers.TPESampler(seed=seed + len(done), constant_liar=True)
-    study = optuna.create_study(sampler=sampler, direction="maximize" if higher_is_better else "minimize")
-    distributions: dict[str, Any] = {key: _distribution(optuna.distributions, space[key]) for key in space}
-    for trial in done:
-        failed = math.isnan(trial.score)
-        study.add_trial(
-            optuna.trial.create_trial(
-                params={key: _index(space[key], trial.values[key]) for key in space},
-                distributions=distributions,
-                value=None if failed else trial.score,
-                state=optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE,
-            )
-        )
-    asked = [study.ask(distributions) for _ in range(count)]
+    told = _told(optuna, space, done)
+    direction = "maximize" if higher_is_better else "minimize"
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+        made = _sampler(optuna, sampler, space, done, seed)
+    study = optuna.create_study(sampler=made, direction=direction)
+    before = 0
+    if sampler == "quasi_random":
+        before = len(done)  # a sequence is the same from its beginning, whatever it led to
+    else:
+        study.add_trials(told)
+    distributions = _distributions(optuna, space)
+    asked = [study.ask(distributions) for _ in range(before + count)][before:]
     return [{key: _value(space[key], trial.params[key]) for key in space} for trial in asked]
+
+
+def _sampler(optuna, name: str, space: Space, done: Sequence[Trial], seed: int):
+    if name == "quasi_random":
+        return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+    if name == "tpe":
+        # Several are asked for before any is told: those that run are taken to be bad, so that they differ.
+        return optuna.samplers.TPESampler(seed=seed + len(done), constant_liar=True)
+    ranges = {key: domain for key, domain in space.items() if isinstance(domain, Between)}
+    scored = [trial for trial in done if not math.isnan(trial.score)]
+    if not ranges or len(scored) < _FEWEST:
+        return optuna.samplers.RandomSampler(seed=seed + len(done))
+    try:
+        import cmaes  # noqa: F401
+    except ModuleNotFoundError:
+        raise InputError("The sampler cmaes needs the package cmaes; install jaxmeta[search], or use tpe.") from None
+    return optuna.samplers.CmaEsSampler(
+        seed=seed + len(done), source_trials=_told(optuna, ranges, scored), warn_independent_sampling=False
+    )
+
+
+def _told(optuna, space: Space, done: Sequence[Trial]) -> list[Any]:
+    """Returns trials as Optuna has them, with the values of a space alone."""
+    states = optuna.trial.TrialState
+    return [
+        optuna.trial.create_trial(
+            params={key: _index(space[key], trial.values[key]) for key in space},
+            distributions=_distributions(optuna, space),
+            value=None if math.isnan(trial.score) else trial.score,
+            state=states.FAIL if math.isnan(trial.score) else states.COMPLETE,
+        )
+        for trial in done
+    ]
+
+
+def _distributions(optuna, space: Space) -> dict[str, Any]:
+    return {key: _distribution(optuna.distributions, domain) for key, domain in space.items()}
 
 
 def _distribution(distributions, domain: Between | Sequence[Any]):
