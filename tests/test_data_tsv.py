@@ -141,6 +141,8 @@ def test_what_is_not_parallel(write):
     counts = write(_parallel(("a", "train", "xyx"), ("b", "train", "xy")))
     with pytest.raises(InputError, match="not parallel: b has 2 train rows and a has 3"):
         read_tsv(counts, parallel=True)
+    corpus = read_tsv(counts, parallel=True, unaligned=["b"])
+    assert len(set(corpus.sentence.tolist())) == 5, "the rows of b are sentences of their own"
     labels = write(_parallel(("a", "train", "xyx"), ("b", "train", "xyy")))
     with pytest.raises(InputError, match=r"line 7: not parallel, for the label is y in b and x in a \(line 4\)"):
         read_tsv(labels, parallel=True)

@@ -201,8 +201,9 @@ def read_corpus(config: Config) -> Corpus:
         named_roles = [codes for codes in roles if isinstance(codes, tuple) and codes]
         used = [code for codes in named_roles for code in codes] if len(named_roles) == len(roles) else []
         return data.read_tsv(
-            paths or data_path(config), name=config.name, parallel=task.parallel, languages=used, **named
-        )
+            paths or data_path(config), name=config.name, parallel=task.parallel, languages=used,
+            unaligned=task.left_out_languages, **named,
+        )  # fmt: skip
     corpus = data.read_tfds(data_path(config), schema="classification", **named)
     assert isinstance(corpus, Corpus)
     return corpus

@@ -6,7 +6,7 @@ import io
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from jaxmeta.data.table import SCHEMAS, Table
 from jaxmeta.data.tsv import COLUMNS, make_corpus, read_tsv
 
 # Sets whose rows are in one order in every language, so that sentence numbers can be stored with them.
-PARALLEL = frozenset({"nusax_senti", "nusax_mt", "xquad"})
+# Here of each the languages that are not: one of SIB-200 lacks a row.
+PARALLEL: Mapping[str, tuple[str, ...]] = {"nusax_senti": (), "nusax_mt": (), "xquad": (), "sib200": ("sat_Olck",)}
 # What others call the splits.
 _SPLIT_NAMES = {**{split: split for split in SPLITS}, "validation": "dev", "valid": "dev", "val": "dev"}
 _KINDS: dict[str, tuple[str, ...]] = {
@@ -30,7 +31,9 @@ _KINDS: dict[str, tuple[str, ...]] = {
 _NUMBERED = ("row", "sentence")
 
 
-def read_rows(path: Path, *, name: str | None = None, parallel: bool = False) -> Corpus | Table:
+def read_rows(
+    path: Path, *, name: str | None = None, parallel: bool = False, unaligned: Collection[str] = ()
+) -> Corpus | Table:
     """Reads a tab-separated file of any schema, told by its columns; it need not have train rows in every language.
 
     Raises:
@@ -38,7 +41,7 @@ def read_rows(path: Path, *, name: str | None = None, parallel: bool = False) ->
     """
     header = read_header(path, read_lines(path)[0][1])
     if {"label", "text"} <= set(header):
-        return read_tsv(path, name=name, require_splits=False, parallel=parallel)
+        return read_tsv(path, name=name, require_splits=False, parallel=parallel, unaligned=unaligned)
     return read_table(path, name=name, require_splits=False, parallel=parallel)
 
 
@@ -60,7 +63,10 @@ def build_tfds(name: str, source_dir: Path, out_dir: Path, *, parallel: bool | N
     """
     folder = pathlib.Path(source_dir)
     source = next((p for p in (folder, folder / name) if (p / f"{name}.tsv").is_file()), folder)
-    rows = read_rows(source / f"{name}.tsv", name=name, parallel=name in PARALLEL if parallel is None else parallel)
+    rows = read_rows(
+        source / f"{name}.tsv", name=name, parallel=name in PARALLEL if parallel is None else parallel,
+        unaligned=PARALLEL.get(name, ()),
+    )  # fmt: skip
     tfds = _tfds()
     if not (name.isidentifier() and name == name.lower()):
         raise InputError(f"A TFDS set cannot be called {name!r}; use small letters, digits and underscores.")

@@ -33,6 +33,7 @@ def read_tsv(
     columns: Mapping[str, str] | None = None,
     language: str | None = None,
     languages: Collection[str] = (),
+    unaligned: Collection[str] = (),
 ) -> Corpus:
     """Reads a file whose first line names the columns `language`, `split`, `label` and `text`, in any order.
 
@@ -50,6 +51,7 @@ def read_tsv(
         columns: what one of the four columns is called in the file, where it is called otherwise.
         language: the language of all rows where the file has no column for it.
         languages: those to keep, if the file has them all; every one by default.
+        unaligned: languages that are not parallel to the others, whose rows have sentence numbers of their own.
 
     Raises:
         InputError: anything in the file is not so.
@@ -70,7 +72,7 @@ def read_tsv(
     if languages and set(languages) <= {row.language for row in rows}:
         rows = [row for row in rows if row.language in languages]
     corpus = _corpus(paths[0], name, labels, rows)
-    return _paralleled(corpus, rows) if parallel else corpus
+    return _paralleled(corpus, rows, unaligned) if parallel else corpus
 
 
 def read_shots(
@@ -181,11 +183,12 @@ def _corpus(path: Path, name: str | None, labels: Sequence[str] | None, rows: li
     )
 
 
-def _paralleled(corpus: Corpus, rows: list[_Row]) -> Corpus:
-    sentence = corpus.sentence.copy()
+def _paralleled(corpus: Corpus, rows: list[_Row], unaligned: Collection[str]) -> Corpus:
+    sentence = corpus.sentence + len(rows)  # beyond the numbers that are shared
     first_number = 0
+    aligned = [language for language in corpus.languages() if language not in unaligned]
     for split in SPLITS:
-        cells = [(language, corpus.rows(language, split)) for language in corpus.languages()]
+        cells = [(language, corpus.rows(language, split)) for language in aligned]
         cells = [(language, cell) for language, cell in cells if len(cell)]
         if not cells:
             continue
