@@ -88,12 +88,14 @@ def test_overlap_counts_judged_rows():
     ]
     split = LanguageSplit(("a",), (), ("b",))
     report = overlap(_corpus(rows), split)
-    assert report == (2, 3, 1, 1)
+    assert report == (2, 3, 1, 1, True)
     assert "\n" not in str(report)
     assert "1 by sentence, 1 by text" in str(report)
     with pytest.raises(InputError, match="1 of 3 judged rows of made-up"):
         check_overlap(_corpus(rows), split)
     assert check_overlap(_corpus(rows[:5] + rows[6:]), split).shared_texts == 1
+    alone = overlap(_corpus([(*row[:4], number) for number, row in enumerate(rows)]), split)
+    assert str(alone).endswith("1 by text (no row is known to say what one of another language says)")
 
 
 def test_cldr_splits_share_no_sentence():

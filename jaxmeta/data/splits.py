@@ -166,12 +166,13 @@ class OverlapReport(NamedTuple):
     judged_rows: int
     shared_sentences: int  # judged rows whose sentence number a meta-training row has
     shared_texts: int  # judged rows of which a text, but for case and spaces, is one of a meta-training row
+    linked: bool  # whether any sentence number is that of rows in two languages: without, none could be shared
 
     def __str__(self) -> str:
-        return (
-            f"overlap of {self.train_rows} meta-training rows with {self.judged_rows} judged rows: "
-            f"{self.shared_sentences} by sentence, {self.shared_texts} by text"
-        )
+        rows = f"overlap of {self.train_rows} meta-training rows with {self.judged_rows} judged rows: "
+        if not self.linked:
+            return rows + f"{self.shared_texts} by text (no row is known to say what one of another language says)"
+        return rows + f"{self.shared_sentences} by sentence, {self.shared_texts} by text"
 
 
 def overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
@@ -184,6 +185,7 @@ def overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
         judged_rows=len(judged),
         shared_sentences=sum(number in sentences for number in corpus.sentence[judged].tolist()),
         shared_texts=sum(any(normalised(text) in texts for text in corpus.texts_of(row)) for row in judged),
+        linked=_linked(corpus),
     )
 
 
@@ -227,6 +229,11 @@ def without_overlap(corpus: _AnyRows, split: LanguageSplit) -> tuple[_AnyRows, i
         if int(corpus.sentence[row]) in sentences or any(normalised(text) in texts for text in corpus.texts_of(row))
     ]
     return corpus.take(np.delete(np.arange(len(corpus)), shared)), len(shared)
+
+
+def _linked(corpus: Rows) -> bool:
+    number, first = np.unique(corpus.sentence, return_index=True)
+    return bool(np.any(corpus.language != corpus.language[first[np.searchsorted(number, corpus.sentence)]]))
 
 
 def _seen(corpus: Rows, split: LanguageSplit) -> list[int]:
