@@ -6,7 +6,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -18,7 +18,7 @@ from jaxmeta.config.data_commands import build_data, check_data, list_data, show
 from jaxmeta.config.exported import PLATFORMS, Platform, export
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
 from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
-from jaxmeta.config.schema import Config
+from jaxmeta.config.schema import Config, DecodeConfig
 from jaxmeta.config.search_space import Sampler, load_search
 from jaxmeta.config.searching import search_jobs
 from jaxmeta.config.serving import serve
@@ -164,6 +164,20 @@ class Predict:
     """A text file, one text in a line; - for standard input. Of recordings an npz file with audio, offset and rate."""
     all: bool = False
     """Print the probability of every label instead of the best one's."""
+    search: Literal["greedy", "beam", "sample"] | None = None
+    """How text is written; as [decode] of the run's config says by default, like the next six."""
+    beams: int | None = None
+    """Continuations that are kept of each text (beam)."""
+    length_penalty: float | None = None
+    """0 takes the likeliest text, more a longer one (beam)."""
+    temperature: float | None = None
+    """What logits are divided by (sample)."""
+    top_p: float | None = None
+    """Probability of the nucleus that tokens are drawn from (sample)."""
+    seed: int | None = None
+    """Of the random numbers (sample)."""
+    answers: int | None = None
+    """How many answers to a question are printed, each with its share: "first=0.7 | second=0.3"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,15 +290,15 @@ def _run(command, jobs: Jobs) -> None:
         case Plan():
             plan_jobs(jobs, command.method, command.memory)
         case Search():
-            named = ("trials", "sampler", "folds", "at_once", "method")
-            given = {name: value for name in named if (value := getattr(command, name)) is not None}
+            given = _given(command, ("trials", "sampler", "folds", "at_once", "method"))
             search_jobs(jobs, load_search(command.config_file, command.preset, given), command.out)
         case Evaluate():
             evaluate_jobs(command.run, _asked(command))
         case Adapt():
             adapt_run(command.run, command.shots, command.out, command.method)
         case Predict():
-            predict_texts(command.model, command.input, every_label=command.all)
+            decode = _given(command, DecodeConfig.model_fields)
+            predict_texts(command.model, command.input, every_label=command.all, decode=decode)
         case Export():
             print(export(command.model, command.out, command.platforms))
         case Serve():
@@ -301,6 +315,11 @@ def _run(command, jobs: Jobs) -> None:
             build_data(command.what, command.source, command.out or "tfds")
         case Data(action="manifest"):
             write_problems(command.what, command.preset, command.out or "manifest.json")
+
+
+def _given(command: Search | Predict, names: Iterable[str]) -> dict[str, object]:
+    """Returns the options that somebody gave."""
+    return {name: value for name in names if (value := getattr(command, name)) is not None}
 
 
 def _asked(command: Evaluate) -> dict[str, object]:

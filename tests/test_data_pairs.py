@@ -227,11 +227,18 @@ def test_all_windows_cover_the_context_and_the_best_span_wins():
     rows, rng = np.arange(len(windows.group)), np.random.default_rng(0)
     score = np.where(windows.start >= 0, 50 + rows, rng.normal(size=len(rows)))
     contexts = [question.context for question in questions]
-    found = best_answers(windows, contexts, (np.maximum(windows.start, 0), np.maximum(windows.end, 0), score))
-    assert found == [question.answer for question in questions]
+    spans = [values[:, None] for values in (np.maximum(windows.start, 0), np.maximum(windows.end, 0), score)]
+    found = best_answers(windows, contexts, spans)
+    assert [best.text for (best,) in found] == [question.answer for question in questions]
     # Rows that fill up a batch are not looked at.
-    filled = [np.append(values, 10_000) for values in (np.maximum(windows.start, 0), np.maximum(windows.end, 0), score)]
+    filled = [np.append(values, [[10_000]], axis=0) for values in spans]
     assert best_answers(windows, contexts, filled) == found
+    # The first word of each window besides: the best answers are texts that differ, by their scores.
+    several = [np.concatenate([values, np.zeros_like(values)], axis=1) for values in spans]
+    for best, (first,) in zip(best_answers(windows, contexts, several, 3), found, strict=True):
+        assert best[0] == first
+        assert len({answer.text for answer in best}) == len(best) <= 3
+        assert [answer.score for answer in best] == sorted((answer.score for answer in best), reverse=True)
 
 
 def features_of(question, context):

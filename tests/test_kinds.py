@@ -253,6 +253,40 @@ def test_a_run_adapts_to_a_language_of_ones_own_and_answers(run, tmp_path, capsy
     assert error.count("\n") == 1
 
 
+def test_a_model_answers_by_the_search_that_is_asked_for(run, tmp_path, capsys):
+    write_lines(tmp_path / "shots.tsv", run.case.shots)
+    write_lines(tmp_path / "lines.txt", run.case.lines)
+    mine, shots, lines, exported = (str(tmp_path / name) for name in ("mine", "shots.tsv", "lines.txt", "exported"))
+    assert jaxmeta("adapt", str(run.folder), "--shots", shots, "--out", mine) == 0
+
+    def predicted(*words, model=mine, code=0):
+        capsys.readouterr()
+        assert jaxmeta("predict", model, "--input", lines, *words) == code
+        found = capsys.readouterr()
+        return [line.split("\t")[0] for line in found.out.splitlines()] if code == 0 else found.err
+
+    first = predicted()
+    if run.case.kind == "question_answering":
+        for best, line in zip(first, predicted("--answers", "3"), strict=True):
+            texts, shares = zip(*(part.rsplit("=", 1) for part in line.split(" | ")), strict=True)
+            assert texts[0] == best
+            assert 1 < len(set(texts)) == len(texts) <= 3
+            assert sum(map(float, shares)) == pytest.approx(1, abs=1e-3)
+    else:
+        assert "a model that answers questions" in predicted("--answers", "3", code=2)
+    if run.case.kind not in ("translation", "summaries", "generation"):
+        assert "--search is for a model that writes text" in predicted("--search", "beam", code=2)
+        return
+    assert predicted("--search", "beam", "--beams", "1") == first
+    assert predicted("--search", "sample", "--temperature", "1e-4") == first
+    drawn = predicted("--search", "sample", "--temperature", "5", "--seed", "1")
+    assert drawn == predicted("--search", "sample", "--temperature", "5", "--seed", "1")
+    assert drawn != predicted("--search", "sample", "--temperature", "5", "--seed", "2")
+    assert "less than or equal to 1" in predicted("--search", "sample", "--top-p", "2", code=2)
+    assert jaxmeta("export", mine, "--out", exported) == 0
+    assert "exported with" in predicted("--search", "beam", model=exported, code=2)
+
+
 SOME = {"evaluate.methods": ("zero_shot", "maml")}
 REFUSED = [
     ({"task.kind": "retrieval", "evaluate.methods": ("zero_shot", "ridge")},

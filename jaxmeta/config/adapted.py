@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -17,6 +18,7 @@ from jaxmeta.config.build import make_setting
 from jaxmeta.config.generating import described
 from jaxmeta.config.kinds import RECORDED
 from jaxmeta.config.methods import phases_and_methods
+from jaxmeta.config.read import changed
 from jaxmeta.config.schema import Config
 from jaxmeta.config.spoken import blank_spoken, read_spoken
 from jaxmeta.core.adapt import adapt as adapt_task
@@ -145,16 +147,36 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     return " ".join(sentences)
 
 
-def load(folder: pathlib.Path) -> Adapted:
+def load(folder: pathlib.Path, decode: Mapping[str, Any] = MappingProxyType({})) -> Adapted:
     """Reads the adapted or exported model in `folder`.
 
+    Args:
+      folder: which it is in.
+      decode: keys of the config's table `[decode]` that it is to answer by instead of those of its run.
+
     Raises:
-      InputError: the folder is not one that `adapt` or `export` wrote, or is damaged.
+      InputError: the folder is not one that `adapt` or `export` wrote, or is damaged, or its model does not answer by
+        what `decode` names.
     """
     facts, tokenizer = _read(folder / "adapted.json", _AdaptedTask, "name a folder that `jaxmeta adapt` wrote")
     compiled = folder / COMPILED
+    if decode:
+        facts = facts.model_copy(update={"config": _decoding(facts.config, decode, compiled)})
     rows = read_compiled(compiled) if compiled.exists() else _restored(folder, facts, tokenizer)
     return Adapted(facts.config, facts.labels, tokenizer, rows, facts.words)
+
+
+def _decoding(config: Config, decode: Mapping[str, Any], compiled: pathlib.Path) -> Config:
+    written = sorted(set(decode) - {"answers"})
+    if "answers" in decode and config.task.kind != "question_answering":
+        raise InputError("--answers is for a model that answers questions, and this one does not; leave it out.")
+    if written and config.task.kind not in ("translation", "summaries", "generation"):
+        raise InputError(f"--{written[0]} is for a model that writes text, and this one does not; leave it out.")
+    if written and compiled.exists():
+        raise InputError(
+            f"{compiled} writes by the search that it was exported with; name the folder that `jaxmeta adapt` wrote."
+        )
+    return changed(config, {f"decode.{key}": value for key, value in decode.items()}, "the command line")
 
 
 def read_compiled(path: pathlib.Path) -> Callable[[ArrayTree, np.ndarray], ArrayTree]:

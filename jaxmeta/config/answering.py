@@ -3,7 +3,7 @@
     kind                 a line of the file for `predict`    what is printed before it
     retrieval            text, english                       the nearest of all the english texts, its cosine
     scored_pairs         first, second                       the score
-    question_answering   context, question                   the answer
+    question_answering   context, question                   the answer, or the n best with their shares
     translation          text                                its translation
     summaries            text                                its summary
     generation           the beginning of a text             how it goes on
@@ -30,6 +30,7 @@ from jaxmeta.data.spans import Question, encode_windows, strided_windows
 
 Run = Callable[[ArrayTree], ArrayTree]  # inputs [N, ...] -> outputs [N, ...], as numpy
 
+_SPANS = 4
 _FIELDS: dict[str, tuple[str, ...]] = {
     "retrieval": ("text", "english"),
     "scored_pairs": ("first", "second"),
@@ -127,7 +128,7 @@ def answers(
     fields = [_fields(kind, source, number, line) for number, line in enumerate(lines, start=1)]
     first, second = [field[0] for field in fields], [field[-1] for field in fields]
     if kind == "question_answering":
-        return _spans(tokenizer, run, first, second)
+        return _spans(tokenizer, run, first, second, config.decode.answers)
     if kind in ("translation", "summaries"):
         texts = [data.exchange_words(text, words) for text in first] if words else first
         return _decoded(tokenizer, run({"source": tokenizer.encode(texts)}))
@@ -151,11 +152,21 @@ def _fields(kind: str, source: str, number: int, line: str) -> list[str]:
     return found
 
 
-def _spans(tokenizer: Tokenizer, run: Run, contexts: Sequence[str], questions: Sequence[str]) -> list[str]:
+def _spans(tokenizer: Tokenizer, run: Run, contexts: Sequence[str], questions: Sequence[str], count: int) -> list[str]:
     asked = [Question(context, question) for context, question in zip(contexts, questions, strict=True)]
     windows = strided_windows(asked, tokenizer.length)
-    found = jax.device_get(objectives.best_spans(run(windows.inputs)))
-    return data.best_answers(windows, contexts, found)
+    # Spans that differ in a space have one text, so more are asked for than are shown.
+    found = jax.device_get(objectives.best_spans(run(windows.inputs), _SPANS * count))
+    answers = data.best_answers(windows, contexts, found, count)
+    if count == 1:
+        return [best.text for (best,) in answers]
+    from scipy.special import softmax
+
+    shares = [softmax([answer.score for answer in best]) for best in answers]
+    return [
+        " | ".join(f"{answer.text}={share:.4f}" for answer, share in zip(*pair, strict=True))
+        for pair in zip(answers, shares, strict=True)
+    ]
 
 
 def _prompts(config: Config, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:

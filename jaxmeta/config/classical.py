@@ -253,7 +253,8 @@ def span_regression(tasks: PairTasks) -> Classical:
     def of_language(strength: float, language: str, split: str) -> ArrayTree:
         windows, query = tasks.windows(language, split)
         best = jax.device_get(best_spans(jnp.asarray(span_scores(fitted(strength), windows.inputs), jnp.float32)))
-        return answers_judged(tasks, best_answers(windows, tasks.table.texts("context", query), best), language, split)
+        found = [first.text for (first,) in best_answers(windows, tasks.table.texts("context", query), best)]
+        return answers_judged(tasks, found, language, split)
 
     return _without_shots("span_regression", "C", (0.1, 0.01, 1.0), of_language)
 

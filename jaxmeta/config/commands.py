@@ -180,14 +180,22 @@ def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
     Console(stderr=True).print(f"{summary} Wrote {target}.", highlight=False, soft_wrap=True)
 
 
-def predict_texts(model: str, source: str, *, every_label: bool) -> None:
+def predict_texts(
+    model: str, source: str, *, every_label: bool, decode: Mapping[str, Any] = types.MappingProxyType({})
+) -> None:
     """Prints a label and its probability, or what a model of another kind answers, for each line of a text.
+
+    Args:
+      model: the folder of an adapted model.
+      source: the file, or - for standard input.
+      every_label: whether all labels are printed.
+      decode: keys of the config's table `[decode]` that are to be others than those of the run.
 
     Raises:
       InputError: the model or the text is unusable.
     """
     # First, so that nobody types texts for a model that is not there.
-    loaded = adapted.load(pathlib.Path(model))
+    loaded = adapted.load(pathlib.Path(model), decode)
     if loaded.tokenizer is None:
         _predict_recordings(loaded, source, every_label=every_label)
         return

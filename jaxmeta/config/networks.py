@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jaxmeta import models
@@ -9,6 +10,7 @@ from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Model
 from jaxmeta.data.span_features import BUCKETS
+from jaxmeta.models.decoding import Search
 
 _GROUPS = 8  # of channels that an image's activations are normalised in
 _SECONDS = {"classification": 1.0, "recognition": 3.0}
@@ -109,6 +111,16 @@ def _writer(config: Config) -> dict[str, Any]:
     }
 
 
+def _search(config: Config) -> Search:
+    """Returns how text is written."""
+    wanted = config.decode
+    if wanted.search == "beam":
+        return models.beam_search(wanted.beams, length_penalty=wanted.length_penalty)
+    if wanted.search == "sample":
+        return models.sampling(jax.random.key(wanted.seed), temperature=wanted.temperature, top_p=wanted.top_p)
+    return models.greedy
+
+
 def seq2seq(config: Config, outputs: int, vocab_size: int) -> Model:
     """Returns what writes a text for a text."""
     del outputs
@@ -117,14 +129,14 @@ def seq2seq(config: Config, outputs: int, vocab_size: int) -> Model:
     pointer = config.model.pointer
     return models.seq2seq(
         vocab_size=vocab_size + 2, max_new_tokens=tokens.target_length or tokens.length, pointer=pointer, tied=pointer,
-        **_writer(config),
+        search=_search(config), **_writer(config),
     )  # fmt: skip
 
 
 def language_model(config: Config, outputs: int, vocab_size: int) -> Model:
     """Returns what predicts every token of a text."""
     del outputs
-    return models.language_model(vocab_size=vocab_size + 2, **_writer(config))
+    return models.language_model(vocab_size=vocab_size + 2, search=_search(config), **_writer(config))
 
 
 def samples_of(config: Config) -> int:

@@ -59,7 +59,7 @@ def answers(tasks: PairTasks, objective: Objective) -> Readout:
 
     def counts(arrays: ArrayTree, cell: Cell) -> ArrayTree:
         windows, query = tasks.windows(cell.language, cell.split)
-        found = data.best_answers(windows, tasks.table.texts("context", query), arrays)
+        found = [best.text for (best,) in data.best_answers(windows, tasks.table.texts("context", query), arrays)]
         return answers_judged(tasks, found, cell.language, cell.split)
 
     return Readout(read, counts, answer_scores)

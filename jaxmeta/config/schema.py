@@ -257,6 +257,28 @@ class GeneratorConfig(Section):
     """Inner learning rates (Adam, on the adapters) tried on the dev languages."""
 
 
+class DecodeConfig(Section):
+    """How a model answers in words: what it writes (translation, summaries, generation), or finds (question answering).
+
+    `jaxmeta predict` takes the same options.
+    """
+
+    search: Literal["greedy", "beam", "sample"] = "greedy"
+    """The likeliest token each time; the best of several continuations; or tokens at random."""
+    beams: Count = 4
+    """Continuations that are kept of each text (beam)."""
+    length_penalty: float = Field(default=0.6, ge=0)
+    """0 takes the likeliest text, more a longer one (beam)."""
+    temperature: Rate = 1.0
+    """What logits are divided by (sample)."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Probability of the nucleus that tokens are drawn from; 1: of all (sample)."""
+    seed: int = 0
+    """Of the random numbers (sample)."""
+    answers: Count = 1
+    """How many answers to a question `predict` prints, with the share of each among them."""
+
+
 class GradientConfig(Section):
     """How the gradient of meta-learners is computed where it goes through inner steps; what they learn stays the same.
 
@@ -352,6 +374,7 @@ class Config(Section):
     inner: InnerConfig = InnerConfig()
     children: ChildrenConfig = ChildrenConfig()
     generator: GeneratorConfig = GeneratorConfig()
+    decode: DecodeConfig = DecodeConfig()
     gradient: GradientConfig = GradientConfig()
     transfer: TransferConfig = TransferConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

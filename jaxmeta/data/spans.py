@@ -121,19 +121,35 @@ def strided_windows(questions: Sequence[Question], length: int) -> Windows:
     return windows._replace(group=group)
 
 
-def best_answers(windows: Windows, contexts: Sequence[str], spans: Sequence[np.ndarray]) -> list[str]:
-    """Returns the best answer to each of `N` questions, over all of its windows.
+class Answer(NamedTuple):
+    """A text out of a context, and its score."""
+
+    text: str
+    score: float
+
+
+def best_answers(
+    windows: Windows, contexts: Sequence[str], spans: Sequence[np.ndarray], count: int = 1
+) -> list[list[Answer]]:
+    """Returns the best answers to each of `N` questions, over all of its windows, the best first; no text twice.
 
     Args:
         windows: `R` windows.
         contexts: `N` texts.
-        spans: first word, last word and score of the best span of each row, `[R]` each; scores on a scale that windows
-            share (logits, not softmax).
+        spans: first word, last word and score of the best n spans of each row, `[R, n]` each; scores on a scale that
+            windows share (logits, not softmax).
+        count: how many answers, if there are so many.
     """
     start, end, score = (np.asarray(values)[: len(windows.group)] for values in spans)
     found = []
     for number, context in enumerate(contexts):
         rows = np.flatnonzero(windows.group == number)
-        best = rows[np.argmax(score[rows])]
-        found.append(context[windows.places[best, start[best], 0] : windows.places[best, end[best], 1]])
+        answers: dict[str, Answer] = {}
+        for place in np.argsort(-score[rows], axis=None, kind="stable"):
+            row, rank = rows[place // score.shape[1]], place % score.shape[1]
+            text = context[windows.places[row, start[row, rank], 0] : windows.places[row, end[row, rank], 1]]
+            answers.setdefault(text, Answer(text, float(score[row, rank])))
+            if len(answers) == count:
+                break
+        found.append([*answers.values()])
     return found

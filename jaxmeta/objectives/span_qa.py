@@ -13,24 +13,25 @@ from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, 
 
 
 class Spans(NamedTuple):
-    """The best span of each example."""
+    """The best n spans of each example, the best first."""
 
-    start: jax.Array  # [N] int32
-    end: jax.Array  # [N] int32, inclusive
-    score: jax.Array  # [N], its logit
+    start: jax.Array  # [N, n] int32
+    end: jax.Array  # [N, n] int32, inclusive
+    score: jax.Array  # [N, n], their logits
 
 
-def best_spans(logits: jax.Array) -> Spans:
+def best_spans(logits: jax.Array, count: int = 1) -> Spans:
     """Finds the likeliest spans; of equals the one that begins first, then the shortest.
 
     Args:
       logits: `[N, L, K]`, for an answer to begin at each word and to have 1 to K words.
+      count: n, how many; all that there are if they are fewer.
     """
     chex.assert_rank(logits, 3)
     flat = logits.reshape(logits.shape[0], -1)
-    best = jnp.argmax(flat, axis=1).astype(jnp.int32)
+    score, best = jax.lax.top_k(flat, min(count, flat.shape[1]))
     start, more = best // logits.shape[2], best % logits.shape[2]
-    return Spans(start, jnp.minimum(start + more, logits.shape[1] - 1), jnp.max(flat, axis=1))
+    return Spans(start, jnp.minimum(start + more, logits.shape[1] - 1), score)
 
 
 def span_qa(overlap: float = 4.0) -> Objective:
