@@ -13,6 +13,7 @@ from jaxmeta.config.read import changed
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
+from jaxmeta.core.words import first_sentence
 from jaxmeta.objectives import scored_pair, span_qa
 from jaxmeta.run.classical_tokens import KneserNey, ngram_prediction
 from jaxmeta.run.plan import Cell
@@ -141,6 +142,16 @@ def test_first_words_are_the_summary_that_they_are(tmp_path):
     scores = {value: readout.scores(classical.counts(value, *CELL)) for value in classical.values}
     assert scores[6.0]["rouge_l"] == pytest.approx(2 * 4 / (4 + 6))
     assert scores[27.0]["rouge_l"] == pytest.approx(2 * 4 / (4 + 10))
+
+
+def test_the_first_sentence_is_the_summary_that_it_is(tmp_path):
+    rows = [(f"@ says {n} things. And then, e.g. this, no more", f"@ says {n} things.") for n in range(5)]
+    tasks = tasks_of(tmp_path, "summaries", ("text", "summary"), rows)
+    readout, classical = readout_for(tasks, scored_pair()), CLASSICAL["first_sentence"](tasks)
+    assert readout.scores(classical.counts(1.0, *CELL))["exact_match"] == 1
+    assert first_sentence("…") == "…"
+    assert first_sentence("1. Wort?  Da. Dort") == "1."
+    assert first_sentence("一。二。") == "一。"
 
 
 @pytest.fixture

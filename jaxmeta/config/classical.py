@@ -22,6 +22,7 @@ from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts,
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
+from jaxmeta.core.words import first_sentence
 from jaxmeta.data import best_answers
 from jaxmeta.models import log_mel
 from jaxmeta.models.romanization import respelled
@@ -286,6 +287,11 @@ def first_words(tasks: PairTasks) -> Classical:
     return _cut_source(tasks, "first_words", "words", (6.0, 9.0, 12.0, 18.0, 27.0), cut)
 
 
+def _first_sentence(tasks: PairTasks) -> Classical:
+    """Returns the first sentence of a text as its summary."""
+    return _cut_source(tasks, "first_sentence", "sentences", (1.0,), lambda text, sentences: first_sentence(text))
+
+
 def _cut_source(
     tasks: PairTasks, name: str, setting: str, values: tuple[float, ...], cut: Callable[[str, float], str]
 ) -> Classical:
@@ -371,6 +377,7 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "span_regression": span_regression,
     "copied_source": copied_source,
     "first_words": first_words,
+    "first_sentence": _first_sentence,
     "lexicon": lexicon,
     "token_ngrams": token_ngrams,
     "token_ngrams_source_and_shots": token_ngrams_source_and_shots,

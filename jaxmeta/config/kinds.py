@@ -242,8 +242,9 @@ KINDS: dict[str, Kind] = {
     "summaries": Kind(
         "summaries", networks.seq2seq, _sentences,
         _written("chrf", "chrf++", "rouge_l", "bleu", "exact_match"),
-        methods=(*_TRAINED_BASELINES, "first_words", *_META), main="maml",
-        curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words",), last_layer=_WRITES,
+        methods=(*_TRAINED_BASELINES, "first_words", "first_sentence", *_META), main="maml",
+        curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words", "first_sentence"),
+        last_layer=_WRITES,
     ),
     "generation": Kind(
         "generation", networks.language_model, _text,

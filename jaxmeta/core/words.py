@@ -47,6 +47,12 @@ def sentences(text: str) -> list[list[Word]]:
     return [sentence for sentence in found if sentence]
 
 
+def first_sentence(text: str) -> str:
+    """Returns the first sentence that has words, with what it ends in; a text without words as it is."""
+    found = sentences(text)
+    return text[: found[1][0].start].strip() if len(found) > 1 else text
+
+
 def _word(text: str, start: int, end: int) -> Word:
     padded = f"<{text[start:end].lower()}>"
     ngrams = {padded[i : i + n] for n in (2, 3, 4) for i in range(len(padded) - n + 1)}
