@@ -141,12 +141,15 @@ class Adapt:
     run: tyro.conf.Positional[str]
     """The run folder."""
     shots: str
-    """A TSV file with the columns label and text, or those of the run's kind of task without language and split; of
-    recordings an npz file with the arrays audio, offset, digit and rate."""
+    """A TSV file with the columns label and text, of which meta_network_zero_shot reads text alone, or those of the
+    run's kind of task without language and split; of recordings an npz file with the arrays audio, offset, digit and
+    rate."""
     out: str
     """Where to write the adapted model."""
     method: str | None = None
     """A method of the run; its main one by default."""
+    family: str = ""
+    """The family of the language, one of `generator.families` of the run's config."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +298,7 @@ def _run(command, jobs: Jobs) -> None:
         case Evaluate():
             evaluate_jobs(command.run, _asked(command))
         case Adapt():
-            adapt_run(command.run, command.shots, command.out, command.method)
+            adapt_run(command.run, command.shots, command.out, command.method, command.family)
         case Predict():
             decode = _given(command, DecodeConfig.model_fields)
             predict_texts(command.model, command.input, every_label=command.all, decode=decode)

@@ -1,5 +1,7 @@
 """The meta-network: what it generates, what that costs, and that it reads no label to do so."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -280,9 +282,9 @@ def test_what_is_kept_is_counted(x64):
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
     of_heads = count([meta_params["params"]["block_0"][name]["kernel"] for name in ("qkv", "out")])
     want = count(state.adapters) + count(meta_params["params"]["block_1"]) + of_heads
-    assert kept_numbers(state, costs) == want
+    assert kept_numbers(state.gates, costs) == want
     nothing = begun(algorithm, with_logits(meta_params, everywhere(-1.0)), support)
-    assert kept_numbers(nothing, costs) == 0
+    assert kept_numbers(nothing.gates, costs) == 0
 
 
 def test_what_cannot_be_is_a_sentence():
@@ -370,12 +372,35 @@ def test_a_language_of_ones_own_is_described_and_adapted_to(tmp_path, monkeypatc
     write_lines(tmp_path / "toy.tsv", toy_lines())
     write_lines(tmp_path / "shots.tsv", toy_shots())
     write_lines(tmp_path / "texts.txt", ["zzbbb zz 1"])
+    write_lines(tmp_path / "unlabelled.tsv", ["text", *(line.split("\t")[-1] for line in toy_shots()[1:])])
+    write_lines(tmp_path / "families.toml", ["[generator.families]", 'aa = "one"', 'bb = "two"'])
     small = {"model.kind": "ngrams", "model.buckets": 64, "train.steps": 2, "train.warm-start": 0}
-    assert jaxmeta(*train("run", {**small, "evaluate.methods": "meta_network"})) == 0
+    asked = ("meta_network", "meta_network_zero_shot")
+    words = [*train("run", {**small, "evaluate.methods": asked, "evaluate.main": asked[0]})]
+    assert jaxmeta(words[0], "families.toml", *words[1:]) == 0
+    told = json.loads((tmp_path / "run" / "evaluation.json").read_text())["methods"]["meta_network"]["told"]
+    # A vector and a matrix of the bag's weights, and the head's, in ranks of m + n numbers each; all gates begin open.
+    assert told.keys() == {"numbers", "of", "ranks_open"}
+    assert 0 < told["numbers"] <= told["of"]
+    assert told["ranks_open"] == 1
     assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "mine") == 0
     assert "Adapted meta_network to 20 examples" in capsys.readouterr().err
     assert jaxmeta("predict", "mine", "--input", "texts.txt") == 0
     assert capsys.readouterr().out.split("\t")[0] in LABELS
+    # Without labels, and with a family or another one.
+    adapt = ("adapt", "run", "--shots", "unlabelled.tsv", "--out")
+    assert jaxmeta(*adapt, "alone", "--method", "meta_network_zero_shot") == 0
+    assert "Adapted meta_network_zero_shot to 20 examples without a gradient step. Wrote" in capsys.readouterr().err
+    shown = []
+    for family in ("one", "two"):
+        assert jaxmeta(*adapt, family, "--method", "meta_network_zero_shot", "--family", family) == 0
+        assert jaxmeta("predict", family, "--input", "texts.txt", "--all") == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] != shown[1]
+    assert jaxmeta(*adapt, "none", "--method", "meta_network") == 2
+    assert "label" in capsys.readouterr().err
+    assert jaxmeta(*adapt, "none", "--method", "meta_network_zero_shot", "--family", "three") == 2
+    assert "--family three: this run knows one, two;" in capsys.readouterr().err
 
 
 def test_others_see_no_descriptor():

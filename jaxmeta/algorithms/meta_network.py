@@ -215,10 +215,10 @@ def expected_cost(logits: ArrayTree, costs: ArrayTree) -> jax.Array:
     return jnp.asarray(sum(jax.tree.leaves(kept))) / total
 
 
-def kept_numbers(state: Generated, costs: ArrayTree) -> float:
-    """Returns how many numbers the open gates of a state keep; with relaxed gates, in proportion."""
-    kept = jax.tree.map(lambda gate, cost: float(jnp.sum(gate)) * cost, state.gates, costs)
-    return sum(jax.tree.leaves(kept))
+def kept_numbers(gates: ArrayTree, costs: ArrayTree) -> jax.Array:
+    """Returns how many numbers the open gates of a state keep, `[]`; with relaxed gates, in proportion."""
+    kept = jax.tree.map(lambda gate, cost: jnp.sum(gate) * cost, gates, costs)
+    return jnp.asarray(sum(jax.tree.leaves(kept)))
 
 
 def _told_of_each(model: Model, reads: str, params: ArrayTree, support: Batch) -> jax.Array:

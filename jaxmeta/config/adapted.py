@@ -15,7 +15,7 @@ import pydantic
 from jaxmeta import data
 from jaxmeta.config.answering import Support, blank_support, read_support
 from jaxmeta.config.build import make_setting
-from jaxmeta.config.generating import described
+from jaxmeta.config.generating import ZERO_SHOT, described
 from jaxmeta.config.kinds import RECORDED
 from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.read import changed
@@ -33,6 +33,7 @@ from jaxmeta.run.plan import Method, rate_of, told
 from jaxmeta.run.records import read_evaluation
 
 ROWS = 64  # examples that are answered at once; one shape, one compilation
+_YOURS = ""  # the code of the user's language, which no family of the run is that of
 COMPILED = "model.stablehlo"  # in the place of the state: the model as a program of its own
 
 
@@ -80,9 +81,11 @@ def write_task(folder: pathlib.Path, labels: Sequence[str], tokenizer: Tokenizer
     write_json(folder / "task.json", {"labels": list(labels), "tokenizer": tokenizer and tokenizer.state()})
 
 
-def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path, name: str) -> str:
+def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path, name: str, family: str = "") -> str:
     """Adapts method `name` of the run in `folder` to the examples in the file `shots`, with the settings that did best
     on the run's dev languages, and writes the result to `target`.
+
+    Of a method that reads no labels the file needs none. `family`, if given, is that of the language, for descriptors.
 
     Returns:
       What was done, in a sentence or a few.
@@ -90,6 +93,11 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     Raises:
       InputError: the run, the method or the file is unusable.
     """
+    if family and (not described(config) or family not in config.generator.families.values()):
+        known = sorted(set(config.generator.families.values())) if described(config) else []
+        raise InputError(
+            f"--family {family}: this run knows {', '.join(known) or 'no families'}; leave it out, or name one of them."
+        )
     labelled, spoken = config.task.kind == "classification", config.task.source in RECORDED
     remedy = "only a run on text or recordings can be adapted to a file"
     task, tokenizer = _read(folder / "task.json", _LabelledTask if labelled or spoken else _Task, remedy)
@@ -99,8 +107,13 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     elif tokenizer is None:
         raise InputError(f"{folder / 'task.json'} is damaged (`tokenizer`: none); train again.")
     elif labelled:
-        corpus = data.read_shots(shots, labels)
-        found = Support(_batch(config, tokenizer, corpus.text, len(labels), corpus.label), list(corpus.text))
+        targets, texts = None, ()
+        if name == ZERO_SHOT:
+            texts = data.read_unlabelled(shots)
+        else:
+            corpus = data.read_shots(shots, labels)
+            targets, texts = corpus.label, corpus.text
+        found = Support(_batch(config, tokenizer, texts, len(labels), targets, family), list(texts))
     else:
         found = read_support(config, tokenizer, shots)
     support, count = found.batch, len(found.batch["mask"])
@@ -137,7 +150,8 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
             "words": dict(found.words),
         },
     )
-    missing = sorted(set(labels) - {labels[i] for i in support["targets"]}) if labelled else []
+    read = labelled and name != ZERO_SHOT
+    missing = sorted(set(labels) - {labels[i] for i in support["targets"]}) if read else []
     how = f"in {chosen['steps']} steps" if chosen["steps"] else "without a gradient step"
     sentences = [f"Adapted {name} to {count} examples {how}."]
     if missing:
@@ -270,8 +284,9 @@ def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer | None, 
 
 
 def _batch(
-    config: Config, tokenizer: Tokenizer, texts: Sequence[str], num_classes: int, targets: np.ndarray | None = None
-) -> Batch:
+    config: Config, tokenizer: Tokenizer, texts: Sequence[str], num_classes: int, targets: np.ndarray | None = None,
+    family: str = "",
+) -> Batch:  # fmt: skip
     count = len(texts)
     batch = {
         "inputs": tokenizer.encode(texts),
@@ -281,8 +296,8 @@ def _batch(
     }
     if not described(config):
         return batch
-    # What language it is nobody says, so its family is not known.
-    return {**batch, "descriptor": data.describe(texts, families=config.generator.families)}
+    families = {**config.generator.families, **({_YOURS: family} if family else {})}
+    return {**batch, "descriptor": data.describe(texts, [_YOURS] * len(texts), families)}
 
 
 def _read(path: pathlib.Path, kind: type[_Facts], remedy: str) -> tuple[_Facts, Tokenizer | None]:

@@ -167,7 +167,7 @@ def evaluate_run(folder: pathlib.Path, changes: Mapping[str, Any] = types.Mappin
     _report_sources(built, folder, sources)
 
 
-def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
+def adapt_run(run: str, shots: str, out: str, method: str | None, family: str = "") -> None:
     """Adapts a method of a run to the examples of a file and writes the result to a new folder.
 
     Raises:
@@ -176,7 +176,7 @@ def adapt_run(run: str, shots: str, out: str, method: str | None) -> None:
     folder, target = pathlib.Path(run), pathlib.Path(out)
     config = read_run_config(folder)
     with new_folder(target) as whole:
-        summary = adapted.adapt(folder, config, shots, whole, method or config.evaluate.main)
+        summary = adapted.adapt(folder, config, shots, whole, method or config.evaluate.main, family)
     Console(stderr=True).print(f"{summary} Wrote {target}.", highlight=False, soft_wrap=True)
 
 

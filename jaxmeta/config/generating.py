@@ -2,16 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import Part
+from jaxmeta.algorithms.meta_network import Generated, costs_of, kept_numbers
 from jaxmeta.config.kinds import CLASSES
 from jaxmeta.config.schema import Config
 from jaxmeta.core.select import matching
-from jaxmeta.core.types import MetaAlgorithm
-from jaxmeta.run.plan import BASELINE, Method
+from jaxmeta.core.types import MetaAlgorithm, MetaParams
+from jaxmeta.run.plan import BASELINE, Method, Tells
 
 if TYPE_CHECKING:
     from jaxmeta.config.setting import Setting
@@ -49,6 +51,7 @@ def generated(setting: "Setting") -> dict[str, dict[str, Any]]:
             "cost": told + steps * setting.support + setting.query,
             "augmented": False,
             "judged": lambda rate: meta_network(setting, rate, judged=True),
+            "tells": _told_of(config),
             **more,
         }
 
@@ -72,7 +75,8 @@ def mean_language(setting: "Setting") -> dict[str, Method]:
     def build(rate: Any) -> MetaAlgorithm:
         return meta_network(setting, rate, judged=True, description=mean)
 
-    return {MEAN: Method(MEAN, BASELINE, ZERO_SHOT, build, config.evaluate.learning_rates[:1], (0,))}
+    rates = config.evaluate.learning_rates[:1]
+    return {MEAN: Method(MEAN, BASELINE, ZERO_SHOT, build, rates, (0,), tells=_told_of(config))}
 
 
 def meta_network(setting: "Setting", rate: Any, *, judged: bool = False, **options: Any) -> MetaAlgorithm:
@@ -93,6 +97,25 @@ def meta_network(setting: "Setting", rate: Any, *, judged: bool = False, **optio
         gates=gates, parts=parts_of(config) if wanted.gates else (),
         cost_weight=wanted.cost_weight if wanted.gates else 0.0, centre=_centred(setting), **options,
     )  # fmt: skip
+
+
+def _told_of(config: Config) -> Tells | None:
+    """Returns what tells how much of what could be generated is used, and which parts of the model are."""
+    if not config.generator.gates:
+        return None
+    parts = parts_of(config)
+
+    def tells(meta_params: MetaParams, state: Generated) -> dict[str, jax.Array]:
+        costs = costs_of(meta_params["params"], state.adapters, parts)
+        every = jax.tree.map(jnp.ones_like, state.gates)
+        opened = {name: jnp.mean(gates) for name, gates in state.gates.get("parts", {}).items()}
+        ranks = jnp.concatenate([*state.gates["adapters"].values()])
+        return {
+            "numbers": kept_numbers(state.gates, costs), "of": kept_numbers(every, costs),
+            "ranks_open": jnp.mean(ranks), **{f"{name}_open": share for name, share in opened.items()},
+        }  # fmt: skip
+
+    return tells
 
 
 def parts_of(config: Config) -> tuple[Part, ...]:

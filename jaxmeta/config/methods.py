@@ -153,6 +153,7 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
                     if recipe.rated else (config.inner.learning_rate,),
                     config.evaluate.steps if recipe.inner else (0,),
                     recipe.step_cost * (setting.adapted if recipe.whole else setting.support) if recipe.inner else 0.0,
+                    tells=recipe.tells,
                 )
             )  # fmt: skip
     return tuple(phases), tuple(methods)

@@ -17,6 +17,7 @@ from jaxmeta.core import gradients
 from jaxmeta.core.learner import build_learner
 from jaxmeta.core.select import everything, excluding, matching
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm, MetaLearner
+from jaxmeta.run.plan import Tells
 
 STRATEGIES: dict[str, gradients.Strategy] = {
     "forward_over_reverse": gradients.forward_over_reverse,
@@ -52,6 +53,7 @@ class Recipe(NamedTuple):
     judged: Callable[[Any], MetaAlgorithm] | None = None  # what is judged, where it is not what is trained
     rates: tuple[float, ...] = ()  # inner learning rates to try on the dev languages, where it has its own
     rate: float | None = None  # inner learning rate in meta-training, where it has its own
+    tells: Tells | None = None  # what is reported of its task states, see `Method`
 
 
 def recipes(setting: Setting) -> dict[str, Recipe]:

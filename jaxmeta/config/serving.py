@@ -38,8 +38,9 @@ def application(model: str) -> "Starlette":
         POST /predict  {"lines": [...], "model": name}            -> {"answers": [...]}, as `jaxmeta predict` has them
         POST /adapt    {"name": ..., "shots": ..., "method": ...}  -> {"says": ...}; `shots` is the text of a TSV file
 
-    "model" and "method" may be left out. What is wrong with a request is said in one sentence, {"error": ...}, with
-    status 400. Models that were adapted here are kept in memory, and forgotten with the process.
+    "model", "method" and "family" (see `jaxmeta adapt`) may be left out. What is wrong with a request is said in one
+    sentence, {"error": ...}, with status 400. Models that were adapted here are kept in memory, and forgotten with the
+    process.
 
     Args:
       model: a run folder, which can be adapted, or a folder that `adapt` or `export` wrote, which is named "default".
@@ -113,19 +114,19 @@ class Shelf:
 
     def adapt(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Adapts the run to examples and keeps the model under its name."""
-        _known(asked, "name", "shots", "method")
+        _known(asked, "name", "shots", "method", "family")
         if self.run is None:
             raise InputError("This is an adapted model already; serve a run folder to adapt over HTTP.")
         if not all(isinstance(asked.get(key), str) and asked[key].strip() for key in ("name", "shots")):
             raise InputError(
                 '`name` and `shots` must be texts, such as {"name": "mine", "shots": "label\\ttext\\n..."}.'
             )
-        method = asked.get("method", self.run.evaluate.main)
+        method, family = asked.get("method", self.run.evaluate.main), asked.get("family", "")
         with self.lock, tempfile.TemporaryDirectory() as scratch:
             shots, model = pathlib.Path(scratch) / "shots", pathlib.Path(scratch) / "model"
             shots.write_text(asked["shots"], encoding="utf-8")
             try:
-                says = adapted.adapt(self.folder, self.run, str(shots), model, method)
+                says = adapted.adapt(self.folder, self.run, str(shots), model, method, family)
             except InputError as error:
                 # The user knows of no file.
                 raise InputError(str(error).replace(str(shots), "`shots`")) from None

@@ -58,7 +58,7 @@ from jaxmeta.data.tokenize import (
     count_cut,
     tokenizer_from_state,
 )
-from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv
+from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv, read_unlabelled
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
 __all__ = [
@@ -124,6 +124,7 @@ __all__ = [
     "read_table",
     "read_tfds",
     "read_tsv",
+    "read_unlabelled",
     "script_facts",
     "script_of",
     "specials",

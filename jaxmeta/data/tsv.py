@@ -103,6 +103,15 @@ def read_shots(
     return _corpus(path, name, labels, rows)
 
 
+def read_unlabelled(path: Path) -> list[str]:
+    """Reads texts of one new language out of a file that needs no column but `text`; no other is read.
+
+    Raises:
+        InputError: the file is malformed.
+    """
+    return [fields["text"].strip() for _, fields in read_fields(path, ("text",))]
+
+
 def read_plain(path: Source) -> list[str]:
     """Reads one text per line from a file, from an open stream, or from standard input where `path` is "-".
 

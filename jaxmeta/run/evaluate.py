@@ -81,6 +81,24 @@ def evaluator(
     return all_tasks
 
 
+def told_of(
+    method: Method, meta_params: MetaParams, learning_rate: Rate, posed: Posed, *, seed: int
+) -> dict[str, float]:
+    """Returns what a method tells of the states that tasks begin with, on average; see `Method`."""
+    tells = method.tells
+    if tells is None:
+        return {}
+    algorithm = method.build(learning_rate)
+
+    @jax.jit
+    def run(keys, meta_params, supports):
+        begun = lambda task: tells(meta_params, algorithm.begin(task[0], meta_params, task[1]))  # noqa: E731
+        return jax.tree.map(jnp.mean, jax.lax.map(begun, (keys, supports)))
+
+    keys = jax.random.split(jax.random.key(seed), len(posed.cells))
+    return {name: float(value) for name, value in run(keys, meta_params, posed.episodes.support).items()}
+
+
 def score_grid(
     run: Callable[..., ArrayTree],
     readout: Readout,

@@ -20,6 +20,7 @@ from jaxmeta.run.evaluate import (
     on_edge,
     pose,
     score_grid,
+    told_of,
     tune,
     tune_classical,
 )
@@ -145,6 +146,8 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     result["scores"] = {
         name: float(_scale(name) * np.mean([g.scores[name][..., place] for g in grids])) for name in grids[0].scores
     }
+    if told_here := told_of(method, params[0], choice.learning_rate, problems.test, seed=experiment.seed):
+        result["told"] = told_here
     curves = grid.mean(axis=1).tolist()
     result["by_steps"] = {
         "steps": list(method.steps),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from jaxmeta.core.types import (
@@ -53,6 +54,10 @@ def rate_of(record: Mapping[str, Any]) -> Rate:
     return rate if strength is None else Pulled(rate, strength)
 
 
+# (meta-parameters, the state that a task begins with) -> numbers [] by name
+Tells = Callable[[MetaParams, TaskState], Mapping[str, jax.Array]]
+
+
 class Method(NamedTuple):
     """A way to learn a new task from shots.
 
@@ -67,6 +72,7 @@ class Method(NamedTuple):
     steps: tuple[int, ...]  # inner steps tried, ascending
     gradients_per_step: float = 0.0  # gradient examples of one inner step
     complete: Callable[[MetaParams], MetaParams] = lambda meta_params: meta_params  # adds what its phase did not train
+    tells: Tells | None = None  # what there is to report of a task state beside its answers
 
 
 class Classical(NamedTuple):

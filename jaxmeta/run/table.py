@@ -203,7 +203,17 @@ def unit_note(evaluation: Evaluation) -> str:
 def further_sentences(evaluation: Evaluation) -> list[str]:
     """Returns what there is to say beside the verdict: of transfer and its guard, of sources, of who is sooner."""
     told = ("transfer", "guard", "leave_one_out", "reaching")
-    return [evaluation[key]["says"] for key in told if key in evaluation]
+    generated = [
+        _generated(name, r["told"]) for name, r in evaluation["methods"].items() if "numbers" in r.get("told", {})
+    ]
+    return [evaluation[key]["says"] for key in told if key in evaluation] + generated
+
+
+def _generated(name: str, told: Mapping[str, float]) -> str:
+    shares = (f"{100 * told[key]:.0f}% of {key.removesuffix('_open')}" for key in told if key.endswith("_open"))
+    return (
+        f"{name} uses {told['numbers']:,.0f} of {told['of']:,.0f} numbers that it could generate: {', '.join(shares)}."
+    )
 
 
 def kind_of(evaluation: Evaluation, name: str) -> str:
