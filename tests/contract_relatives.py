@@ -54,9 +54,8 @@ def annealed(algorithm: MetaAlgorithm) -> GradientEstimator:
     return estimators.in_turn((early, 2), then=estimators.backprop(algorithm, num_steps=2))
 
 
-def implicit(num_steps: int):
+def implicit(num_steps: int, solve=estimators.conjugate_gradient(80, 1e-14)):  # noqa: B008
     """An estimator of the algorithm that it is then given, exact where adaptation has converged."""
-    solve = estimators.conjugate_gradient(80, 1e-14)
     return lambda algorithm: estimators.implicit(algorithm, num_steps=num_steps, solve=solve)
 
 
@@ -111,7 +110,12 @@ ROWS = [
     Row("logistic", lambda s: algorithms.logistic(s.mlp(), s.classify(), num_classes=s.classes), backprop(0), 0),
     Row("boil", maml_with(select=excluding("^head/")), backprop(2)),
     Row("maml++", maml_plus_plus, annealed),
+    *(
+        Row(f"{name}, first order", maml_with(select=select, gradient=first_order), backprop(2), 2, "first order")
+        for name, select in (("anil", matching("^head/")), ("boil", excluding("^head/")))
+    ),
     Row("imaml", imaml_with(0.2), implicit(150), num_steps=150),
+    Row("imaml, neumann", imaml_with(0.2), implicit(150, estimators.neumann(0.2, 200)), num_steps=150),
     Row("imaml, backprop", imaml_with(0.3), backprop(2)),
     Row("cavia", cavia_with(0.3), backprop(2)),
     Row("cavia, implicit", cavia_with(0.2, decay=1.0), implicit(150), num_steps=150),

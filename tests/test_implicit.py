@@ -119,6 +119,16 @@ def test_memory_does_not_depend_on_the_number_of_steps(solve):
 
 MODEL, OBJECTIVE, SGD = mlp((4,), 2), classification(2), optax.sgd(0.1)
 MAML = algorithms.maml(MODEL, OBJECTIVE, SGD)
+# Those that have read the support's targets when they begin.
+SOLVED = {
+    "protonet": algorithms.protonet(MODEL, OBJECTIVE, num_classes=2),
+    "transductive_protonet": algorithms.transductive_protonet(MODEL, OBJECTIVE, num_classes=2),
+    "matching_network": algorithms.matching_network(MODEL, OBJECTIVE, num_classes=2),
+    "relation_network": algorithms.relation_network(MODEL, OBJECTIVE, num_classes=2),
+    "logistic": algorithms.logistic(MODEL, OBJECTIVE, num_classes=2),
+    "ridge": algorithms.ridge(MODEL, OBJECTIVE, num_outputs=2),
+    "proto_maml": algorithms.proto_maml(MODEL, OBJECTIVE, SGD, num_classes=2),
+}
 ALGORITHMS = {
     "maml": MAML,
     "boil": algorithms.maml(MODEL, OBJECTIVE, SGD, select=lambda path: not path.startswith("head")),
@@ -130,17 +140,18 @@ ALGORITHMS = {
     "imaml": algorithms.imaml(MODEL, OBJECTIVE, SGD),
     "cavia": algorithms.cavia(MODEL, OBJECTIVE, SGD),
     "cavia with decay": algorithms.cavia(MODEL, OBJECTIVE, SGD, decay=0.1),
-    "protonet": algorithms.protonet(MODEL, OBJECTIVE, num_classes=2),
-    "ridge": algorithms.ridge(MODEL, OBJECTIVE, num_outputs=2),
+    "knowledge_transfer": algorithms.knowledge_transfer(MODEL, OBJECTIVE, SGD, algorithms.l2_sp),
+    **SOLVED,
 }
-# What each estimator takes; the others it refuses, with this sentence. `backprop` and `pooled` take all.
+# What each estimator takes; the others it refuses, with this sentence. `backprop` takes all.
 TAKEN = {
     "multistep": (
-        [name for name in ALGORITHMS if name not in ("protonet", "ridge")],
+        [name for name in ALGORITHMS if name not in SOLVED or name == "proto_maml"],
         "this algorithm's steps do nothing",
     ),
+    "pooled": ([name for name in ALGORITHMS if name not in SOLVED], "learn to repeat them; use `backprop`"),
     "displacement": (
-        ["maml", "boil", "reptile", "meta_curvature", "per_step", "imaml"],
+        ["maml", "boil", "reptile", "meta_curvature", "per_step", "imaml", "knowledge_transfer"],
         "`displacement` needs an algorithm that adapts a copy of its parameters",
     ),
     "implicit": (
@@ -152,6 +163,7 @@ ESTIMATORS = {
     "multistep": lambda a: estimators.multistep(a, num_steps=2, anneal_over=5),
     "displacement": lambda a: estimators.displacement(a, num_steps=2),
     "implicit": lambda a: implicit(a, num_steps=2),
+    "pooled": estimators.pooled,
 }
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.select import merge
 from jaxmeta.core.trees import joined, leading_size, mean_over_tasks
-from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
+from jaxmeta.core.types import ArrayTree, GradientEstimator, MetaAlgorithm
 
 
 def displacement(algorithm: MetaAlgorithm, *, num_steps: int) -> GradientEstimator:
@@ -33,7 +33,7 @@ def displacement(algorithm: MetaAlgorithm, *, num_steps: int) -> GradientEstimat
             adapt_key, loss_key = jax.random.split(key)
             examples = joined(episode.support, episode.query)
             task_state, _ = adapt(algorithm, adapt_key, meta_params, examples, num_steps=num_steps)
-            if not hasattr(task_state, "fast"):
+            if not _is_copy(getattr(task_state, "fast", None), meta_params["params"]):
                 raise ValueError(
                     "`displacement` needs an algorithm that adapts a copy of its parameters (maml, reptile)"
                 )
@@ -60,3 +60,9 @@ def displacement(algorithm: MetaAlgorithm, *, num_steps: int) -> GradientEstimat
         return gradient, state, mean_over_tasks(metrics)
 
     return GradientEstimator(init, estimate)
+
+
+def _is_copy(fast: ArrayTree, params: ArrayTree) -> bool:
+    """Returns whether what adapts has a place for each parameter, nothing where one does not adapt."""
+    one, other = (jax.tree.structure(tree, is_leaf=lambda leaf: leaf is None) for tree in (fast, params))
+    return one == other

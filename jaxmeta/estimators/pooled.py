@@ -12,10 +12,11 @@ def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
 
     This trains the multilingual baselines (and the warm start of any meta-learner): an algorithm whose `begin` copies
     the parameters, such as `maml`, is trained by it as one ordinary model of all tasks. So is a `meta_network` that is
-    to generate without labels. An algorithm whose `begin` reads the support's targets would be trained to repeat them.
+    to generate without labels.
 
     Raises:
-      ValueError: at `init` if what adaptation begins with owes nothing to the meta-parameters.
+      ValueError: at `init` if what adaptation begins with owes nothing to the meta-parameters, or if it reads the
+        support's targets, which it would be trained to repeat.
     """
     without_adaptation = backprop(algorithm, num_steps=0)
 
@@ -26,6 +27,14 @@ def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
             begun = algorithm.begin(key, meta_params, first.support)
             return algorithm.loss(key, meta_params, begun, first.query)[0]
 
+        def begun(targets):
+            return algorithm.begin(key, meta_params, {**first.support, "targets": targets})
+
+        if "targets" in first.support and _depends(jax.make_jaxpr(begun)(first.support["targets"]).jaxpr):
+            raise ValueError(
+                "`pooled` trains on the support's targets too, and this algorithm has read them when it begins, so "
+                "that it would learn to repeat them; use `backprop` (without a step: `num_steps=0`)"
+            )
         if not _depends(jax.make_jaxpr(loss)(meta_params).jaxpr):
             raise ValueError(
                 "`pooled` takes no inner step, and without one this algorithm's loss owes nothing to what is learned; "
