@@ -1,0 +1,47 @@
+"""Every config is built with the data that it names, in each of its sizes."""
+
+import pathlib
+import tomllib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmeta.config import build, load_jobs
+from jaxmeta.config.build import first_episode
+from jaxmeta.config.turns import one_turn
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"))
+# Those of the kinds of tasks that there are, which come as a look, as a run for two cores, and for an accelerator.
+KINDS = (
+    *("en_es_to_fr", "gnome_help_summaries", "mlqe_matching", "nusax_sentiment", "nusax_translation"),
+    *("sentiment_en_zh", "sib200_topics", "spoken_digit_strings", "spoken_digits", "tatoeba_retrieval"),
+    *("tico19_translation", "udhr_generation", "xed_sentiment", "xquad_answers"),
+)
+ABSENT = ("omniglot_full",)  # data that a user makes
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_comes_in_three_sizes(name):
+    (path,) = (path for path in CONFIGS if path.stem == name)
+    assert {"quick", "gpu"} <= tomllib.loads(path.read_text("utf-8"))["presets"].keys()
+    looked, whole = (load_jobs(path, preset=preset).configs.values() for preset in ("quick", None))
+    assert {job.train.seeds for job in looked} == {1}
+    assert {job.train.seeds for job in whole} == {3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [None, "quick", "gpu"], ids=str)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_is_built(path, preset, data_dir, monkeypatch):
+    monkeypatch.setenv("JAXMETA_DATA", str(data_dir))
+    if preset not in (None, *tomllib.loads(path.read_text("utf-8")).get("presets", {})):
+        pytest.skip(f"no preset {preset}")
+    if path.stem in ABSENT:
+        pytest.skip("a user makes this set")
+    for config in load_jobs(path, preset=preset).configs.values():
+        built = build(one_turn(config))
+        names = {method.name for method in built.experiment.methods} | {way.name for way in built.experiment.classical}
+        assert names >= set(built.setting.config.evaluate.methods)
+        episode = first_episode(built.setting.config, built.tasks)
+        assert all(np.all(np.isfinite(leaf)) for leaf in map(np.asarray, jax.tree.leaves(episode)))
