@@ -5,7 +5,7 @@ import pytest
 from tiny_run import LANGUAGES, jaxmeta, toy_lines, train, write_lines
 
 from jaxmeta import data
-from jaxmeta.config import load
+from jaxmeta.config import build, load
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.tasks import TextTasks
@@ -129,6 +129,23 @@ def test_a_prepared_set_of_others_is_named_in_a_config(foreign):
     )
     assert pairs.split.test == ("en-aa",)
     assert pairs.table.texts("src") == [f"english {text}" for text in pairs.table.texts("tgt")]
+
+
+def test_a_prepared_set_is_named_as_tfds_knows_it_and_its_splits_as_they_are(foreign):
+    import tensorflow_datasets as tfds
+
+    tfds.core.add_data_dir(foreign.parents[1])
+    columns = {"text": "sentence", "label": "verdict", "language": "lang"}
+    splits = {"train": "train", "test": "dev", "validation": "test"}
+    changes = {"task.source": "tfds", "task.path": "reviews", "task.shots": 1, "task.queries": 1, **ROLES}
+    corpus = TextTasks(load(changes=changes | {"task.columns": columns, "task.splits": splits})).corpus
+    assert {(split, text.split()[1]) for split, text in zip(corpus.split, corpus.text, strict=True)} == {
+        (role, name) for name, role in splits.items()
+    }
+    with pytest.raises(InputError, match="reviews has the splits train, validation, test; say in `splits` which"):
+        TextTasks(load(changes=changes | {"task.columns": columns, "task.splits": {"all": "train"}}))
+    with pytest.raises(InputError, match=r"task.splits. is about the splits of a prepared set"):
+        build(load(changes={"task.splits": splits}))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Temperatures: known ones are found, folds hold out what they say, and nothing of the query is read."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from jaxmeta.run.temperature import (
     held_out,
     of_classical,
     of_method,
+    pooled,
     with_temperatures,
 )
 
@@ -88,6 +90,19 @@ def test_what_is_too_sure_gets_better_and_answers_the_same():
     bins = [found[when]["bins"] for when in ("before", "after")]
     assert sum(bins[0]["correct"]) == sum(bins[1]["correct"])
     assert sum(bins[0]["count"]) == sum(bins[1]["count"]) == 200
+
+
+def test_runs_together_are_what_their_problems_are():
+    rng = np.random.default_rng(3)
+    problems = []
+    for _ in range(4):
+        logits, targets = 3 * rng.normal(size=(50, 3)), rng.integers(0, 3, 50).astype(np.int32)
+        query = {"targets": targets, "mask": np.ones(50, bool), "classes": np.ones((50, 3), bool)}
+        problems.append((logits.astype(np.float32), query, rng.normal(size=(20, 3)), rng.integers(0, 3, 20)))
+    together = pooled([with_temperatures(READOUT, part) for part in (problems[:2], problems[2:])])
+    expected = with_temperatures(READOUT, problems)
+    assert jax.tree.structure(together) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), together, expected)
 
 
 def test_a_method_is_asked_for_its_folds_alone():

@@ -234,6 +234,8 @@ def check_source(config: Config) -> None:
                 f'`task.{key}` is about a file or a prepared set; leave it out with `task.source` "{task.source}", or '
                 'set that to "tsv" or "tfds".'
             )
+    if task.splits and task.source != "tfds":
+        raise InputError("`task.splits` is about the splits of a prepared set (source tfds); leave it out.")
     if task.parallel and task.source != "tsv":
         raise InputError(
             f'`task.parallel` is about the order of rows in TSV files; leave it out with `task.source` "{task.source}".'

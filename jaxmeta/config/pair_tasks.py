@@ -8,7 +8,14 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import data_path, make_tokenizer, named_columns, scripts_read, weighting_of
+from jaxmeta.config.tasks import (
+    data_path,
+    make_tokenizer,
+    named_columns,
+    read_prepared,
+    scripts_read,
+    weighting_of,
+)
 from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
@@ -182,10 +189,9 @@ def read_pairs(config: Config) -> Table:
     named = {
         "columns": named_columns(config, data.SCHEMAS[task.kind].columns), "language": task.language or None
     }  # fmt: skip
-    path = data_path(config)
     if task.source == "tsv":
-        table = data.read_table(path, task.kind, name=config.name, parallel=task.parallel, **named)
+        table = data.read_table(data_path(config), task.kind, name=config.name, parallel=task.parallel, **named)
     else:
-        table = data.read_tfds(path, schema=task.kind, **named)
+        table = read_prepared(config, task.kind, **named)
         assert isinstance(table, Table)
     return data.translated_from(table, task.source_language) if task.source_language else table

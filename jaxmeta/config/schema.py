@@ -44,14 +44,17 @@ class TaskConfig(Section):
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
-    folder of a prepared set; a relative path is looked up in JAXMETA_DATA too. Of classification, and where `stream` is
-    set, several TSV files are read as one."""
+    folder of a prepared set, or its name in TFDS's own folder; a relative path is looked up in JAXMETA_DATA too. Of
+    classification, and where `stream` is set, several TSV files are read as one."""
     stream: bool = False
     """Whether rows of train languages stay in the TSV file and are read as they are drawn, for text larger than memory
     (generation)."""
     columns: dict[str, str] = {}
     """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
     = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation."""
+    splits: dict[str, str] = {}
+    """Which of train, dev and test each split of a prepared set is (source tfds), where their names do not say:
+    `{test_matched = "test"}`; those that are left out are not read."""
     language: str = ""
     """The language of all rows, where no column says it; of a pair of languages, "SOURCE-TARGET" ("eng-" where a column
     says the target)."""

@@ -13,7 +13,7 @@ from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch, Episode
-from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, TextEpisodes, Tokenizer, Weighting
+from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, Table, TextEpisodes, Tokenizer, Weighting
 from jaxmeta.run.units import LANGUAGE
 
 HeldOut = Callable[[np.ndarray], np.ndarray]  # labels [S] -> which of them are held out [S] bool
@@ -204,7 +204,7 @@ def read_corpus(config: Config) -> Corpus:
             paths or data_path(config), name=config.name, parallel=task.parallel, languages=used,
             unaligned=task.left_out_languages, **named,
         )  # fmt: skip
-    corpus = data.read_tfds(data_path(config), schema="classification", **named)
+    corpus = read_prepared(config, "classification", **named)
     assert isinstance(corpus, Corpus)
     return corpus
 
@@ -229,7 +229,25 @@ def data_path(config: Config) -> pathlib.Path:
             f"`task.path` must name one place, got {list(task.path)}; several TSV files are read as one for "
             "classification, and for generation with `task.stream`."
         )
-    return find_file(task.path, folder=task.source == "tfds")
+    if task.source == "tfds":
+        # Or it is the name of a set in TFDS's own folder, which knows it.
+        return next((path for path in _places(task.path) if path.is_dir()), pathlib.Path(task.path))
+    return find_file(task.path)
+
+
+def read_prepared(config: Config, schema: str, **named: Any) -> Corpus | Table:
+    """Returns the rows of a prepared TFDS set.
+
+    Raises:
+      InputError: there is no such set, or it lacks a column or a split.
+    """
+    return data.read_tfds(data_path(config), schema=schema, splits=config.task.splits or None, **named)
+
+
+def _places(name: str) -> list[pathlib.Path]:
+    """Returns where a file or folder may be: as it is given, or under the folder that JAXMETA_DATA names."""
+    home = os.environ.get("JAXMETA_DATA")
+    return [pathlib.Path(name), *([pathlib.Path(home) / name] if home else [])]
 
 
 def find_file(name: str, *, folder: bool = False) -> pathlib.Path:
@@ -238,14 +256,12 @@ def find_file(name: str, *, folder: bool = False) -> pathlib.Path:
     Raises:
       InputError: it is at neither place.
     """
-    tried = [pathlib.Path(name)]
-    if home := os.environ.get("JAXMETA_DATA"):
-        tried.append(pathlib.Path(home) / name)
+    tried = _places(name)
     for path in tried:
         if path.is_dir() if folder else path.is_file():
             return path
     places = " nor at ".join(map(str, tried))
-    hint = "" if home else " (or set JAXMETA_DATA to the folder it is under)"
+    hint = "" if len(tried) > 1 else " (or set JAXMETA_DATA to the folder it is under)"
     raise InputError(f"There is no {'folder' if folder else 'file'} at {places}; correct the path{hint}.")
 
 

@@ -176,6 +176,25 @@ def of_classical(
     return with_temperatures(readout, found)
 
 
+def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what `with_temperatures` would say of the problems of several runs together, each with as many."""
+    temperatures = [part["temperature"] for part in parts]
+    found: dict[str, Any] = {
+        "temperature": {
+            "mean": float(np.exp(np.mean([np.log(each["mean"]) for each in temperatures]))),
+            "low": min(each["low"] for each in temperatures),
+            "high": max(each["high"] for each in temperatures),
+        }
+    }
+    for when in ("before", "after"):
+        bins = {key: np.sum([part[when]["bins"][key] for part in parts], axis=0) for key in _BINS}
+        answers = [np.sum(part[when]["bins"]["count"]) for part in parts]
+        means = {n: float(np.average([part[when][n] for part in parts], weights=answers)) for n in ("nll", "brier")}
+        ece = float(np.abs(bins["confidence"] - bins["correct"]).sum() / np.sum(answers))
+        found[when] = {**means, "ece": ece, "bins": {key: value.tolist() for key, value in bins.items()}}
+    return found
+
+
 def summarized(methods: Mapping[str, dict[str, Any]], shots: int) -> dict[str, Any]:
     """Returns what `evaluation.json` holds of temperatures."""
     folds = number_of_folds(shots)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmeta.run import temperature
 from jaxmeta.run.judge import conclusion, summary
 from jaxmeta.run.statistics import bootstrap_interval
 from jaxmeta.run.units import unit
@@ -38,6 +39,10 @@ def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     calibration = {
         name: _means([evaluation["calibration"][name] for evaluation in evaluations]) for name in first["calibration"]
     }
+    tempered = {
+        name: temperature.pooled([evaluation["temperature"]["methods"][name] for evaluation in evaluations])
+        for name in first.get("temperature", {}).get("methods", {})
+    }
     curves = {
         kind: {name: _curve([e["curves"][kind][name] for e in evaluations]) for name in first["curves"][kind]}
         for kind in first["curves"]
@@ -45,6 +50,7 @@ def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return conclusion(facts, scores, results) | {
         "curves": curves,
         "calibration": calibration,
+        **({"temperature": {**first["temperature"], "methods": tempered}} if tempered else {}),
         "data": {
             key: value if all(e["data"][key] == value for e in evaluations) else "; ".join(
                 f"{'+'.join(e['languages'])}: {e['data'][key]}" for e in evaluations
