@@ -1,5 +1,6 @@
 """A run that is killed again and again ends with the same bits as one that never was."""
 
+import concurrent.futures
 import pathlib
 import random
 import signal
@@ -10,6 +11,7 @@ import pytest
 from tiny_run import environment, evaluation, metrics, process, toy_lines, train, write_lines
 
 from jaxmeta.run.checkpoint import Checkpoints, tree_digests
+from jaxmeta.run.experiment import Room
 from jaxmeta.run.judgements import JUDGING
 
 PHASES = ("warm_start", "joint", "ridge")
@@ -34,12 +36,13 @@ class Runs:
             JAX_COMPILATION_CACHE_DIR=str(programs), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"
         )
 
-    def start(self, folder: pathlib.Path) -> subprocess.Popen:
+    def start(self, folder: pathlib.Path, *more: str) -> subprocess.Popen:
         with open(folder / "log.txt", "ab") as log:
-            return subprocess.Popen(process(*COMMAND), cwd=folder, env=self.environment, stdout=log, stderr=log)
+            words = process(*COMMAND, *more)
+            return subprocess.Popen(words, cwd=folder, env=self.environment, stdout=log, stderr=log)
 
-    def finish(self, folder: pathlib.Path) -> None:
-        code = self.start(folder).wait(LIMIT)
+    def finish(self, folder: pathlib.Path, *more: str) -> None:
+        code = self.start(folder, *more).wait(LIMIT)
         assert code == 0, (folder / "log.txt").read_text()
 
     def kill(self, folder: pathlib.Path, after: int, delay: float, file: str = "config.toml") -> None:
@@ -100,3 +103,52 @@ def test_a_run_killed_at_six_moments_ends_with_the_same_bits(tmp_path):
     assert found["metrics"] == expected["metrics"]
     assert found["evaluation"] == expected["evaluation"]
     assert "resumed" in (pieces / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_methods_that_are_trained_at_once_come_to_the_same(tmp_path):
+    """Whether they are told to stop in between or not; how many there are at once may change."""
+    runs = Runs(tmp_path / "programs")
+    alone, together, stopped = (tmp_path / name for name in ("alone", "together", "stopped"))
+    for folder in (alone, together, stopped):
+        folder.mkdir()
+        write_lines(folder / "toy.tsv", toy_lines())
+    runs.finish(alone)
+    runs.finish(together, "--train.at-once", "2")
+    running = runs.start(stopped, "--train.at-once", "3")
+    deadline = time.monotonic() + LIMIT
+    while lines(stopped) < 50:  # the warm start is over, and what follows is trained
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    running.terminate()
+    assert running.wait(LIMIT) == 128 + signal.SIGTERM, (stopped / "log.txt").read_text()
+    runs.finish(stopped)
+    expected = _in_order(result(alone))
+    assert _in_order(result(together)) == expected
+    assert _in_order(result(stopped)) == expected
+
+
+def _in_order(found: dict) -> dict:
+    """Returns a result with the lines of each phase together."""
+    by_phase = sorted(found["metrics"], key=lambda line: ("final" in line, line["phase"], line["step"]))
+    return {**found, "metrics": by_phase}
+
+
+def test_who_does_not_fit_waits_and_who_is_alone_does_not():
+    room, order = Room(10, lambda: False), []
+
+    def take(name, size, seconds):
+        with room.taken(size):
+            order.append(name)
+            time.sleep(seconds)
+            order.append(f"{name} ends")
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        pool.submit(take, "more than there is", 50, 0.3)
+        time.sleep(0.1)
+        pool.submit(take, "large", 8, 0.3)
+        time.sleep(0.4)
+        pool.submit(take, "small", 2, 0.0)
+    assert order[:3] == ["more than there is", "more than there is ends", "large"]
+    assert order[3:] == ["small", "small ends", "large ends"]

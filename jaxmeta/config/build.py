@@ -100,6 +100,7 @@ def build(config: Config) -> Built:
         log_every=config.train.log_every,
         save_every=config.train.save_every,
         data_facts=tasks.facts() | problems | {"versions": versions("jaxmeta", "jax", "jaxlib", "babel")},
+        at_once=config.train.at_once,
     )
     if evaluate.similarity and gradient_method(experiment) is None:
         raise InputError(

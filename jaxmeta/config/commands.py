@@ -286,7 +286,10 @@ def is_begun(folder: pathlib.Path, jobs: Jobs) -> bool:
     mine, theirs = (", ".join(filter(None, which.configs)) or "none" for which in (found, jobs))
     differences = [] if mine == theirs else [f"jobs: {mine} against {theirs}"]
     for job in found.configs.keys() & jobs.configs.keys():
-        differences += difference(settled(found.configs[job]), jobs.configs[job])
+        # How many are trained at once changes no result.
+        begun = settled(found.configs[job])
+        asked = changed(jobs.configs[job], {"train.at_once": begun.train.at_once}, "the command line")
+        differences += difference(begun, asked)
     if differences:
         first, more = "; ".join(differences[:3]), len(differences) - 3
         raise InputError(

@@ -158,6 +158,9 @@ class TrainConfig(Section):
     """The share of the budget that meta-learners spend on joint training first."""
     seeds: Count = 1
     """How many training seeds."""
+    at_once: Count = 1
+    """Methods and seeds that are trained at the same time, as far as the memory of their steps allows. It changes no
+    result, but the seconds that each is said to take."""
     learning_rate: Rate = 3e-3
     """Peak of the outer optimizer's learning rate (AdamW, warm-up, cosine decay)."""
     weight_decay: float = Field(default=1e-4, ge=0)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, Self
@@ -32,18 +33,20 @@ class MetricsLog:
         self._events = self.path.parent / "tensorboard" if tensorboard else None
         self._writers: dict[str, Any] = {}
         self._purge_from: dict[str, int] = {}
+        self._lock = threading.Lock()  # phases may be trained at the same time
         self._keep_lines(lambda line: True)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - stays open, `close` closes it
 
     def write(self, phase: str, step: int, metrics: Mapping[str, Any]) -> None:
         """Appends one line; numbers that are not finite become null."""
         line = {"phase": phase, "step": step} | {name: _plain(value) for name, value in metrics.items()}
-        self._append(line)
-        writer = self._writer(phase)
-        if writer is not None:
-            for name, value in line.items():
-                if isinstance(value, int | float) and name != "step":
-                    writer.add_scalar(name, value, step)
+        with self._lock:
+            self._append(line)
+            writer = self._writer(phase)
+            if writer is not None:
+                for name, value in line.items():
+                    if isinstance(value, int | float) and name != "step":
+                        writer.add_scalar(name, value, step)
 
     def final(self, phase: str, *, step: int, loss: float | None, params_sha256: str, **more: Any) -> None:
         """Appends the line that closes the file, in place of an earlier one: `"final": true` and results."""
@@ -54,8 +57,9 @@ class MetricsLog:
 
     def rewind(self, phase: str, step: int) -> None:
         """Removes the lines of `phase` beyond `step`: a run that goes on from there writes them again."""
-        self._rewrite(lambda line: line.get("phase") != phase or line.get("step", 0) <= step)
-        self._purge_from[phase] = step + 1
+        with self._lock:
+            self._rewrite(lambda line: line.get("phase") != phase or line.get("step", 0) <= step)
+            self._purge_from[phase] = step + 1
 
     def close(self) -> None:
         """Closes the file and the event files."""
@@ -136,6 +140,10 @@ class ProgressDisplay(Protocol):
         """Shows that the phase is over."""
         ...
 
+    def beside(self) -> "ProgressDisplay":
+        """Returns a display at the same place, for a phase that is trained at the same time."""
+        ...
+
 
 @contextlib.contextmanager
 def progress(console: Console | None = None, *, every_seconds: float = 15.0) -> Iterator[ProgressDisplay]:
@@ -187,6 +195,9 @@ class _Bar:
         if self._task is not None:
             self._bar.stop_task(self._task)
 
+    def beside(self) -> "_Bar":
+        return _Bar(self._bar)
+
 
 class _Lines:
     """A plain line when a phase begins and ends, and one every so often between."""
@@ -215,6 +226,9 @@ class _Lines:
     def end(self) -> None:
         if self._said_step != self._step:
             self._say()
+
+    def beside(self) -> "_Lines":
+        return _Lines(self._console, self._every)
 
     def _say(self) -> None:
         self._said, self._said_step = time.monotonic(), self._step

@@ -17,10 +17,15 @@ from jaxmeta.core.checks import InputError, check_positive
 from jaxmeta.core.types import ArrayTree, Episode, Key, LearnerState, MetaLearner, Metrics
 from jaxmeta.run.checkpoint import Checkpoints
 from jaxmeta.run.logging import MetricsLog, ProgressDisplay
+from jaxmeta.run.planner import memory_of
 
 # How many steps may be unfinished when the host prepares the next: one that runs and one that waits, so that
 # the device is never idle. Left alone jax queues some thirty, and SIGTERM would have to sit through them all.
 _AHEAD = 2
+
+
+class Stopped(Exception):
+    """A phase has saved and ended because the wish of somebody else's `StopSignals` was granted."""
 
 
 class TrainingError(RuntimeError):
@@ -51,6 +56,8 @@ def train_phase(
     save_every: int,
     on_init: Callable[[LearnerState], LearnerState] | None = None,
     progress: ProgressDisplay | None = None,
+    stop: "StopSignals | None" = None,
+    room: Callable[[int], contextlib.AbstractContextManager] | None = None,
 ) -> PhaseResult:
     """Trains until step `steps`, from the newest good checkpoint or from the start.
 
@@ -71,6 +78,8 @@ def train_phase(
       save_every: a checkpoint is written each time as many steps are done, and after the last one.
       on_init: changes the fresh state of a phase that starts, say to begin from trained meta-parameters.
       progress: is told about every step.
+      stop: whose wish to stop is granted, of a phase that is trained beside others; its own otherwise.
+      room: entered with the bytes that a step takes, for as long as steps are taken; it may wait.
 
     Returns:
       The state after the last step. Its buffers are the caller's.
@@ -80,6 +89,7 @@ def train_phase(
       InputError: no checkpoint of the folder is good, or it is beyond `steps`.
       SystemExit: SIGTERM came (code 143); the state was saved first.
       KeyboardInterrupt: likewise.
+      Stopped: likewise, where `stop` was given.
     """
     for argument, value in {
         "steps": steps,
@@ -129,10 +139,12 @@ def train_phase(
         total = seconds()
         if progress is not None:
             progress.begin(name, steps=steps, start=start)
-        stop = cleanup.enter_context(_StopSignals())
+        of_others, stop = stop, stop or cleanup.enter_context(StopSignals())
         # Compiled before it is called, because what is called does not tell what memory it takes.
         update = jax.jit(learner.update, donate_argnums=0).lower(state, batches.first).compile()
         step_bytes = _temporary_bytes(update)
+        if room is not None:
+            cleanup.enter_context(room(memory_of(update)))
         for step in range(start + 1, steps + 1):
             try:
                 batch = batches.next(step)
@@ -152,6 +164,8 @@ def train_phase(
                 total = save(step)
             if stop.asked:
                 checkpoints.wait()
+                if of_others:
+                    raise Stopped(name)
                 stop.obey()
         if progress is not None:
             progress.end()
@@ -258,7 +272,7 @@ class _Batches:
             ) from None
 
 
-class _StopSignals:
+class StopSignals:
     """Turns SIGTERM and the first Ctrl-C into a wish that the loop grants between two steps."""
 
     def __init__(self):

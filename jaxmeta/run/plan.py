@@ -175,6 +175,7 @@ class Experiment(NamedTuple):
     log_every: int
     save_every: int
     data_facts: dict[str, Any]  # overlap report, tokenizer statistics: for the report
+    at_once: int = 1  # phases that are trained at the same time
 
 
 def chain_of(phases: Sequence[Phase], name: str | None) -> list[Phase]:
