@@ -1,11 +1,14 @@
 """Searching settings: spaces, samplers, runs side by side, and the command that goes on where it was cut off."""
 
+import functools
 import json
 import math
+import subprocess
+import time
 
 import numpy as np
 import pytest
-from tiny_run import TINY, jaxmeta, toy_lines, write_lines
+from tiny_run import TINY, environment, jaxmeta, process, toy_lines, write_lines
 
 from jaxmeta.config import build, load
 from jaxmeta.config import searching as searching_module
@@ -246,6 +249,41 @@ def test_a_search_that_was_cut_off_goes_on(toy, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert jaxmeta("search", str(path), "--out", str(tmp_path / "again"), "--trials", "6") == 2
     assert "another search" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_repeats_no_trial(toy, tmp_path):
+    path = toml(
+        toy, tmp_path / "toy.toml",
+        '[search]\ntrials = 6\nfolds = 1\nat_once = 1\n'
+        'space = { "train.learning_rate" = { low = 1e-3, high = 1e-1, log = true } }\n',
+    )  # fmt: skip
+    words = process("search", str(path), "--out")
+    start = functools.partial(
+        subprocess.Popen, cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+    def finished(folder):
+        with start([*words, folder]) as running:
+            _, error = running.communicate(timeout=240)
+            assert running.returncode == 0, error
+
+    finished("whole")
+    trials = tmp_path / "killed" / "trials.jsonl"
+    deadline = time.monotonic() + 240
+    with start([*words, "killed"]) as running:
+        while not (trials.exists() and trials.read_bytes().count(b"\n") >= 2):
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        running.kill()  # while the third is trained, or judged
+    before = lines(tmp_path / "killed")
+    assert 2 <= len(before) < 6
+    times = trials.stat().st_mtime_ns
+    finished("killed")
+    assert lines(tmp_path / "killed")[: len(before)] == before
+    assert trials.stat().st_mtime_ns > times
+    assert lines(tmp_path / "killed") == lines(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("method", ["source_and_target", "nearest_sources"])
