@@ -46,12 +46,15 @@ JOBS = [
     for preset in (None, *presets_of(path))
     for job in load_jobs(path).configs
 ]
+NEEDS = {"half_cheetah": "brax"}  # what a config's environment is simulated by
 NAMES = ["-".join(filter(None, (path.stem if path else "default", preset, job))) for path, preset, job in JOBS]
 
 
 @pytest.fixture(params=JOBS, ids=NAMES)
 def config(request) -> Config:
     path, preset, job = request.param
+    if path is not None and path.stem in NEEDS:
+        pytest.importorskip(NEEDS[path.stem], reason="its environment is not installed", exc_type=ImportError)
     return load_jobs(path, preset=preset).configs[job]
 
 
@@ -208,7 +211,8 @@ def test_the_methods_of_every_config_are_known(config):
 def test_every_method_is_in_the_table_of_algorithms():
     text = (pathlib.Path(__file__).parents[1] / "docs" / "algorithms.md").read_text("utf-8")
     table = re.findall(r"`(\w+)`", "\n".join(line for line in text.splitlines() if line.startswith("| `")))
-    jobs = [load_jobs(path, preset=preset).configs[job] for path, preset, job in JOBS]
+    installed = [job for job in JOBS if job[0] is None or job[0].stem not in NEEDS]  # and environments are alike
+    jobs = [load_jobs(path, preset=preset).configs[job] for path, preset, job in installed]
     wanted = {name for job in jobs for name in known_methods(setting_of(job))} | CLASSICAL.keys()
     assert wanted - set(table) == set()
 
