@@ -9,16 +9,19 @@ import optax
 import pytest
 
 import jaxmeta as jm
+from jaxmeta.data import script_shares
 from jaxmeta.run.comparison_figures import clusters, readable, similarity
 from jaxmeta.run.figure_style import LIGHT, png, style
 from jaxmeta.run.plan import BASELINE, META, Method
 from jaxmeta.run.records import read_similarity
 from jaxmeta.run.similarity import (
+    closeness,
     cosines,
     displacements,
     gradient_method,
     gram_matrix,
     nearest_sources,
+    overlaps,
     task_gradients,
     text_similarity,
 )
@@ -112,6 +115,30 @@ def test_displacements_are_those_of_the_formula():
     assert found[0, 1] == pytest.approx(1)
     assert found[0, 2] == pytest.approx(-1)
     assert found[0, 4] == pytest.approx(0, abs=1e-6)
+
+
+def test_how_close_vectors_end_is_that_of_the_formula():
+    vectors = np.array([[1.0, 0.0], [3.0, 0.0], [-2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    cosine, norms = cosines(vectors @ vectors.T)
+    found = closeness(cosine, norms)
+    apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    total = norms[:, None] + norms[None]
+    np.testing.assert_allclose(
+        found, 1 - np.divide(apart, total, where=total > 0, out=np.zeros_like(total)), atol=1e-12
+    )
+    np.testing.assert_allclose(found[0, :4], [1, 0.5, 0, 1 - 5**0.5 / 3])
+    assert found[4, 4] == 1
+
+
+def test_scripts_overlap_by_their_shares():
+    shares = np.stack([script_shares(texts) for texts in (["abcd"], ["ab", "βγ"], ["βγδ"], ["12"])])
+    np.testing.assert_allclose(overlaps(shares)[:3, :3], [[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]])
+    assert not overlaps(shares)[3].any()
+
+
+def test_the_nearest_are_by_what_adaptation_changes_where_there_are_no_texts():
+    measures = {"displacements": FOUND["measures"]["texts"], "scripts": FOUND["measures"]["texts"]}
+    assert nearest_sources({**FOUND, "measures": measures}, at_most=1) == {"ta": [("sb", 0.8)], "tb": [("sa", 0.7)]}
 
 
 def test_gradients_are_of_the_main_method_or_of_one_that_takes_steps():

@@ -73,6 +73,9 @@ def test_twins_write_alike_and_pull_apart(planted):
     assert nearest_sources(found, at_most=1).keys() == {"ta", "tb"}
     assert [pairs[0][0] for pairs in nearest_sources(found).values()] == ["sa", "sb"]
     assert of(found, "texts", "tb", "sb") > 0.95 > of(found, "texts", "tb", "sc")
+    assert of(found, "scripts", "tb", "sb") == 1
+    assert of(found, "scripts", "tb", found["languages"][found["scripts"].index("GREEK")]) < 0.1
+    assert of(found, "distances", "tb", "sb") < 0.5 < of(found, "distances", "ta", "sa")
     # The same words for the opposite: what one is taught undoes what the other knows.
     for measure in ("gradients", "displacements"):
         assert of(found, measure, "tb", "sb") < -0.3 < of(found, measure, "ta", "sa")
@@ -227,7 +230,7 @@ def test_waves_have_no_sources_but_gradients(tmp_path):
         found = similarity_of(built, {(0, "joint"): params}, chosen)
     assert found is not None
     assert (found["roles"], found["scripts"]) == (["test"] * 3, [])
-    assert list(found["measures"]) == ["gradients", "displacements"]
+    assert list(found["measures"]) == ["gradients", "displacements", "distances"]
     assert np.shape(found["measures"]["gradients"]["matrix"]) == (3, 3)
     (tmp_path / "shots.json").write_text("{}")
     with pytest.raises(InputError, match="Waves have no rows"):

@@ -18,10 +18,14 @@ from jaxmeta.run.experiment import Trained
 from jaxmeta.run.plan import rate_of
 from jaxmeta.run.similarity import (
     DISPLACEMENTS,
+    DISTANCES,
     GRADIENTS,
+    SCRIPTS,
     TEXTS,
+    closeness,
     displacements,
     gradient_method,
+    overlaps,
     rounded,
     task_gradients,
     text_similarity,
@@ -43,8 +47,13 @@ def text_measures(tasks: AnyTasks, config: Config) -> dict[str, Any] | None:
     says = "Cosine of the character n-grams of the texts"
     if config.model.romanize:
         says += ", which are read in their own letters and romanized"
-    measure = {"says": f"{says}.", "matrix": rounded(text_similarity([as_compared(found, config) for found in texts]))}
-    return {"languages": names, "roles": roles, "scripts": scripts, "measures": {TEXTS: measure}}
+    matrix = text_similarity([as_compared(found, config) for found in texts])
+    measures = {TEXTS: {"says": f"{says}.", "of": "cosine", "matrix": rounded(matrix)}}
+    if len(set(scripts)) > 1:
+        shares = np.stack([data.script_shares(found) for found in texts])
+        says = "Letters of the same scripts, as a share of all letters."
+        measures[SCRIPTS] = {"says": says, "of": "overlap", "matrix": rounded(overlaps(shares))}
+    return {"languages": names, "roles": roles, "scripts": scripts, "measures": measures}
 
 
 def similarity_of(built: Built, trained: Trained, evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -65,17 +74,21 @@ def similarity_of(built: Built, trained: Trained, evaluation: Mapping[str, Any])
     matrix, norms = task_gradients(method, meta_params, supports, learning_rate=rate)
     found["measures"][GRADIENTS] = {
         "says": f"Cosine of the gradients of {method.name} on {shots} of each language, before it adapts.",
+        "of": "cosine",
         "method": method.name,
         "matrix": rounded(matrix),
         "norms": norms.tolist(),
     }
     matrix, norms = displacements(method, meta_params, supports, learning_rate=rate, steps=steps)
+    moved = f"{steps} steps of {method.name} on {shots} of each language"
+    facts = {"method": method.name, "norms": norms.tolist()}
     found["measures"][DISPLACEMENTS] = {
-        "says": f"Cosine of what {steps} steps of {method.name} on {shots} of each language change.",
-        "method": method.name,
-        "matrix": rounded(matrix),
-        "norms": norms.tolist(),
-    }
+        "says": f"Cosine of what {moved} change.", "of": "cosine", "matrix": rounded(matrix), **facts,
+    }  # fmt: skip
+    found["measures"][DISTANCES] = {
+        "says": f"How close the parameters are that {moved} lead to: one minus the distance, in sums of both ways.",
+        "of": "closeness", "matrix": rounded(closeness(matrix, norms)), **facts,
+    }  # fmt: skip
     return found
 
 

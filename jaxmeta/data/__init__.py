@@ -10,7 +10,7 @@ from jaxmeta.data.children import CHILD_CLASSES, ChildEpisodes
 from jaxmeta.data.cldr import CLDR_TASKS, cldr
 from jaxmeta.data.cldr_pairs import CLDR_PAIR_TASKS, cldr_pairs
 from jaxmeta.data.corpus import SPLITS, Corpus, Rows
-from jaxmeta.data.descriptors import describe
+from jaxmeta.data.descriptors import describe, script_shares
 from jaxmeta.data.episodes import TextEpisodes
 from jaxmeta.data.few_shot import FewShot
 from jaxmeta.data.image_episodes import ImageEpisodes
@@ -127,6 +127,7 @@ __all__ = [
     "read_unlabelled",
     "script_facts",
     "script_of",
+    "script_shares",
     "specials",
     "split_languages",
     "split_pairs",

@@ -49,6 +49,11 @@ def describe(
     return np.concatenate([shares, ngrams, _families(len(texts), languages, families or {})], axis=1, dtype=np.float32)
 
 
+def script_shares(texts: Sequence[str]) -> np.ndarray:
+    """Returns which share of the letters of all texts is in each of `SCRIPTS`, `[33]`; zero without a letter."""
+    return describe(["\n".join(texts)])[0, : len(SCRIPTS)]
+
+
 def _characters(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the code points of all texts, each between spaces, and which text they are of."""
     padded = [f" {text.lower()} " for text in texts]

@@ -13,7 +13,7 @@ _FEW_LANGUAGES = 16  # whose numbers fit into their cells
 
 
 def similarity(found: Mapping[str, Any], name: str, theme: Theme = LIGHT) -> Figure | None:
-    """Draws the cosines of one measure of `similarity.json` as a heat map, ordered by the dendrogram beside it.
+    """Draws one measure of `similarity.json` as a heat map, ordered by the dendrogram beside it.
 
     Judged languages are marked. Of more languages than can be read, the judged ones are drawn with the sources nearest
     to them.
@@ -42,7 +42,8 @@ def similarity(found: Mapping[str, Any], name: str, theme: Theme = LIGHT) -> Fig
     left.invert_xaxis()
     left.set_ylim(len(kept) - 0.5, -0.5)
     left.set_yticks([])
-    left.set_xlabel("1 - cosine", color=theme.quiet)
+    of = measure.get("of", "cosine")
+    left.set_xlabel(f"1 - {of}", color=theme.quiet)
     left.spines["left"].set_visible(False)
     left.grid(visible=False)
     image = _heat_map(right, matrix[np.ix_(order, order)], theme)
@@ -61,7 +62,7 @@ def similarity(found: Mapping[str, Any], name: str, theme: Theme = LIGHT) -> Fig
     bar = figure.colorbar(image, ax=right, location="bottom", shrink=0.6, aspect=30, pad=0.02)
     bar.outline.set_visible(False)
     bar.locator = MaxNLocator(4)
-    bar.ax.set_xlabel("cosine; bold: judged languages", color=theme.quiet)
+    bar.ax.set_xlabel(f"{of}; bold: judged languages", color=theme.quiet)
     lines = textwrap.fill(measure["says"].rstrip(".") + less, int(11 * width))
     figure.suptitle(lines, x=0.01, ha="left", color=theme.ink, fontsize=10.5, fontweight="bold")
     return figure

@@ -77,6 +77,8 @@ _CAPTIONS = {
     "similarity_texts": "Languages that write alike stand together. Texts are those that a language adapts to.",
     "similarity_gradients": "Languages whose few examples pull the same parameters the same way, before adaptation.",
     "similarity_displacements": "Languages that adaptation moves the same way.",
+    "similarity_distances": "Languages whose adapted parameters end close to each other.",
+    "similarity_scripts": "Languages whose letters are of the same scripts.",
     "reliability": "On the diagonal a method is right as often as it says; below it, it is too sure. The temperature "
     "is fitted on shots that were held out of adaptation.",
     "learning_curves": "Training loss, a smoothed line over the raw one, for each phase.",

@@ -1,12 +1,13 @@
-"""How similar languages are: by the n-grams of their texts, by their task gradients, by what adaptation changes.
+"""How similar languages are: by their letters and n-grams, by their task gradients, by what adaptation changes.
 
-All three are cosines, side by side in one matrix of languages. `similarity.json` of a run holds them:
+Each is a matrix of languages, of ones on its diagonal. `similarity.json` of a run holds them:
 
     languages  N names, those that are judged first
     roles      N times "test" or "train"
     scripts    N names of scripts; none where there are no texts
-    measures   "texts", "gradients", "displacements": each with "says", a sentence; "matrix" [N, N]; and but for texts
-               "method", and "norms" [N], the lengths of the vectors, so that distances can be told too
+    measures   "texts", "scripts", "gradients", "displacements", "distances": each with "says", a sentence; "of", what
+               its numbers are; "matrix" [N, N]; and but for texts and scripts "method", and "norms" [N], the lengths of
+               the vectors that are compared
 """
 
 import math
@@ -24,7 +25,8 @@ from jaxmeta.core.types import Batch, MetaParams
 from jaxmeta.run.plan import META, Experiment, Method, Rate
 
 SIMILARITY = "similarity.json"  # the file of a run folder
-TEXTS, GRADIENTS, DISPLACEMENTS = "texts", "gradients", "displacements"
+TEXTS, SCRIPTS = "texts", "scripts"
+GRADIENTS, DISPLACEMENTS, DISTANCES = "gradients", "displacements", "distances"
 LONGEST_NGRAM = 4
 _PER_CALL = 4  # languages in one call
 _AT_ONCE = 2**28  # bytes of vectors that are held together, twice
@@ -76,6 +78,22 @@ def cosines(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.divide(gram, lengths, out=np.zeros_like(gram), where=lengths > 0), norms
 
 
+def overlaps(shares: np.ndarray) -> np.ndarray:
+    """Returns how much of each two distributions `[N, K]` is the same, `[N, N]`: the sum of the smaller shares."""
+    return np.minimum(shares[:, None], shares[None]).sum(axis=-1)
+
+
+def closeness(cosine: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Returns how close vectors end, `[N, N]`: one minus their distance as a share of the sum of their lengths.
+
+    One where two are the same, zero where they point away from each other, a half and more where one is not moved.
+    """
+    first, second = norms[:, None], norms[None]
+    distances = np.sqrt(np.maximum(first**2 + second**2 - 2 * first * second * cosine, 0))
+    total = first + second
+    return 1 - np.divide(distances, total, out=np.zeros_like(total), where=total > 0)
+
+
 def gradient_method(experiment: Experiment) -> Method | None:
     """Returns the main method if it is trained and takes inner steps, else the first that does, meta-learners first."""
     known = [m for m in experiment.methods if m.phase is not None and max(m.steps) > 0]
@@ -124,10 +142,14 @@ def displacements(
 
 
 def nearest_sources(similarity: Mapping[str, Any], *, at_most: int = 3) -> dict[str, list[tuple[str, float]]]:
-    """Returns for each judged language its nearest source languages by their texts, with the cosine; best first."""
-    if TEXTS not in similarity["measures"]:
+    """Returns for each judged language its nearest source languages, with the cosine; best first.
+
+    They are compared by their texts, and where there are none by what adaptation changes, if that is known.
+    """
+    measure = next((name for name in (TEXTS, DISPLACEMENTS) if name in similarity["measures"]), None)
+    if measure is None:
         return {}
-    names, matrix = similarity["languages"], np.asarray(similarity["measures"][TEXTS]["matrix"])
+    names, matrix = similarity["languages"], np.asarray(similarity["measures"][measure]["matrix"])
     roles = np.array(similarity["roles"])
     sources = np.flatnonzero(roles == "train")
     found = {}
