@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -14,10 +13,11 @@ import tyro
 
 from jaxmeta.config.commands import adapt_run, predict_texts
 from jaxmeta.config.compare_methods import compare_methods
+from jaxmeta.config.complaints import sentence
 from jaxmeta.config.data_commands import build_data, check_data, list_data, show_data, show_scripts, write_problems
 from jaxmeta.config.exported import PLATFORMS, Platform, export
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
-from jaxmeta.config.read import Jobs, changed, load_jobs, nearest_key, refusal, without_kind
+from jaxmeta.config.read import Jobs, changed, load_jobs, refusal
 from jaxmeta.config.schema import Config, DecodeConfig
 from jaxmeta.config.search_space import Sampler, load_search
 from jaxmeta.config.searching import search_jobs
@@ -256,12 +256,6 @@ COMMANDS = {
 }
 
 
-# How tyro reports what pydantic refused.
-_INVALID = re.compile(
-    r"config\.?([\w.]*): \d+ validation errors? for \w+ (\S+) (.*?) \[type=.*?input_value=(.*?), input_type"
-)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 where training failed, 2 for bad input, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -345,7 +339,9 @@ def _parsed(arguments: list[str]) -> tuple[Any, Jobs]:
             return tyro.cli(COMMANDS[name], prog=f"jaxmeta {name}", args=rest), Jobs("", {})
     except SystemExit as end:
         if end.code:
-            raise InputError(_sentence(errors.getvalue(), name)) from None
+            raise InputError(
+                sentence(errors.getvalue(), name, configured=name in CONFIGURED, known=name in COMMANDS)
+            ) from None
         raise
     except pydantic.ValidationError as error:
         raise refusal(error, "the command line") from None
@@ -383,25 +379,6 @@ def _renamed(jobs: Jobs, configs: dict[str, Config]) -> Jobs:
     if not jobs.several:
         return Jobs(config.name, configs)
     return Jobs(config.name, {job: changed(c, {"name": f"{config.name}.{job}"}, job) for job, c in configs.items()})
-
-
-def _sentence(complaint: str, command: str) -> str:
-    """Turns the box that tyro draws around a complaint into a sentence."""
-    lines = [line.strip(" │╭╮╰╯") for line in complaint.splitlines()][1:]
-    rules = [place for place, line in enumerate(lines) if re.fullmatch(r"[─-]{5,}", line)]
-    # With a plain terminal the first rule stands above the complaint; the next one ends it.
-    first = rules[0] + 1 if rules[:1] == [0] else 0
-    last = next((place for place in rules if place >= first), len(lines))
-    what = " ".join(" ".join(lines[first:last]).split()).rstrip(".")
-    if invalid := _INVALID.search(what):
-        section, key, reason, value = invalid.groups()
-        key = without_kind(".".join(part for part in (section, key) if part))
-        return f"the command line: `{key}`: {reason[0].lower()}{reason[1:]}, got {value}."
-    unknown = re.match(r"Unrecognized options: --([^\s,=]+)", what)
-    if unknown and command in CONFIGURED:
-        return f"the command line: unknown key `{unknown[1]}`; {nearest_key(unknown[1])}"
-    more = f"jaxmeta {command} --help" if command in COMMANDS else "jaxmeta --help"
-    return f"the command line: {what[0].lower()}{what[1:]}; see `{more}`."
 
 
 def _complain(what: object, code: int) -> int:
