@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from functools import partial
 from typing import Any
 
 import jax
@@ -45,7 +44,7 @@ def train(experiment: Experiment, folder: pathlib.Path, log: MetricsLog, progres
     """
     trained, found = Trained(), {}
 
-    def run(display: Callable[[], ProgressDisplay], seed: int, number: int, **options: Any) -> None:
+    def run(seed: int, number: int, **options: Any) -> None:
         phase = experiment.phases[number]
         with checkpoints_of(folder, seed, phase.name) as checkpoints:
             result = train_phase(
@@ -60,7 +59,7 @@ def train(experiment: Experiment, folder: pathlib.Path, log: MetricsLog, progres
                 log_every=experiment.log_every,
                 save_every=experiment.save_every,
                 on_init=_warm_start(trained, seed, phase.start_from),
-                progress=display(),
+                progress=progress.beside(),
                 **options,
             )
         found[seed, phase.name] = result
@@ -71,9 +70,9 @@ def train(experiment: Experiment, folder: pathlib.Path, log: MetricsLog, progres
     every = [(seed, number) for seed in experiment.training_seeds for number in range(len(experiment.phases))]
     if experiment.at_once == 1:
         for seed, number in every:
-            run(lambda: progress, seed, number)
+            run(seed, number)
     else:
-        _at_once(experiment, every, partial(run, progress.beside))
+        _at_once(experiment, every, run)
     main = (
         experiment.training_seeds[0],
         _method(experiment, experiment.main).phase or experiment.phases[-1].name,
@@ -110,6 +109,8 @@ def _at_once(experiment: Experiment, every: Sequence[tuple[int, int]], run: Call
             pool.shutdown(cancel_futures=True)
             if wanted is None:
                 raise error
+            stop.obey()
+        if stop.asked:  # after the last step of all
             stop.obey()
 
 
