@@ -59,7 +59,8 @@ class TaskConfig(Section):
     """The language of all rows, where no column says it; of a pair of languages, "SOURCE-TARGET" ("eng-" where a column
     says the target)."""
     parallel: bool = False
-    """Whether row k of a split is the same sentence in every language of the TSV file."""
+    """Whether row k of a split is the same sentence in every language of the TSV file; in those that are left out, it
+    need not be."""
     shots: Count = 2
     """Support examples: for each class, or in all where there are no classes."""
     queries: Count = 4
