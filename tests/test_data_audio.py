@@ -271,7 +271,7 @@ def test_a_recording_of_two_speakers_is_an_overlap(write):
     assert found.sentence[36] == found.sentence[2] == 2
     trained = found.split.copy()
     trained[2] = "train"
-    assert overlap(dataclasses.replace(found, split=trained), SPLIT)[2:] == (1, 1)
+    assert overlap(dataclasses.replace(found, split=trained), SPLIT)[2:] == (1, 1, True)
 
 
 # Strings

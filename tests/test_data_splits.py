@@ -95,7 +95,7 @@ def test_overlap_counts_judged_rows():
         check_overlap(_corpus(rows), split)
     assert check_overlap(_corpus(rows[:5] + rows[6:]), split).shared_texts == 1
     alone = overlap(_corpus([(*row[:4], number) for number, row in enumerate(rows)]), split)
-    assert str(alone).endswith("1 by text (no row is known to say what one of another language says)")
+    assert str(alone).endswith("1 by text (nothing links rows of different tasks)")
 
 
 def test_cldr_splits_share_no_sentence():

@@ -171,7 +171,7 @@ class OverlapReport(NamedTuple):
     def __str__(self) -> str:
         rows = f"overlap of {self.train_rows} meta-training rows with {self.judged_rows} judged rows: "
         if not self.linked:
-            return rows + f"{self.shared_texts} by text (no row is known to say what one of another language says)"
+            return rows + f"{self.shared_texts} by text (nothing links rows of different tasks)"
         return rows + f"{self.shared_sentences} by sentence, {self.shared_texts} by text"
 
 
