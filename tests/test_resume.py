@@ -5,6 +5,7 @@ import pathlib
 import random
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -136,19 +137,30 @@ def _in_order(found: dict) -> dict:
 
 
 def test_who_does_not_fit_waits_and_who_is_alone_does_not():
-    room, order = Room(10, lambda: False), []
+    room, entered, leave = Room(10, lambda: False), threading.Event(), threading.Event()
 
-    def take(name, size, seconds):
+    def take(size):
         with room.taken(size):
-            order.append(name)
-            time.sleep(seconds)
-            order.append(f"{name} ends")
+            entered.set()
+            assert leave.wait(LIMIT)
 
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        pool.submit(take, "more than there is", 50, 0.3)
-        time.sleep(0.1)
-        pool.submit(take, "large", 8, 0.3)
-        time.sleep(0.4)
-        pool.submit(take, "small", 2, 0.0)
-    assert order[:3] == ["more than there is", "more than there is ends", "large"]
-    assert order[3:] == ["small", "small ends", "large ends"]
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        with room.taken(50):  # more than there is, and alone
+            large = pool.submit(take, 8)
+            assert not entered.wait(0.2)
+        assert entered.wait(LIMIT)
+        with room.taken(2):  # beside the other one
+            pass
+        entered.clear()
+        medium = pool.submit(take, 5)
+        assert not entered.wait(0.2)
+        leave.set()
+        assert entered.wait(LIMIT)
+        large.result(LIMIT)
+        medium.result(LIMIT)
+
+
+def test_who_is_to_stop_waits_no_longer():
+    room = Room(10, lambda: True)
+    with room.taken(8), room.taken(8):
+        pass
