@@ -18,7 +18,7 @@ from jaxmeta.config.data_commands import build_data, check_data, list_data, show
 from jaxmeta.config.exported import PLATFORMS, Platform, export
 from jaxmeta.config.jobs import evaluate_jobs, plan_jobs, train_jobs
 from jaxmeta.config.read import Jobs, changed, load_jobs, refusal
-from jaxmeta.config.schema import Config, DecodeConfig
+from jaxmeta.config.schema import Config, DecodeConfig, TextSearch
 from jaxmeta.config.search_space import Sampler, load_search
 from jaxmeta.config.searching import search_jobs
 from jaxmeta.config.serving import serve
@@ -167,7 +167,7 @@ class Predict:
     """A text file, one text in a line; - for standard input. Of recordings an npz file with audio, offset and rate."""
     all: bool = False
     """Print the probability of every label instead of the best one's."""
-    search: Literal["greedy", "beam", "sample"] | None = None
+    search: TextSearch | None = None
     """How text is written; as [decode] of the run's config says by default, like the next six."""
     beams: int | None = None
     """Continuations that are kept of each text (beam)."""

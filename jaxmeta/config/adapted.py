@@ -107,12 +107,11 @@ def adapt(folder: pathlib.Path, config: Config, shots: str, target: pathlib.Path
     elif tokenizer is None:
         raise InputError(f"{folder / 'task.json'} is damaged (`tokenizer`: none); train again.")
     elif labelled:
-        targets, texts = None, ()
         if name == ZERO_SHOT:
-            texts = data.read_unlabelled(shots)
+            texts, targets = data.read_unlabelled(shots), None
         else:
             corpus = data.read_shots(shots, labels)
-            targets, texts = corpus.label, corpus.text
+            texts, targets = corpus.text, corpus.label
         found = Support(_batch(config, tokenizer, texts, len(labels), targets, family), list(texts))
     else:
         found = read_support(config, tokenizer, shots)

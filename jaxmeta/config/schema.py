@@ -264,13 +264,16 @@ class GeneratorConfig(Section):
     """Inner learning rates (Adam, on the adapters) tried on the dev languages."""
 
 
+TextSearch = Literal["greedy", "beam", "sample"]
+
+
 class DecodeConfig(Section):
     """How a model answers in words: what it writes (translation, summaries, generation), or finds (question answering).
 
     `jaxmeta predict` takes the same options.
     """
 
-    search: Literal["greedy", "beam", "sample"] = "greedy"
+    search: TextSearch = "greedy"
     """The likeliest token each time; the best of several continuations; or tokens at random."""
     beams: Count = 4
     """Continuations that are kept of each text (beam)."""
