@@ -13,9 +13,9 @@ from jaxmeta.core.select import excluding, matching
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 
 
-def imaml_with(rate: float):
-    """Builds iMAML on the perceptron, its strength learned."""
-    return lambda s: algorithms.imaml(s.mlp(), s.classify(), optax.sgd(rate), learn_strength=True)
+def imaml_with(inner):
+    """Builds iMAML on the perceptron, its strength learned, with an optimizer or a solver."""
+    return lambda s: algorithms.imaml(s.mlp(), s.classify(), inner, learn_strength=True)
 
 
 def cavia_with(rate: float, **options):
@@ -114,9 +114,11 @@ ROWS = [
         Row(f"{name}, first order", maml_with(select=select, gradient=first_order), backprop(2), 2, "first order")
         for name, select in (("anil", matching("^head/")), ("boil", excluding("^head/")))
     ),
-    Row("imaml", imaml_with(0.2), implicit(150), num_steps=150),
-    Row("imaml, neumann", imaml_with(0.2), implicit(150, estimators.neumann(0.2, 200)), num_steps=150),
-    Row("imaml, backprop", imaml_with(0.3), backprop(2)),
+    Row("imaml", imaml_with(optax.sgd(0.2)), implicit(150), num_steps=150),
+    Row("imaml, neumann", imaml_with(optax.sgd(0.2)), implicit(150, estimators.neumann(0.2, 200)), num_steps=150),
+    Row("imaml, backprop", imaml_with(optax.sgd(0.3)), backprop(2)),
+    Row("imaml, Gauss-Newton", imaml_with(estimators.conjugate_gradient(60, 1e-14)), implicit(25), num_steps=25),
+    Row("imaml, Gauss-Newton, backprop", imaml_with(estimators.conjugate_gradient(4)), backprop(2)),
     Row("cavia", cavia_with(0.3), backprop(2)),
     Row("cavia, implicit", cavia_with(0.2, decay=1.0), implicit(150), num_steps=150),
     Row(

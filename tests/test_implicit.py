@@ -1,14 +1,18 @@
 """The implicit estimator against closed forms, its memory, and which algorithms each estimator takes."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import optax
 import pytest
 from quick import quick_jit
 
 from jaxmeta import algorithms, estimators
+from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import stack_episodes
+from jaxmeta.core.curvature import gauss_newton
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, Model
 from jaxmeta.estimators import backprop, conjugate_gradient, implicit, neumann
@@ -94,6 +98,78 @@ def test_after_many_steps_it_is_what_backprop_gives(x64):
     assert all(np.abs(leaf).max() > 1e-4 for leaf in jax.tree.leaves(got["params"]))
 
 
+def test_gauss_newton_is_what_jacobians_make_of_the_loss(x64):
+    """`JᵀHJ` and the gradient, written out; outputs that are no real numbers are left alone."""
+    model, rng = mlp((4,), 3, activation=jnp.tanh, param_dtype=jnp.float64), np.random.default_rng(5)
+    inputs, targets = rng.normal(size=(6, 2)), rng.integers(0, 3, 6)
+    params = model.init(jax.random.key(0), inputs)
+    flat, tree_of = jax.flatten_util.ravel_pytree(params)
+    outputs = lambda params: {"logits": model.apply(params, inputs), "count": jnp.arange(3)}  # noqa: E731
+
+    def loss(found):
+        losses = optax.softmax_cross_entropy_with_integer_labels(found["logits"], targets)
+        return losses.mean(), {"count": found["count"].sum()}
+
+    (value, metrics), slope, product = gauss_newton(outputs, loss, params)
+    logits_of = lambda flat: model.apply(tree_of(flat), inputs)  # noqa: E731
+    of_logits = lambda logits: loss({"logits": logits, "count": jnp.arange(3)})[0]  # noqa: E731
+    jacobian = jax.jacobian(logits_of)(flat).reshape(18, -1)
+    middle = jax.hessian(of_logits)(logits_of(flat)).reshape(18, 18)
+    vector = rng.normal(size=flat.shape)
+    found = jax.flatten_util.ravel_pytree(product(tree_of(vector)))[0]
+    np.testing.assert_allclose(found, jacobian.T @ middle @ jacobian @ vector, rtol=1e-9, atol=1e-12)
+    assert value == of_logits(logits_of(flat))
+    assert metrics["count"] == 3
+    jax.tree.map(np.testing.assert_allclose, slope, jax.grad(lambda params: loss(outputs(params))[0])(params))
+
+
+@pytest.mark.parametrize("curvature", ["exact", "gauss_newton"])
+def test_one_gauss_newton_step_ends_a_quadratic(curvature, x64):
+    solve = conjugate_gradient(DIMENSIONS, 1e-12)
+    algorithm = algorithms.imaml(linear(), regression(), solve, strength=STRENGTH, learn_strength=True)
+    start = np.random.default_rng(9).normal(size=(DIMENSIONS, 1))
+    meta_params = {"params": {"w": start}, "log_strength": np.log(STRENGTH)}
+    estimator = implicit(algorithm, num_steps=1, solve=solve, curvature=curvature)
+    gradient, _, metrics = quick_jit(estimator.estimate)(jax.random.key(0), meta_params, (), stack_episodes([line(0)]))
+    want, of_strength = by_hand(start, STRENGTH, line(0))
+    np.testing.assert_allclose(gradient["params"]["w"], want, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(gradient["log_strength"], of_strength, rtol=1e-6)
+    assert metrics["inner_gradient_norm"] < 1e-9
+
+
+def test_gauss_newton_steps_come_near_a_minimum_that_gradient_steps_do_not(x64):
+    """Of a network with kinks, which is held so loosely that its loss curves downwards; and no step makes it worse."""
+    rng = np.random.default_rng(3)
+    x = rng.uniform(-5, 5, size=(10, 1))
+    support = {"inputs": x, "targets": 3 * np.sin(x)}
+    model = mlp((40, 40), 1, param_dtype=jnp.float64)
+
+    def left(inner):
+        algorithm = algorithms.imaml(model, regression(), inner, strength=0.1)
+        meta_params = algorithm.init(jax.random.key(0), Episode(support, support))
+        state, metrics = quick_jit(lambda: adapt(algorithm, jax.random.key(1), meta_params, support, num_steps=16))()
+        end = algorithm.stationary.objective(meta_params, state.fast, support)
+        return float(end), np.asarray(metrics["loss"])
+
+    newton, losses = left(conjugate_gradient(6))
+    descended, _ = left(optax.sgd(0.01))
+    assert newton < 0.4 * descended
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_a_solver_that_has_converged_stays_and_is_differentiated_as_done(x64):
+    """The derivative of two iterations is theirs, not that of an exact solution."""
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(4, 4))
+    matrix, right = root @ root.T + np.eye(4), rng.normal(size=4)
+    solve = lambda right, n: conjugate_gradient(n, 1e-13)(lambda v: matrix @ v, right)  # noqa: E731
+    np.testing.assert_allclose(solve(right, 40), np.linalg.solve(matrix, right), rtol=1e-9)
+    np.testing.assert_array_equal(solve(np.zeros(4), 3), np.zeros(4))
+    jax.test_util.check_grads(lambda right: solve(right, 2), (right,), order=1, modes=["rev"], rtol=1e-5)
+    slope = jax.grad(lambda right: solve(right, 40).sum())(right)
+    np.testing.assert_allclose(slope, np.linalg.solve(matrix, np.ones(4)), rtol=1e-6)
+
+
 def temporary_bytes(estimator, algorithm) -> int:
     """What the compiler reports for a batch of waves."""
     rng = np.random.default_rng(1)
@@ -104,13 +180,23 @@ def temporary_bytes(estimator, algorithm) -> int:
     return run.lower(meta_params, batch).compile().memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("solve", [conjugate_gradient(5), neumann(0.1, 5)], ids=["conjugate gradients", "neumann"])
-def test_memory_does_not_depend_on_the_number_of_steps(solve):
-    algorithm = algorithms.imaml(mlp((40, 40), 1), regression(), optax.sgd(0.01))
+WAYS = {
+    "conjugate gradients": (optax.sgd(0.01), conjugate_gradient(5), "exact"),
+    "neumann": (optax.sgd(0.01), neumann(0.1, 5), "exact"),
+    "gauss-newton": (conjugate_gradient(5), conjugate_gradient(5), "gauss_newton"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_memory_does_not_depend_on_the_number_of_steps(way):
+    inner, solve, curvature = WAYS[way]
+    algorithm = algorithms.imaml(mlp((40, 40), 1), regression(), inner)
     few, many = (
-        temporary_bytes(implicit(algorithm, num_steps=steps, solve=solve, unroll=1), algorithm) for steps in (16, 256)
+        temporary_bytes(implicit(algorithm, num_steps=n, solve=solve, curvature=curvature, unroll=1), algorithm)
+        for n in (16, 256)
     )
     assert many == few
+    algorithm = algorithms.imaml(mlp((40, 40), 1), regression(), optax.sgd(0.01))
     unrolled = backprop(algorithm, num_steps=16, unroll=1)
     assert few < 0.5 * temporary_bytes(unrolled, algorithm)
 
@@ -195,6 +281,14 @@ def test_every_pair_makes_sense_or_is_refused_in_a_sentence(estimator, algorithm
         (lambda: neumann(0.0), "`rate` must be positive, got 0.0"),
         (lambda: neumann(0.1, 0), "`iterations` must be positive, got 0"),
         (lambda: algorithms.imaml(MODEL, OBJECTIVE, SGD, strength=0), "`strength` must be positive, got 0"),
+        (
+            lambda: algorithms.imaml(MODEL, OBJECTIVE, conjugate_gradient(2), microbatches=2),
+            "`microbatches` must be 1 for Gauss-Newton steps, got 2",
+        ),
+        (
+            lambda: implicit(ALGORITHMS["imaml"], num_steps=2, curvature="none"),
+            "`curvature` must be one of 'exact', 'gauss_newton'",
+        ),
         (lambda: implicit(ALGORITHMS["imaml"], num_steps=2, unroll=0), "`unroll` must be a positive number"),
     ],
 )

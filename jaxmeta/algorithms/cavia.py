@@ -8,6 +8,7 @@ import optax
 
 from jaxmeta.algorithms.descent import in_parts
 from jaxmeta.core.checks import check_not_negative, check_positive
+from jaxmeta.core.curvature import gauss_newton
 from jaxmeta.core.gradients import Strategy, forward_over_reverse
 from jaxmeta.core.select import Predicate, matching, merge, partition
 from jaxmeta.core.trees import strip_weak_types, zeros_of
@@ -107,5 +108,13 @@ def cavia(
     def inner_objective(meta_params, context, support):
         return support_loss(context, meta_params, support)[0] + 0.5 * decay * jnp.sum(jnp.square(context))
 
-    stationary = Stationary("context", inner_objective) if decay else None
+    def quadratic(meta_params, context, support):
+        _, slope, product = gauss_newton(
+            lambda context: outputs(context, meta_params, support["inputs"]),
+            lambda found: objective.loss(found, support),
+            context,
+        )
+        return slope + decay * context, lambda vector: product(vector) + decay * vector
+
+    stationary = Stationary("context", inner_objective, quadratic) if decay else None
     return MetaAlgorithm(init, begin, step, loss, predict, stationary=stationary)

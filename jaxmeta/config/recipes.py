@@ -7,6 +7,7 @@ import optax
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.algorithms import LearnedRates
+from jaxmeta.algorithms.imaml import PARTS
 from jaxmeta.config.acting import REMEMBERED, on_fresh_rollouts, remembering_policy
 from jaxmeta.config.generating import generated
 from jaxmeta.config.kinds import CLASSES
@@ -216,26 +217,32 @@ def maml_plus_plus(setting: Setting) -> Recipe:
 
 
 def imaml(setting: Setting) -> Recipe:
-    """Returns implicit MAML: K first-order steps, a gradient, and two for each product with its derivative."""
-    config, steps = setting.config, setting.config.inner.steps
-    inner = config.inner
+    """Returns implicit MAML: K steps to first order, a gradient, and the products of the solver.
+
+    A product with the second derivative costs two gradients; with the Gauss-Newton matrix one, and a step that is made
+    of such products tries a few ends, a third of a gradient each.
+    """
+    config, inner = setting.config, setting.config.inner
+    newton = inner.solver == "gauss_newton"
+    if inner.solver == "neumann":
+        solve = estimators.neumann(inner.learning_rate, inner.solver_steps)
+    else:
+        solve = estimators.conjugate_gradient(inner.solver_steps)
+
+    def algorithm(rate, **how) -> MetaAlgorithm:
+        steps = solve if newton else inner_optimizer(config, rate)
+        return algorithms.imaml(setting.model, setting.objective, steps, strength=inner.proximal, **how)
 
     def estimator(algorithm: MetaAlgorithm, how: How, outer: int) -> GradientEstimator:
         del outer
-        if inner.solver == "neumann":
-            solve = estimators.neumann(inner.learning_rate, inner.solver_steps)
-        else:
-            solve = estimators.conjugate_gradient(inner.solver_steps)
         axes = {"task_axis": how.task_axis, "unroll": how.unroll}
-        return estimators.implicit(algorithm, num_steps=steps, solve=solve, **axes)
+        curvature = "gauss_newton" if newton else "exact"
+        return estimators.implicit(algorithm, num_steps=inner.steps, solve=solve, curvature=curvature, **axes)
 
-    return Recipe(
-        lambda rate, **how: algorithms.imaml(
-            setting.model, setting.objective, inner_optimizer(config, rate), strength=inner.proximal, **how
-        ),
-        estimator,
-        (steps + 1 + 2 * inner.solver_steps) * setting.support + setting.query,
-    )
+    product = 1 if newton else 2
+    step = 1 + inner.solver_steps + len(PARTS) / 3 if newton else 1.0
+    cost = (inner.steps * step + 1 + product * inner.solver_steps) * setting.support + setting.query
+    return Recipe(algorithm, estimator, cost, rated=not newton, step_cost=step)
 
 
 def how_of(setting: Setting, name: str, recipe: Recipe) -> How:

@@ -198,11 +198,12 @@ class InnerConfig(Section):
     """Of the inner optimizer where the context adapts, which has few numbers and takes larger steps than weights do."""
     proximal: Rate = 1.0
     """How strongly iMAML holds what adapts to its start."""
-    solver: Literal["neumann", "conjugate_gradient"] = "neumann"
+    solver: Literal["neumann", "conjugate_gradient", "gauss_newton"] = "neumann"
     """What solves for the outer gradient of iMAML: a Neumann series of the inner learning rate, which bears an inner
-    loop that has not converged, or conjugate gradients."""
+    loop that has not converged; conjugate gradients; or conjugate gradients on the Gauss-Newton matrix, which then
+    make its inner steps too, each of which goes far nearer the minimum and has no learning rate."""
     solver_steps: Count = 10
-    """Terms of the series, or iterations."""
+    """Terms of the series, or iterations of conjugate gradients."""
     coupling: float = Field(default=0.0, ge=0, le=1)
     """How far past actions share in what comes of later ones, in environments: with 1 the derivative of a policy's
     inner step is unbiased (DiCE), with 0 it has less variance, for which fewer rollouts do."""

@@ -109,6 +109,8 @@ class Stationary(NamedTuple):
 
     field: str  # the part of the task state, a named tuple, that is the minimum
     objective: Callable[[MetaParams, ArrayTree, Batch], jax.Array]  # (meta_params, that part, support) -> scalar
+    # The same arguments -> the gradient of that, and products with its Gauss-Newton matrix (`core.curvature`).
+    gauss_newton: Callable[[MetaParams, ArrayTree, Batch], tuple[ArrayTree, Callable[[ArrayTree], ArrayTree]]]
 
 
 class MetaAlgorithm(NamedTuple):

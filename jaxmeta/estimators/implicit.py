@@ -7,64 +7,18 @@ With `G(φ, θ)` what adaptation minimises over φ, and `φ*` where its gradient
 so the way to the minimum is neither kept nor differentiated. How `v` is found is an argument.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxmeta.core.adapt import adapt, check_unroll
-from jaxmeta.core.checks import check_positive
+from jaxmeta.core.checks import check_one_of
 from jaxmeta.core.gradients import naming_the_switch
+from jaxmeta.core.solvers import Solve, conjugate_gradient
 from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
 from jaxmeta.core.task_products import fused_products
 from jaxmeta.core.trees import leading_size, mean_over_tasks
-from jaxmeta.core.types import ArrayTree, GradientEstimator, MetaAlgorithm
-
-# (product of a symmetric matrix with a tree, right side) -> about the matrix' inverse times the right side
-Solve = Callable[[Callable[[ArrayTree], ArrayTree], ArrayTree], ArrayTree]
-
-
-def conjugate_gradient(iterations: int = 5, tolerance: float = 1e-6) -> Solve:
-    """Solves by conjugate gradients: exact after as many iterations as there are numbers, near it after a few.
-
-    Args:
-      iterations: at most.
-      tolerance: of the residual, as a part of the right side, below which it stops.
-
-    Raises:
-      ValueError: if `iterations` is not positive.
-    """
-    check_positive("iterations", iterations)
-    return lambda product, right: jax.scipy.sparse.linalg.cg(product, right, tol=tolerance, maxiter=iterations)[0]
-
-
-def neumann(rate: float, iterations: int = 20) -> Solve:
-    """Solves by the first terms of `H⁻¹ = rate (1 + (1 - rate H) + (1 - rate H)² + ...)` (Lorraine et al. 2020, arXiv
-    1911.02590).
-
-    Cut off after n terms it is what differentiating n more gradient steps at the minimum gives.
-
-    Args:
-      rate: below two divided by the largest curvature, as the rate of gradient steps that converge is.
-      iterations: terms after the first.
-
-    Raises:
-      ValueError: if `rate` or `iterations` is not positive.
-    """
-    check_positive("rate", rate)
-    check_positive("iterations", iterations)
-
-    def solve(product, right):
-        def add(found, _):
-            term, total = found
-            term = jax.tree.map(lambda old, step: old - rate * step, term, product(term))
-            return (term, jax.tree.map(jnp.add, total, term)), None
-
-        (_, total), _ = jax.lax.scan(add, (right, right), length=iterations)
-        return jax.tree.map(lambda leaf: rate * leaf, total)
-
-    return solve
+from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 
 
 def implicit(
@@ -72,6 +26,7 @@ def implicit(
     *,
     num_steps: int,
     solve: Solve | None = None,
+    curvature: str = "exact",
     task_axis: str = "auto",
     unroll: int | str = "auto",
 ) -> GradientEstimator:
@@ -83,6 +38,9 @@ def implicit(
       algorithm: a meta-learner with a minimum that the meta-parameters place (`imaml`, `cavia` with `decay`).
       num_steps: inner steps K, enough to come near the minimum; `inner_gradient_norm` among the metrics says how near.
       solve: `conjugate_gradient(...)` (the default) or `neumann(...)`.
+      curvature: "exact", the second derivative of what is minimised, or "gauss_newton", its part that curves nowhere
+        downwards: conjugate gradients are then stable wherever adaptation has come to, and near the minimum of a
+        support that is fitted well the two agree.
       task_axis: how many tasks are worked on at once, see `jaxmeta.core.task_axis.chunk_size`.
       unroll: inner steps that are compiled without a loop, a number or "auto", see `jaxmeta.core.adapt.adapt`.
 
@@ -91,7 +49,7 @@ def implicit(
       tasks.
 
     Raises:
-      ValueError: if `algorithm` has no such minimum, or `unroll` is unknown.
+      ValueError: if `algorithm` has no such minimum, or `curvature` or `unroll` is unknown.
     """
     stationary = algorithm.stationary
     if stationary is None:
@@ -99,6 +57,7 @@ def implicit(
             "`implicit` needs an algorithm whose steps go down to a minimum that the meta-parameters place (imaml, "
             "cavia with `decay`); use `backprop`, which differentiates the steps themselves"
         )
+    check_one_of("curvature", curvature, ("exact", "gauss_newton"))
     check_unroll(unroll, "none")
     solve = solve or conjugate_gradient()
 
@@ -121,8 +80,11 @@ def implicit(
 
         def direction(solution, cotangent, episode):
             """Returns v, and how far from zero the inner gradient is."""
-            slope = jax.grad(lambda solution: stationary.objective(meta_params, solution, episode.support))
-            gradient, product = jax.linearize(slope, solution)
+            if curvature == "gauss_newton":
+                gradient, product = stationary.gauss_newton(meta_params, solution, episode.support)
+            else:
+                slope = jax.grad(lambda solution: stationary.objective(meta_params, solution, episode.support))
+                gradient, product = jax.linearize(slope, solution)
             return solve(product, cotangent), optax.tree.norm(gradient)
 
         def change(meta_params, solutions, directions, episodes):
