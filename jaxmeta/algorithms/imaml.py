@@ -1,6 +1,7 @@
 """Implicit MAML (Rajeswaran et al. 2019, arXiv 1909.04630): adaptation that is held to its start."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,11 @@ def imaml(
         at `init` if `select` matches no parameter.
     """
     check_positive("strength", strength)
-    newton = None if isinstance(inner_optimizer, optax.GradientTransformation) else inner_optimizer
-    if newton and microbatches != 1:
+    if isinstance(inner_optimizer, optax.GradientTransformation):
+        optimizer, solve = inner_optimizer, None
+    else:
+        optimizer, solve = optax.identity(), inner_optimizer
+    if solve and microbatches != 1:
         raise ValueError(f"`microbatches` must be 1 for Gauss-Newton steps, got {microbatches}")
 
     def pull_of(meta_params: MetaParams):
@@ -90,7 +94,7 @@ def imaml(
         return reported, slope, lambda vector: optax.tree.add_scale(product(vector), held, vector)
 
     base = descent(
-        model, objective, optax.identity() if newton else inner_optimizer,
+        model, objective, optimizer,
         select=select, gradient=gradient, microbatches=microbatches,
         of_gradient=lambda meta_params, state, grads: optax.tree.add(grads, pull(meta_params, state.fast)),
     )  # fmt: skip
@@ -102,10 +106,10 @@ def imaml(
         dtype = jax.tree.leaves(meta_params["params"])[0].dtype
         return {**meta_params, "log_strength": jnp.full((), math.log(strength), dtype)}
 
-    def newton_step(key, meta_params, state: FastWeights, support):
+    def newton_step(solve: Solve, key, meta_params, state: FastWeights, support):
         del key
         (loss, metrics), slope, product = quadratic(meta_params, state.fast, support)
-        way = newton(product, slope)
+        way = solve(product, slope)
 
         def after(part):
             return optax.tree.add_scale(state.fast, -part, way)
@@ -117,4 +121,5 @@ def imaml(
         return FastWeights(after(parts[longest]), state.opt_state, state.step + 1), {**metrics, "loss": loss}
 
     stationary = Stationary("fast", inner_objective, lambda *point: quadratic(*point)[1:])
-    return base._replace(init=init, step=newton_step if newton else base.step, stationary=stationary)
+    step = partial(newton_step, solve) if solve else base.step
+    return base._replace(init=init, step=step, stationary=stationary)
