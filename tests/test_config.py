@@ -2,12 +2,12 @@
 
 import pathlib
 import re
-import tomllib
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from shipped import CONFIGS, presets_of
 from tiny_run import toy_lines, write_lines
 
 from jaxmeta.config import Config, build, difference, dump, load, load_jobs
@@ -30,14 +30,6 @@ from jaxmeta.core.rollouts import Rollouts
 from jaxmeta.core.select import path_of
 from jaxmeta.core.types import Episode
 from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
-
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"))
-
-
-def presets_of(path):
-    """Returns the names of the presets of a config file, of the default job without one."""
-    return PRESETS if path is None else tomllib.loads(path.read_text("utf-8")).get("presets", {})
-
 
 # Every config there is: a file or the embedded job, with none or one of its presets, and each job of a file.
 JOBS = [
