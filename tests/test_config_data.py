@@ -1,5 +1,7 @@
 """Every config is built with the data that it names, in each of its sizes."""
 
+import tomllib
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from shipped import CONFIGS, presets_of
 
 from jaxmeta.config import build, load_jobs
 from jaxmeta.config.build import first_episode
+from jaxmeta.config.search_space import TRACED, load_search, space_of
 from jaxmeta.config.turns import one_turn
 
 # Those of the kinds of tasks that there are, which come as a look, as a run for two cores, and for an accelerator.
@@ -15,6 +18,13 @@ KINDS = (
     *("sentiment_en_zh", "sib200_topics", "spoken_digit_strings", "spoken_digits", "tatoeba_retrieval"),
     *("tico19_translation", "udhr_generation", "xed_sentiment", "xquad_answers"),
 )
+# The table of settings to search, of a config or of one of its presets.
+SEARCHED = [
+    (path, preset)
+    for path in CONFIGS
+    for preset in (None, *presets_of(path))
+    if "search" in tomllib.loads(path.read_text("utf-8"))
+]
 ABSENT = ("omniglot_full", "half_cheetah")  # data that a user makes, and a world of the extra `rl`
 
 
@@ -25,6 +35,18 @@ def test_a_kind_comes_in_three_sizes(name):
     looked, whole = (load_jobs(path, preset=preset).configs.values() for preset in ("quick", None))
     assert {job.train.seeds for job in looked} == {1}
     assert {job.train.seeds for job in whole} == {3}
+
+
+def test_a_config_comes_with_a_search():
+    assert {preset for _, preset in SEARCHED} >= {None, "quick"}
+
+
+@pytest.mark.parametrize(("path", "preset"), SEARCHED, ids=lambda part: getattr(part, "stem", str(part)))
+def test_a_search_is_allowed_by_its_config(path, preset):
+    (config,) = load_jobs(path, preset=preset).configs.values()
+    search = load_search(str(path), preset, {})
+    assert {*space_of(search, config)} <= {*TRACED}  # in one program
+    assert search.trials > 1
 
 
 @pytest.mark.slow
