@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import jax
+from jax.core import Tracer
 
 
 class InputError(ValueError):
@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 def is_traced(value: Any) -> bool:
     """Returns whether a number is known only when a compiled program runs, so that nothing can be said of it before."""
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def check_positive(name: str, value: Any) -> None:
