@@ -20,6 +20,7 @@ READ = {
     "imaml": {"inner.proximal": 4.0},
     # Of such a weight nothing but the gates learns.
     "meta_network": {"generator.learning_rate": 0.3, "generator.cost_weight": 1e10},
+    "maml": {"inner.coupling": 1.0},
     "es_maml": {"inner.perturbation": 1.0},
     "learned_optimizer": {"children.scale": 1.0},
 }
@@ -35,8 +36,8 @@ LONGER = {"evaluate.steps": (40,), "train.learning_rate": 0.3}  # so that what a
 def small(tmp_path, method, more):
     """Returns a config of a method and of nothing else, of few numbers."""
     alone = {"evaluate.methods": (method,), "evaluate.main": method}
-    if method in ("es_maml", "learned_optimizer"):
-        name, few = ("navigation_2d", POLICIES) if method == "es_maml" else (method, CHILDREN | LONGER)
+    if method in ("maml", "es_maml", "learned_optimizer"):
+        name, few = (method, CHILDREN | LONGER) if method == "learned_optimizer" else ("navigation_2d", POLICIES)
         return changed(load(str(FOLDER / f"{name}.toml")), {**few, **alone, **more}, "the test")
     path = tmp_path / "toy.tsv"
     write_lines(path, toy_lines())

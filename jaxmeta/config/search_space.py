@@ -23,6 +23,7 @@ SLOPED = ("train.learning_rate", "train.weight_decay", "train.clip", "inner.lear
 TRACED = (
     *SLOPED,
     *("train.label_smoothing", "inner.context_learning_rate", "inner.proximal", "inner.perturbation"),
+    "inner.coupling",
     *("generator.learning_rate", "generator.cost_weight", "transfer.temperature", "children.scale"),
 )
 # Whoever may move these finds the easier test, not the better method.
