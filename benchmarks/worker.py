@@ -46,6 +46,7 @@ def _prepared_jax(side: Side, args: argparse.Namespace) -> Prepared:
     from jax_sides import compiled, outer_gradient, square_product
 
     from jaxmeta.run.arithmetic import operations
+    from jaxmeta.run.planner import memory_of
 
     if side.family == "peak":
         function, arrays = square_product(side.options["dtype"], args.tiny)
@@ -58,11 +59,11 @@ def _prepared_jax(side: Side, args: argparse.Namespace) -> Prepared:
     at_compiler = time.perf_counter()
     run = lowered.compile()
     ended = time.perf_counter()
-    analysis = run.memory_analysis()
+    memory = memory_of(run)
     facts = {
         "trace_seconds": at_compiler - began,
         "compile_seconds": ended - at_compiler,
-        "temporary_bytes": None if analysis is None else analysis.temp_size_in_bytes,
+        "temporary_bytes": memory.temporary if memory else None,
         "flops": operations(traced.jaxpr),
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),

@@ -93,8 +93,8 @@ class Plan:
 class Search:
     """Choose settings of a config by cross-validation over languages; the test languages are never looked at.
 
-    What is searched stands in the config's [search] table. Trials that differ in rates alone are trained side by side
-    in one compiled program. A folder with an unfinished search of the same kind is continued.
+    What is searched stands in the config's [search] table. Trials that differ in plain numbers alone are trained
+    side by side in one compiled program. A folder with an unfinished search of the same kind is continued.
     """
 
     config_file: tyro.conf.Positional[str | None] = None

@@ -2,12 +2,12 @@
 
 import pathlib
 import re
-import tomllib
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from shipped import CONFIGS, presets_of
 from tiny_run import toy_lines, write_lines
 
 from jaxmeta.config import Config, build, difference, dump, load, load_jobs
@@ -17,7 +17,7 @@ from jaxmeta.config.child_methods import rules
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.classical_text import tfidf
 from jaxmeta.config.generating import described
-from jaxmeta.config.kinds import CLASSES, KINDS, kind_of, settled
+from jaxmeta.config.kinds import CLASSES, KINDS, kind_of, make_model, settled
 from jaxmeta.config.methods import baselines, known_methods, phases_and_methods
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
@@ -30,14 +30,6 @@ from jaxmeta.core.rollouts import Rollouts
 from jaxmeta.core.select import path_of
 from jaxmeta.core.types import Episode
 from jaxmeta.run.plan import BASELINE, META, chain_of, training_cost
-
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"))
-
-
-def presets_of(path):
-    """Returns the names of the presets of a config file, of the default job without one."""
-    return PRESETS if path is None else tomllib.loads(path.read_text("utf-8")).get("presets", {})
-
 
 # Every config there is: a file or the embedded job, with none or one of its presets, and each job of a file.
 JOBS = [
@@ -72,6 +64,13 @@ def with_all_methods(config: Config) -> Setting:
     setting = setting_of(config)
     names = [name for name in known_methods(setting) if name not in setting.kind.classical]
     return setting._replace(config=changed(config, {"evaluate.methods": names}, "here"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kinds_that_write_are_those_whose_models_decode(kind):
+    source = "synthetic_digits" if kind == "recognition" else "tsv"
+    config = changed(Config(), {"task.kind": kind, "task.source": source}, "here")
+    assert (make_model(config, 4, 257).generate is not None) == kind_of(config).writes
 
 
 def test_there_are_configs_and_presets():

@@ -1,33 +1,52 @@
 """Every config is built with the data that it names, in each of its sizes."""
 
-import pathlib
 import tomllib
 
 import jax
 import numpy as np
 import pytest
+from shipped import CONFIGS, presets_of
 
 from jaxmeta.config import build, load_jobs
 from jaxmeta.config.build import first_episode
+from jaxmeta.config.search_space import TRACED, load_search, space_of
 from jaxmeta.config.turns import one_turn
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.toml"))
 # Those of the kinds of tasks that there are, which come as a look, as a run for two cores, and for an accelerator.
 KINDS = (
     *("en_es_to_fr", "gnome_help_summaries", "mlqe_matching", "nusax_sentiment", "nusax_translation"),
     *("sentiment_en_zh", "sib200_topics", "spoken_digit_strings", "spoken_digits", "tatoeba_retrieval"),
     *("tico19_translation", "udhr_generation", "xed_sentiment", "xquad_answers"),
 )
+# The table of settings to search, of a config or of one of its presets.
+SEARCHED = [
+    (path, preset)
+    for path in CONFIGS
+    for preset in (None, *presets_of(path))
+    if "search" in tomllib.loads(path.read_text("utf-8"))
+]
 ABSENT = ("omniglot_full", "half_cheetah")  # data that a user makes, and a world of the extra `rl`
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_kind_comes_in_three_sizes(name):
     (path,) = (path for path in CONFIGS if path.stem == name)
-    assert {"quick", "gpu"} <= tomllib.loads(path.read_text("utf-8"))["presets"].keys()
+    assert {"quick", "gpu"} <= presets_of(path).keys()
     looked, whole = (load_jobs(path, preset=preset).configs.values() for preset in ("quick", None))
     assert {job.train.seeds for job in looked} == {1}
     assert {job.train.seeds for job in whole} == {3}
+
+
+def test_a_config_comes_with_a_search():
+    assert {preset for _, preset in SEARCHED} >= {None, "quick"}
+
+
+@pytest.mark.parametrize(("path", "preset"), SEARCHED, ids=lambda part: getattr(part, "stem", str(part)))
+def test_a_search_is_allowed_by_its_config(path, preset):
+    (config,) = load_jobs(path, preset=preset).configs.values()
+    search = load_search(str(path), preset, {})
+    assert {*space_of(search, config)} <= {*TRACED}  # in one program
+    assert search.trials > 1
 
 
 @pytest.mark.slow
@@ -35,7 +54,7 @@ def test_a_kind_comes_in_three_sizes(name):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_it_is_built(path, preset, data_dir, monkeypatch):
     monkeypatch.setenv("JAXMETA_DATA", str(data_dir))
-    if preset not in (None, *tomllib.loads(path.read_text("utf-8")).get("presets", {})):
+    if preset not in (None, *presets_of(path)):
         pytest.skip(f"no preset {preset}")
     if path.stem in ABSENT:
         pytest.skip("a user makes or installs this")

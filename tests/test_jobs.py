@@ -8,6 +8,7 @@ import pathlib
 import shutil
 
 import pytest
+from shipped import FOLDER
 from tiny_run import LABELS, evaluation, files, jaxmeta, kept_programs, toy_lines, toy_shots, write_lines
 
 from jaxmeta.config import build, commands, dump, load, load_jobs
@@ -263,7 +264,7 @@ def test_the_page_of_one_language_says_what_its_intervals_speak_for(here):
 
 def test_french_is_judged_on_sentences_that_were_seen_in_no_language(data_dir, monkeypatch):
     monkeypatch.setenv("JAXMETA_DATA", str(data_dir))
-    jobs = load_jobs(pathlib.Path(__file__).parents[1] / "configs" / "en_es_to_fr.toml")
+    jobs = load_jobs(FOLDER / "en_es_to_fr.toml")
     assert [config.task.kind for config in jobs.configs.values()] == ["classification", "translation", "retrieval"]
     trained = {"topic": ("eng_Latn", "spa_Latn"), "translation": ("eng-spa",), "retrieval": ("spa",)}
     for job, config in jobs.configs.items():

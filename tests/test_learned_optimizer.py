@@ -1,7 +1,6 @@
 """Learned optimizers: what a rule computes, how it fits other people's loops, the children, a run and its files."""
 
 import json
-import pathlib
 import shutil
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from quick import quick_jit
+from shipped import FOLDER
 
 import jaxmeta as jm
 from jaxmeta.algorithms import on_minibatches
@@ -266,7 +266,7 @@ TINY = {
 
 
 def tiny(**more):
-    config = load(str(pathlib.Path(__file__).parents[1] / "configs" / "learned_optimizer.toml"))
+    config = load(str(FOLDER / "learned_optimizer.toml"))
     return changed(config, {**TINY, **more}, "the test")
 
 

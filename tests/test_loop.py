@@ -1,5 +1,6 @@
 """A phase that is cut off anywhere ends with the same bits and the same log as one that is not."""
 
+import contextlib
 import functools
 import io
 import json
@@ -179,6 +180,19 @@ def test_the_memory_of_a_step_is_told_and_kept(tmp_path):
     assert begun.step_bytes >= 0
     assert train(tmp_path, steps=10).step_bytes == begun.step_bytes  # without a step
     assert train(tmp_path, steps=20).step_bytes == begun.step_bytes
+
+
+def test_a_compiler_that_tells_nothing_is_trained_with_too(tmp_path, uninterrupted, monkeypatch):
+    monkeypatch.setattr(jax.stages.Compiled, "memory_analysis", lambda self: None)
+    asked = []
+
+    def room(size):
+        asked.append(size)
+        return contextlib.nullcontext()
+
+    result = train(tmp_path, room=room)
+    assert (result.step_bytes, asked) == (None, [None])
+    assert (tree_sha256(result.state), lines(tmp_path)) == uninterrupted
 
 
 def test_a_finished_phase_returns_at_once(tmp_path):

@@ -16,13 +16,16 @@ from jaxmeta import data
 from jaxmeta.algorithms import gates as gating
 from jaxmeta.algorithms.gates import Part
 from jaxmeta.algorithms.meta_network import costs_of, expected_cost, kept_numbers, matrix_shape, meta_network
-from jaxmeta.config.build import build
+from jaxmeta.config.build import build, make_setting
 from jaxmeta.config.generating import parts_of
+from jaxmeta.config.kinds import make_model
 from jaxmeta.config.read import load
+from jaxmeta.config.recipes import recipes
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.select import matching, path_of
 from jaxmeta.models import transformer
+from jaxmeta.run.table import further_sentences
 
 SETTING = Setting(CLASSES, np.float64)
 LAYERS = (
@@ -363,7 +366,50 @@ def test_a_config_trains_what_it_generates():
     first = next(built.tasks.batches(0, 0, augmented=False)(0))
     assert first.support["descriptor"].shape == (8, 14, 289)
     assert "descriptor" not in next(built.tasks.batches(0, 0, augmented=True)(0)).support
-    assert len(parts_of(built.experiment and built.setting.config)) == 4
+    assert len(parts_of(built.experiment and built.setting.config)) == 6
+
+
+def test_the_gates_of_a_config_remove_blocks_heads_and_hidden_units():
+    config = config_with("zero_shot", "meta_network", **{"model.width": 8, "model.heads": 2, "model.layers": 2})
+    network, tokens = make_model(config, CLASSES, 257), texts()["inputs"]
+    params = jax.tree.map(jnp.asarray, jax.device_get(quick_jit(network.init)(jax.random.key(0), tokens)))
+    parts = parts_of(config)
+    counts = gating.check_parts(params, parts)
+    assert [counts[f"{name}_1"][0] for name in ("block", "heads", "hidden")] == [1, 2, 32]
+    block = params["block_1"]
+    unit_of = block["up"]["kernel"][:, 5], block["up"]["bias"][5], block["down"]["kernel"][5]
+    assert counts["hidden_1"][1] == sum(jnp.size(leaf) for leaf in unit_of)
+
+    def outputs(params):
+        return quick_jit(network.apply)(params, tokens)
+
+    gates = {name: jnp.ones(count) for name, (count, _) in counts.items()}
+    shut = gating.remove_parts(params, parts, {**gates, "hidden_1": gates["hidden_1"].at[5].set(0)})
+    zeroed = {**block["down"], "kernel": block["down"]["kernel"].at[5].set(0)}
+    jax.tree.map(np.testing.assert_array_equal, shut, {**params, "block_1": {**block, "down": zeroed}})
+    # The unit may then see whatever it likes.
+    up = {"kernel": block["up"]["kernel"].at[:, 5].add(3.0), "bias": block["up"]["bias"].at[5].add(3.0)}
+    np.testing.assert_allclose(outputs({**shut, "block_1": {**shut["block_1"], "up": up}}), outputs(shut), rtol=1e-6)
+    assert jnp.abs(outputs({**params, "block_1": {**block, "up": up}}) - outputs(params)).max() > 1e-3
+
+
+def test_the_report_tells_of_hidden_units():
+    config = config_with("zero_shot", "meta_network", **{"model.width": 8, "model.heads": 2, "model.layers": 1})
+    recipe = recipes(make_setting(config, classes=CLASSES, vocab_size=257))["meta_network"]
+    assert recipe.judged
+    assert recipe.tells
+    algorithm, support = recipe.judged(0.1), batch(0, 6, np.float32, reads="text")
+    support["descriptor"] = np.eye(6, dtype=np.float32)
+    meta_params = quick_jit(algorithm.init)(jax.random.key(0), jm.Episode(support, support))
+
+    def shut(logits):
+        return {**logits, "parts": {**logits["parts"], "hidden_0": logits["parts"]["hidden_0"].at[:8].set(-1.0)}}
+
+    meta_params = with_logits(meta_params, shut)
+    told = jax.device_get(recipe.tells(meta_params, begun(algorithm, meta_params, support)))
+    assert (told["of"] - told["numbers"]) == 8 * (2 * 8 + 1)
+    (sentence,) = further_sentences({"methods": {"meta_network": {"told": told}}})
+    assert sentence.endswith("100% of block_0, 100% of heads_0, 75% of hidden_0, 100% of ranks.")
 
 
 @pytest.mark.slow

@@ -167,6 +167,14 @@ def test_absent_classes_have_finite_second_derivatives(key):
     np.testing.assert_array_equal(hessian[:, 2], 0)
 
 
+def test_label_smoothing_may_be_traced():
+    logits, batch = jnp.array([[1.0, 0.0, -1.0], [0.0, 2.0, 0.0]]), {"targets": jnp.array([1, 2])}
+    loss = jax.jit(lambda smoothing: classification(3, label_smoothing=smoothing).loss(logits, batch)[0])
+    for smoothing in (0.0, 0.3):
+        expected, _ = classification(3, label_smoothing=smoothing).loss(logits, batch)
+        np.testing.assert_allclose(loss(smoothing), expected, rtol=1e-6)
+
+
 def test_label_smoothing_by_hand():
     logits = jnp.array([[1.0, 2.0, 0.5]])
     log_p = jax.nn.log_softmax(logits)[0]

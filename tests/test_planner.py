@@ -119,11 +119,16 @@ def slow_and_large(rounds):
     return function
 
 
+def tells_nothing(monkeypatch):
+    """Makes compiled programs say nothing of their memory, as some backends do."""
+    monkeypatch.setattr(jax.stages.Compiled, "memory_analysis", lambda self: None)
+
+
 def test_what_does_not_fit_is_not_run_and_the_fastest_that_fits_is_chosen():
     x = jnp.ones((100, 100))
     candidates = [Candidate((f"{rounds} rounds",), slow_and_large(rounds)) for rounds in (2000, 1, 100)]
-    one = memory_of(jax.jit(slow_and_large(1)).lower(x).compile())
-    hundred = memory_of(jax.jit(slow_and_large(100)).lower(x).compile())
+    memories = [memory_of(jax.jit(slow_and_large(rounds)).lower(x).compile()) for rounds in (1, 100)]
+    one, hundred = (memory.total for memory in memories if memory)
     found = measure(candidates, (x,), hundred)
     assert [each.seconds is None for each in found] == [True, False, False]
     assert [each.bytes for each in found[1:]] == [one, hundred]
@@ -131,6 +136,18 @@ def test_what_does_not_fit_is_not_run_and_the_fastest_that_fits_is_chosen():
     assert fastest(found, "It", hundred).labels == ("1 rounds",)
     with pytest.raises(InputError, match=r"^It does not fit in 1 B: the least that it needs is .* \(1 rounds\)"):
         fastest(measure(candidates, (x,), 1), "It", 1)
+
+
+def test_where_the_compiler_tells_nothing_everything_is_timed(monkeypatch):
+    tells_nothing(monkeypatch)
+    x = jnp.ones((100, 100))
+    assert memory_of(jax.jit(slow_and_large(1)).lower(x).compile()) is None
+    found = measure([Candidate((f"{rounds} rounds",), slow_and_large(rounds)) for rounds in (100, 1)], (x,), 1)
+    assert all(each.seconds is not None for each in found)
+    best = fastest(found, "It", 1)
+    assert best.labels == ("1 rounds",)
+    labelled = [each._replace(labels=(*each.labels, "none", "vmap", 1)) for each in found]
+    assert list(planning.plan_table(labelled, labelled[1], "ways").columns[5].cells) == ["not told"] * 2
 
 
 def test_the_same_program_is_measured_once():

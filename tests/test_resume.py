@@ -160,6 +160,21 @@ def test_who_does_not_fit_waits_and_who_is_alone_does_not():
         medium.result(LIMIT)
 
 
+def test_who_does_not_know_what_it_needs_takes_all():
+    room, entered = Room(10, lambda: False), threading.Event()
+
+    def take():
+        with room.taken(1):
+            entered.set()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with room.taken(None):
+            small = pool.submit(take)
+            assert not entered.wait(0.2)
+        small.result(LIMIT)
+    assert entered.is_set()
+
+
 def test_who_is_to_stop_waits_no_longer():
     room = Room(10, lambda: True)
     with room.taken(8), room.taken(8):

@@ -189,7 +189,8 @@ def test_unit_vectors_are_smooth_at_zero_and_have_length_one():
     x = jnp.array([[3.0, 4.0], [0.0, 0.0], [30.0, -40.0]])
     np.testing.assert_allclose(unit(x), [[0.6, 0.8], [0, 0], [0.6, -0.8]], rtol=1e-6)
     assert np.all(np.isfinite(quick_jit(jax.hessian(lambda x: jnp.sum(unit(x) ** 3)))(x)))
-    assert unit(x.astype(jnp.bfloat16)).dtype == jnp.float32
+    assert unit(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_allclose(unit(x, floor=75.0)[0], [0.3, 0.4], rtol=1e-6)
 
 
 def test_encoders_read_padding_as_nothing_and_sides_by_their_tower(key):

@@ -52,6 +52,15 @@ def by_hand(logits, batch, smoothing):
     return loss / found["tokens"], found
 
 
+@pytest.mark.parametrize("build", [translation, generation])
+def test_smoothing_may_be_traced(build):
+    logits, batch = random_case(0)
+    loss = jax.jit(lambda smoothing: build(VOCABULARY, label_smoothing=smoothing).loss(logits, batch)[0])
+    for smoothing in (0.0, SMOOTHING):
+        expected, _ = build(VOCABULARY, label_smoothing=smoothing).loss(logits, batch)
+        np.testing.assert_allclose(loss(smoothing), expected, rtol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def compiled():
     objective = generation(VOCABULARY, label_smoothing=SMOOTHING)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Episode, Key, MetaAlgorithm, MetaParams, Model, Objective
 
+FEATURE_FLOOR = 1e-6  # of `unit`: features that are nearly zero stay so, and have a moderate derivative
+
 
 def closed_form(objective: Objective, init: Callable, begin: Callable, predict: Callable) -> MetaAlgorithm:
     """Returns the algorithm that has adapted when it begins: its steps do nothing, its loss is that of its answers."""
@@ -37,11 +39,6 @@ def scaled(model: Model, initial_scale: float) -> Callable[[Key, Episode], MetaP
 def features_of(model: Model) -> Callable[[ArrayTree, ArrayTree], jax.Array]:
     """Returns `(params, inputs [N, ...]) -> [N, D]`: the model's features, or its outputs where it names none."""
     return model.features or model.apply
-
-
-def unit(vectors: jax.Array) -> jax.Array:
-    """Returns vectors `[N, D]` at unit length; what is nearly zero stays so, and has a derivative."""
-    return vectors * jax.lax.rsqrt(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True) + 1e-6)
 
 
 def with_constant(vectors: jax.Array) -> jax.Array:

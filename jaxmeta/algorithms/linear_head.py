@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.algorithms.features import features_of, unit
+from jaxmeta.algorithms.features import FEATURE_FLOOR, features_of
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.trees import strip_weak_types
+from jaxmeta.core.trees import strip_weak_types, unit
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
 
 
@@ -42,7 +42,7 @@ def linear_head(
     features = features_of(model)
 
     def embed(meta_params, inputs):
-        return unit(features(meta_params["params"], inputs))
+        return unit(features(meta_params["params"], inputs), floor=FEATURE_FLOOR)
 
     def init(key, episode: Episode):
         return {"params": model.init(key, episode.support["inputs"])}

@@ -9,8 +9,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, scaled, unit, without_absent
+from jaxmeta.algorithms.features import (
+    FEATURE_FLOOR,
+    closed_form,
+    features_of,
+    masked_one_hot,
+    scaled,
+    without_absent,
+)
 from jaxmeta.core.checks import check_positive
+from jaxmeta.core.trees import unit
 from jaxmeta.core.types import IMPOSSIBLE, Batch, MetaAlgorithm, Model, Objective
 
 
@@ -44,11 +52,11 @@ def matching_network(
 
     def begin(key, meta_params, support: Batch):
         del key
-        vectors = unit(features(meta_params["params"], support["inputs"]))
+        vectors = unit(features(meta_params["params"], support["inputs"]), floor=FEATURE_FLOOR)
         return Memory(vectors, masked_one_hot(support, num_classes, vectors.dtype) > 0)
 
     def predict(meta_params, state: Memory, inputs):
-        vectors = unit(features(meta_params["params"], inputs))
+        vectors = unit(features(meta_params["params"], inputs), floor=FEATURE_FLOOR)
         similar = jnp.exp(meta_params["log_scale"]) * (vectors @ state.vectors.T)
         of_class = jnp.where(state.members[None], similar[..., None], jnp.asarray(IMPOSSIBLE, similar.dtype))
         # The softmax of these logits is the sum of attention over each class, and they cannot underflow.

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxmeta.algorithms.descent import in_parts
-from jaxmeta.algorithms.features import unit
+from jaxmeta.algorithms.features import FEATURE_FLOOR
 from jaxmeta.algorithms.gates import Part, check_parts, discrete, open_probability, relaxed, remove_parts, sampled
 from jaxmeta.core.checks import check_not_negative, check_one_of, check_positive
 from jaxmeta.core.gradients import Strategy, first_order
 from jaxmeta.core.select import Predicate, matching, partition, path_of
-from jaxmeta.core.trees import strip_weak_types
+from jaxmeta.core.trees import strip_weak_types, unit
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
 
 KERNELS = matching(r"(^|/)(kernel|bias|weight)$")
@@ -104,7 +104,7 @@ def meta_network(
             mean = jnp.asarray(description)
         else:
             mean = _mean_of_real(_told_of_each(model, reads, params, support), support)
-        return unit(mean[None])[0]
+        return unit(mean[None], floor=FEATURE_FLOOR)[0]
 
     def weights(meta_params, adapters, gates) -> ArrayTree:
         def moved(key_path, leaf):

@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.algorithms.features import (
+    FEATURE_FLOOR,
     closed_form,
     features_of,
     masked_one_hot,
     scaled_design,
-    unit,
     with_constant,
     without_absent,
 )
 from jaxmeta.core.checks import check_positive
+from jaxmeta.core.trees import unit
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 
 
@@ -80,7 +81,7 @@ def ridge(
     features = features_of(model)
 
     def embed(raw, scales):
-        return scaled_design(raw) if scales is None else with_constant(unit(raw * scales[None]))
+        return scaled_design(raw) if scales is None else with_constant(unit(raw * scales[None], floor=FEATURE_FLOOR))
 
     def scales_of(meta_params, raw, support: Batch):
         """Returns what features are multiplied by, `[D]`, or nothing."""

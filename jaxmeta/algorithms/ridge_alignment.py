@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxmeta.algorithms.features import closed_form
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.trees import sum_dtype, unit
+from jaxmeta.core.trees import at_least_float32, unit
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 
 
@@ -56,7 +56,7 @@ def ridge_alignment(
     def begin(key, meta_params, support: Batch):
         del key
         outputs = model.apply(meta_params["params"], support["inputs"])
-        left, right = (outputs[side].astype(sum_dtype(outputs[side].dtype)) for side in ("left", "right"))
+        left, right = (at_least_float32(outputs[side]) for side in ("left", "right"))
         if "mask" in support:
             # A row of zeros on both sides of the equation takes no part in the solution.
             left, right = (jnp.where(support["mask"][:, None], side, jnp.zeros_like(side)) for side in (left, right))
@@ -69,7 +69,7 @@ def ridge_alignment(
     def predict(meta_params, state: Alignment, inputs):
         outputs = model.apply(meta_params["params"], inputs)
         moved = outputs["left"] + (outputs["left"] @ state.left.T) @ state.dual
-        return {**outputs, "left": unit(moved)}
+        return {**outputs, "left": unit(at_least_float32(moved))}
 
     return closed_form(objective, init, begin, predict)
 

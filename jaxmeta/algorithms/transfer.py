@@ -19,7 +19,7 @@ from jaxmeta.algorithms.features import features_of
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.gradients import Strategy, forward_over_reverse
 from jaxmeta.core.select import Predicate, everything, partition, path_of
-from jaxmeta.core.trees import leading_size, sum_dtype
+from jaxmeta.core.trees import at_least_float32, leading_size
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Episode, MetaAlgorithm, MetaParams, Model, Objective
 
 # (model, parameters now, parameters of the source model, support) -> scalar, zero where nothing has changed. A teacher
@@ -146,7 +146,7 @@ def feature_matching(on: Batch | None = None) -> Regularizer:
 
     def regularizer(model: Model, params, source, support):
         batch = support if on is None else on
-        ours, theirs = (_float32(features_of(model)(p, batch["inputs"])) for p in (params, source))
+        ours, theirs = (at_least_float32(features_of(model)(p, batch["inputs"])) for p in (params, source))
         return _mean(jnp.square(ours - theirs), batch)
 
     return regularizer
@@ -171,12 +171,8 @@ def _thawed(unfreezing: Unfreezing) -> Change:
     return thawed
 
 
-def _float32(values: jax.Array) -> jax.Array:
-    return values.astype(sum_dtype(values.dtype))
-
-
 def _present(logits: jax.Array, batch: Batch) -> jax.Array:
-    logits = _float32(logits)
+    logits = at_least_float32(logits)
     if "classes" not in batch:
         return logits
     present = jnp.asarray(batch["classes"], bool)

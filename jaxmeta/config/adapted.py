@@ -16,7 +16,7 @@ from jaxmeta import data
 from jaxmeta.config.answering import Support, blank_support, read_support
 from jaxmeta.config.build import make_setting
 from jaxmeta.config.generating import ZERO_SHOT, described
-from jaxmeta.config.kinds import RECORDED
+from jaxmeta.config.kinds import RECORDED, kind_of
 from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.read import changed
 from jaxmeta.config.schema import Config
@@ -183,7 +183,7 @@ def _decoding(config: Config, decode: Mapping[str, Any], compiled: pathlib.Path)
     written = sorted(set(decode) - {"answers"})
     if "answers" in decode and config.task.kind != "question_answering":
         raise InputError("--answers is for a model that answers questions, and this one does not; leave it out.")
-    if written and config.task.kind not in ("translation", "summaries", "generation"):
+    if written and not kind_of(config).writes:
         raise InputError(f"--{written[0]} is for a model that writes text, and this one does not; leave it out.")
     if written and compiled.exists():
         raise InputError(

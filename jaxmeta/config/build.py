@@ -23,7 +23,7 @@ from jaxmeta.config.problems import AnyTasks, follow_manifest
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.recipes import recipes
 from jaxmeta.config.schema import Config
-from jaxmeta.config.setting import Setting
+from jaxmeta.config.setting import Setting, naming_sources
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
 from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.config.tasks import TextTasks, WaveTasks
@@ -31,7 +31,7 @@ from jaxmeta.config.transferring import NEAREST, UNFREEZING, check_transfer, che
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
-from jaxmeta.core.types import Batch, Episode, Objective
+from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import CHILD_CLASSES
 from jaxmeta.run.plan import Experiment, Judging, Phase
 from jaxmeta.run.similarity import gradient_method
@@ -184,15 +184,8 @@ def make_setting(
         support=string_count(config, config.task.shots * each),
         query=string_count(config, config.task.queries * each),
         adapted=string_count(config, config.task.shots * each, config.task.repeats), source=source,
-        pretraining=pretraining,
+        pretraining=pretraining, vocab_size=vocab_size, source_classes=source_classes,
     )  # fmt: skip
-
-
-def naming_sources(objective: Objective) -> Objective:
-    """Returns an objective whose targets are the classes among all that are trained on."""
-    return objective._replace(
-        loss=lambda outputs, batch: objective.loss(outputs, {**batch, "targets": batch["source_class"]})
-    )
 
 
 def check_numbers(config: Config) -> None:

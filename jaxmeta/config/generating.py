@@ -119,7 +119,9 @@ def _told_of(config: Config) -> Tells | None:
 
 
 def parts_of(config: Config) -> tuple[Part, ...]:
-    """Returns what gates can remove beside adapters: of a Transformer that classifies texts its blocks and heads."""
+    """Returns what gates can remove beside adapters, of a Transformer that classifies texts: blocks, heads and hidden
+    units.
+    """
     if config.model.kind != "transformer" or not _classifies_texts(config):
         return ()
     found = []
@@ -129,6 +131,13 @@ def parts_of(config: Config) -> tuple[Part, ...]:
             Part(f"block_{number}", matching(rf"{block}(out|down)/"), matching(block)),
             # What a head has found enters by its rows of the matrix that comes after.
             Part(f"heads_{number}", matching(rf"{block}out/kernel$"), matching(rf"{block}(qkv|out)/kernel$"), axis=0),
+            # And so does what a hidden unit of the feed-forward layer has found.
+            Part(
+                f"hidden_{number}",
+                matching(rf"{block}down/kernel$"),
+                matching(rf"{block}(up/(kernel|bias)|down/kernel)$"),
+                axis=0,
+            ),
         ]
     return tuple(found)
 

@@ -42,6 +42,7 @@ class Kind(NamedTuple):
     children: bool = False  # whether a task is to train a model from scratch, and methods are optimizers
     continues: bool = False  # whether every token is predicted from those before it alone
     acts: bool = False  # whether examples are rollouts of a policy
+    writes: bool = False  # whether a model of it answers with text that it writes
 
 
 def kind_of(config: Config) -> Kind:
@@ -238,20 +239,21 @@ KINDS: dict[str, Kind] = {
         _written("chrf", "chrf++", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "copied_source", "lexicon", *_META), main="maml",
         curve_methods=("joint_finetune", "lexicon", "maml"), classical=("copied_source", "lexicon"), last_layer=_WRITES,
+        writes=True,
     ),
     "summaries": Kind(
         "summaries", networks.seq2seq, _sentences,
         _written("chrf", "chrf++", "rouge_l", "bleu", "exact_match"),
         methods=(*_TRAINED_BASELINES, "first_words", "first_sentence", *_META), main="maml",
         curve_methods=("joint_finetune", "first_words", "maml"), classical=("first_words", "first_sentence"),
-        last_layer=_WRITES,
+        last_layer=_WRITES, writes=True,
     ),
     "generation": Kind(
         "generation", networks.language_model, _text,
         {"bits_per_byte": False, "nll": False, "perplexity": False, "token_accuracy": True},
         methods=(*_TRAINED_BASELINES, "token_ngrams", "token_ngrams_source_and_shots", "ngram_memory", *_META),
         main="ngram_memory", curve_methods=("joint_finetune", "token_ngrams", "ngram_memory"),
-        classical=("token_ngrams", "token_ngrams_source_and_shots"), continues=True,
+        classical=("token_ngrams", "token_ngrams_source_and_shots"), continues=True, writes=True,
     ),
     "recognition": Kind(
         "recognition", networks.speech_recognizer, lambda config, outputs, tokens: objectives.recognition(outputs + 1),

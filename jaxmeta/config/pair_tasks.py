@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxmeta import data
+from jaxmeta.config.kinds import kind_of
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import (
     data_path,
@@ -150,7 +151,7 @@ class PairTasks:
         if kind == "question_answering":  # contexts are read in windows, and questions whole
             return dict.fromkeys(("context", "question"), with_length(self.tokenizer, _WHOLE))
         readers = dict.fromkeys(columns, self.tokenizer)
-        if kind in ("translation", "summaries", "generation"):
+        if kind_of(self.config).writes:
             readers[columns[-1]] = self.judged.targets_tokenizer
         return readers
 

@@ -130,7 +130,8 @@ def plan_table(measured: Sequence[Measured], chosen: Measured, title: str) -> Ta
         table.add_column(header, justify="right", no_wrap=True)
     for each in sorted(measured, key=_rank):
         spent = "too large" if each.seconds is None else f"{1e3 * each.seconds:.1f}"
-        cells = (*map(str, each.labels), size_text(each.bytes), f"{each.operations / 1e9:.3g}", spent)
+        needs = size_text(each.bytes) if each.bytes else "not told"
+        cells = (*map(str, each.labels), needs, f"{each.operations / 1e9:.3g}", spent)
         style = "bold" if each == chosen else "dim" if each.seconds is None else ""
         table.add_row("→" if each == chosen else "", *cells, style=style)
     return table

@@ -259,12 +259,17 @@ def learner_of(setting: Setting, recipe: Recipe, how: How, steps: int, *, typica
     config, options = setting.config, {}
     if recipe.strategies:
         options = {"gradient": STRATEGIES[how.strategy], "microbatches": config.gradient.microbatches}
-    algorithm = recipe.algorithm(recipe.rate or config.inner.learning_rate, **options)
+    algorithm = recipe.algorithm(rate_of_training(config, recipe), **options)
     return build_learner(
         algorithm,
         recipe.estimator(algorithm, how, 0 if typical else steps),
         outer_optimizer(config, steps, exact=setting.exact),
     )
+
+
+def rate_of_training(config: Config, recipe: Recipe) -> Any:
+    """Returns the inner learning rate that a recipe is meta-trained with."""
+    return config.inner.learning_rate if recipe.rate is None else recipe.rate
 
 
 def inner_optimizer(config: Config, learning_rate: Any) -> optax.GradientTransformation:

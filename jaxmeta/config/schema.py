@@ -254,7 +254,7 @@ class GeneratorConfig(Section):
     """The family of each language that has one, for the descriptor: `{fin_Latn = "Uralic"}`."""
     gates: bool = True
     """Whether an architecture is generated too: which ranks of which adapters, and of a Transformer of texts which
-    blocks and heads."""
+    blocks, heads and hidden units."""
     cost_weight: float = Field(default=0.01, ge=0)
     """How much the expected size of what is generated, as a share of all, counts beside the loss."""
     centre: bool = True

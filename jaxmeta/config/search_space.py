@@ -15,8 +15,17 @@ from jaxmeta.run.samplers import Between
 
 # Lists of what is tried on the dev languages, by what adapts the baselines: a trial has one number in place of each.
 LISTED = ("evaluate.learning_rates", "evaluate.head_learning_rates", "transfer.strengths")
+# Numbers that adaptation alone reads, and not training.
+ADAPTING = (*LISTED, "transfer.temperature")
+# Numbers that a held-out loss is differentiated by.
+SLOPED = ("train.learning_rate", "train.weight_decay", "train.clip", "inner.learning_rate", *LISTED)
 # Numbers that a compiled program can be given: trials that differ in these alone run side by side.
-TRACED = ("train.learning_rate", "train.weight_decay", "train.clip", "inner.learning_rate", *LISTED)
+TRACED = (
+    *SLOPED,
+    *("train.label_smoothing", "inner.context_learning_rate", "inner.proximal", "inner.perturbation"),
+    "inner.coupling",
+    *("generator.learning_rate", "generator.cost_weight", "transfer.temperature", "children.scale"),
+)
 # Whoever may move these finds the easier test, not the better method.
 _FIXED = (
     *("name", "seed", "task.kind", "task.source", "task.path"),
@@ -44,7 +53,7 @@ class SearchConfig(Section):
     """Parts that the train and dev languages are cut into; each is held out in turn, and the mean of their scores
     counts. 1: the dev languages of the config are held out."""
     at_once: Count = 8
-    """Trials that run side by side in one compiled program, where they differ in rates alone."""
+    """Trials that run side by side in one compiled program, where they differ in plain numbers alone."""
     method: str = ""
     """The method; empty: the main one of the config."""
     space: dict[str, Any] = Field(
@@ -115,8 +124,8 @@ def settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_differentiable(key: str, domain: Between | tuple[Any, ...], where: str) -> None:
-    if key not in TRACED:
-        known = ", ".join(TRACED)
+    if key not in SLOPED:
+        known = ", ".join(SLOPED)
         raise InputError(f"{where}: there are hypergradients of {known}; leave it out, or use another sampler.")
     if not isinstance(domain, Between) or domain.whole:
         raise InputError(f"{where}: a gradient needs a range of numbers; give low and high, or use another sampler.")

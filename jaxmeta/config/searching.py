@@ -15,16 +15,16 @@ from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.methods import READ_SOURCES, phases_and_methods
 from jaxmeta.config.read import Jobs, changed, dump
-from jaxmeta.config.recipes import recipes
+from jaxmeta.config.recipes import rate_of_training, recipes
 from jaxmeta.config.schema import Config
-from jaxmeta.config.search_space import LISTED, TRACED, SearchConfig, settings, space_of
+from jaxmeta.config.search_space import ADAPTING, LISTED, TRACED, SearchConfig, settings, space_of
+from jaxmeta.config.setting import with_numbers
 from jaxmeta.config.tasks import WaveTasks
 from jaxmeta.config.turns import takes_turns
 from jaxmeta.core.checks import InputError
 from jaxmeta.run import figure_style
 from jaxmeta.run.files import write_json, write_whole
 from jaxmeta.run.logging import progress
-from jaxmeta.run.plan import META
 from jaxmeta.run.samplers import OPTUNA, Space, Trial, descended, draw, promoted, rungs, suggested
 from jaxmeta.run.search_figure import parallel_coordinates
 from jaxmeta.run.trials import SideBySide, Values, Variant
@@ -212,7 +212,7 @@ class _Runner:
             changes = {**settings(static), "train.steps": steps}
             folds = [build(changed(self._config, {**changes, **fold}, "`search.space`")) for fold in self._folds]
             by_slope = tuple(self._search.space) if self._search.sampler == "hypergradient" else ()
-            alike = all(key in LISTED or key not in TRACED for key in self._search.space)
+            alike = all(key in ADAPTING or key not in TRACED for key in self._search.space)
             if self._config.evaluate.main in READ_SOURCES:
                 # A program holds the examples that it replays, and those of another fold are of its held-out languages.
                 programs = [side_by_side(fold, by_slope, alike=alike) for fold in folds]
@@ -242,15 +242,15 @@ def side_by_side(built: Built, differentiated: Sequence[str] = (), *, alike: boo
         setting = setting._replace(config=config, exact=True, chosen={})
 
     def variant(values: Values) -> Variant:
-        config = _with(setting.config, values)
-        phases, (method,) = phases_and_methods(setting._replace(config=config))
-        rate = config.inner.learning_rate if method.kind == META else method.learning_rates[0]
-        return Variant(phases, method, rate)
+        own = with_numbers(setting, _with(setting.config, values))
+        phases, (method,) = phases_and_methods(own)
+        recipe = recipes(own).get(method.name)
+        return Variant(phases, method, rate_of_training(own.config, recipe) if recipe else method.learning_rates[0])
 
     experiment = built.experiment
     return SideBySide(
         variant, {}, experiment.readout, experiment.judging, differentiated=differentiated,
-        in_training=lambda key: key not in LISTED, alike=alike,
+        in_training=lambda key: key not in ADAPTING, alike=alike,
     )  # fmt: skip
 
 

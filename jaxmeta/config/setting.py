@@ -39,3 +39,24 @@ class Setting(NamedTuple):
     source_languages: np.ndarray | None = None  # [P], of the examples of `source`, where a method asks for them
     exact: bool = False  # whether what is fine-tuned is differentiated, in forward mode
     chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
+    vocab_size: int = 0  # token numbers, of what reads or writes text
+    source_classes: int = 0  # that there are to train on, where a class is another in every task
+
+
+def with_numbers(setting: Setting, config: Config) -> Setting:
+    """Returns the same for a config that differs in numbers alone, which may be traced."""
+
+    def objective(outputs: int) -> Objective:
+        return setting.kind.objective(config, outputs, setting.vocab_size)
+
+    pretraining = setting.pretraining
+    if pretraining:
+        pretraining = (pretraining[0], naming_sources(objective(setting.source_classes)))
+    return setting._replace(config=config, objective=objective(setting.num_outputs), pretraining=pretraining)
+
+
+def naming_sources(objective: Objective) -> Objective:
+    """Returns an objective whose targets are the classes among all that are trained on."""
+    return objective._replace(
+        loss=lambda outputs, batch: objective.loss(outputs, {**batch, "targets": batch["source_class"]})
+    )

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jax.core import Tracer
+
 
 class InputError(ValueError):
     """Bad input from a user: a file, a config, a request. The command line prints it alone and exits with code 2.
@@ -10,21 +12,26 @@ class InputError(ValueError):
     """
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raises `ValueError` unless `value` is above zero."""
-    if not value > 0:
+def is_traced(value: Any) -> bool:
+    """Returns whether a number is known only when a compiled program runs, so that nothing can be said of it before."""
+    return isinstance(value, Tracer)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is above zero, or traced."""
+    if not (is_traced(value) or value > 0):
         raise ValueError(f"`{name}` must be positive, got {value}")
 
 
-def check_not_negative(name: str, value: float) -> None:
-    """Raises `ValueError` if `value` is below zero."""
-    if value < 0:
+def check_not_negative(name: str, value: Any) -> None:
+    """Raises `ValueError` if `value` is below zero, and not traced."""
+    if not is_traced(value) and value < 0:
         raise ValueError(f"`{name}` must be zero or more, got {value}")
 
 
-def check_share(name: str, value: float) -> None:
-    """Raises `ValueError` unless `value` is a part of a whole that leaves something of it: in [0, 1)."""
-    if not 0 <= value < 1:
+def check_share(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is a part of a whole that leaves something of it: in [0, 1), or traced."""
+    if not (is_traced(value) or 0 <= value < 1):
         raise ValueError(f"`{name}` must be at least 0 and less than 1, got {value}")
 
 

@@ -7,8 +7,6 @@ import jax.numpy as jnp
 
 from jaxmeta.core.types import ArrayTree, Batch
 
-_TINY = 1e-8  # beside the squared length of a vector
-
 
 def strip_weak_types(tree: ArrayTree) -> ArrayTree:
     """Returns `tree` with strong types, so that a carry keeps its type and nothing is traced twice."""
@@ -30,10 +28,20 @@ def sum_dtype(dtype):
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """Returns `x [N, D]` with every row at length one (in float32 at least); smooth at zero, which stays zero."""
-    x = x.astype(sum_dtype(x.dtype))
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + _TINY)
+def at_least_float32(values: jax.Array) -> jax.Array:
+    """Casts half precision up, because a sum or a loss in it has two or three digits."""
+    values = jnp.asarray(values)
+    return values.astype(sum_dtype(values.dtype))
+
+
+def unit(x: jax.Array, *, floor: float = 1e-8) -> jax.Array:
+    """Returns `x [N, D]` with every row at length one; smooth at zero, which stays zero.
+
+    Args:
+      x: vectors, in the precision that their lengths are to be taken in.
+      floor: beside the squared lengths; rows that are short beside its root stay shorter than one.
+    """
+    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + floor)
 
 
 def leading_size(tree: ArrayTree) -> int:

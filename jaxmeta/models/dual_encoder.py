@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.trees import leading_size, unit
+from jaxmeta.core.trees import at_least_float32, leading_size, unit
 from jaxmeta.core.types import ArrayTree, Key, Model
 from jaxmeta.models.transformer import transformer
 
@@ -45,7 +45,7 @@ def paired(left: Model, right: Model | None = None, *, initial_scale: float = 1 
         return {**params, "log_scale": jnp.full((), math.log(initial_scale), dtype)}
 
     def apply(params: ArrayTree, inputs: ArrayTree) -> ArrayTree:
-        vectors = {side: unit(vector) for side, vector in both.apply(params, inputs).items()}
+        vectors = {side: unit(at_least_float32(vector)) for side, vector in both.apply(params, inputs).items()}
         scale = jnp.exp(jnp.minimum(params["log_scale"], math.log(_MAX_SCALE)))
         return {**vectors, "scale": jnp.broadcast_to(scale, (leading_size(vectors),))}
 

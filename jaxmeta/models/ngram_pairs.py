@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import unit
+from jaxmeta.core.trees import at_least_float32, unit
 from jaxmeta.core.types import Model
 from jaxmeta.models.adapters import linen
 from jaxmeta.models.dual_encoder import paired
@@ -39,7 +39,7 @@ class NgramVectors(NgramEncoder):
         bag = self.features(tokens) / self.buckets**0.5
         # Not the root of one minus a share, which has no derivative where it rounds to zero.
         shares = [jnp.exp(jax.nn.log_sigmoid(odds) / 2) for odds in (self.log_odds, -self.log_odds)]
-        return jnp.concatenate([shares[0] * bag, shares[1] * unit(self.head(bag))], axis=-1)
+        return jnp.concatenate([shares[0] * bag, shares[1] * unit(at_least_float32(self.head(bag)))], axis=-1)
 
 
 def ngram_dual_encoder(width: int, *, initial_scale: float = 20.0, **options) -> Model:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import unit
+from jaxmeta.core.trees import at_least_float32, unit
 from jaxmeta.core.types import ArrayTree, Key, Model
 from jaxmeta.models.dual_encoder import towers
 from jaxmeta.models.mlp import mlp
@@ -42,7 +42,8 @@ def compared(
 
     def compare(params: ArrayTree, inputs: ArrayTree) -> jax.Array:
         vectors = both.apply(params, inputs)
-        u, v = (unit(vectors[side]) * vectors[side].shape[-1] ** 0.5 for side in ("left", "right"))
+        sides = (at_least_float32(vectors[side]) for side in ("left", "right"))
+        u, v = (unit(side) * side.shape[-1] ** 0.5 for side in sides)
         parts = [jnp.abs(u - v), u * v] if symmetric else [u, v, jnp.abs(u - v), u * v]
         return jnp.concatenate(parts, axis=-1)
 

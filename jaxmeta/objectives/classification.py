@@ -1,19 +1,22 @@
 """Classification: cross-entropy to learn by; accuracy, macro scores and calibration to be judged by."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmeta.core.checks import check_positive, check_share
+from jaxmeta.core.checks import check_positive, check_share, is_traced
+from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
+from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 CONFIDENCE_BINS = 15  # as in Guo et al. 2017
 
 
-def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objective:
+def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective:
     """Judges logits `[N, C]` against classes `[N]`.
 
     Classes that the batch says are absent (`classes [N, C]`) get no probability and no gradient.
@@ -29,7 +32,8 @@ def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objecti
 
     Args:
       num_classes: C.
-      label_smoothing: the share of each target that is spread evenly over the classes that are present.
+      label_smoothing: the share of each target that is spread evenly over the classes that are present; a number or a
+        traced scalar.
 
     Raises:
       ValueError: if `num_classes` is not positive, or `label_smoothing` is not in [0, 1).
@@ -52,7 +56,7 @@ def classification(num_classes: int, *, label_smoothing: float = 0.0) -> Objecti
         return logits, jnp.where(mask, targets, jnp.zeros((), targets.dtype)), mask
 
     def smoothed(one_hot: jax.Array, batch: Batch) -> jax.Array:
-        if not label_smoothing:
+        if not (is_traced(label_smoothing) or label_smoothing):
             return one_hot
         present = jnp.ones_like(one_hot)
         if "classes" in batch:

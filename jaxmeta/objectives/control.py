@@ -1,12 +1,13 @@
 """Returns of rollouts: a surrogate that is differentiated once or twice, and sums to be judged by."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmeta.core.checks import check_one_of
+from jaxmeta.core.checks import check_one_of, is_traced
 from jaxmeta.core.rollouts import Rollouts
 from jaxmeta.core.trees import stop_gradient
 from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
@@ -21,7 +22,7 @@ def control(
     discount: float = 1.0,
     baseline: str = "linear",
     normalize: bool = True,
-    coupling: float | None = 1.0,
+    coupling: Any = 1.0,
 ) -> Objective:
     """Judges `Rollouts` by their returns.
 
@@ -43,8 +44,9 @@ def control(
         rollouts, and subtracted, as Duan et al. 2016 do, which costs a little bias; or "none".
       normalize: whether advantages have mean zero and variance one, and steps are averaged instead of summed, so that
         learning rates mean the same in any environment. Without it derivatives are those of the return.
-      coupling: see above. None: `Σ_t log π_t A_t`, whose second derivative is that of the step that was taken with
-        these rollouts, and not of the expected one; for `policy_gradient(..., sampling_term=True)`.
+      coupling: see above; a number or a traced scalar. None: `Σ_t log π_t A_t`, whose second derivative is that of the
+        step that was taken with these rollouts, and not of the expected one; for
+        `policy_gradient(..., sampling_term=True)`.
 
     Raises:
       ValueError: if `baseline` is unknown.
@@ -83,7 +85,7 @@ def control(
     return Objective(loss, counts, _scores)
 
 
-def _surrogate(log_probs: jax.Array, coupling: float | None) -> jax.Array:
+def _surrogate(log_probs: jax.Array, coupling: Any) -> jax.Array:
     """Returns what advantages are multiplied by, `[N, H]`: zero or one, with the derivatives that they need."""
     if coupling is None:
         return log_probs
@@ -96,11 +98,16 @@ def _box(w: jax.Array) -> jax.Array:
     return jnp.exp(w - jax.lax.stop_gradient(w))
 
 
-def _summed(values: jax.Array, factor: float, *, backward: bool) -> jax.Array:
+def _summed(values: jax.Array, factor: Any, *, backward: bool) -> jax.Array:
     """Returns at every place of `[N, H]` the sum of values there and before, or after; `factor` for every step away."""
     places = np.arange(values.shape[1])
     ahead = places[None] - places[:, None] if not backward else places[:, None] - places[None]
-    weights = np.where(ahead >= 0, np.float64(factor) ** np.maximum(ahead, 0), 0.0)
+    steps = np.maximum(ahead, 0)
+    if is_traced(factor):
+        powers = jnp.asarray(factor, values.dtype) ** jnp.asarray(steps, values.dtype)
+        weights = jnp.where(ahead >= 0, powers, jnp.zeros((), values.dtype))
+    else:
+        weights = np.where(ahead >= 0, np.float64(factor) ** steps, 0.0)
     return values @ jnp.asarray(weights, values.dtype)
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.core.trees import leading_size, sum_dtype
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch
 
 
@@ -29,9 +29,3 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     """Averages `values [N]` where `mask [N]` holds; zero if it holds nowhere."""
     count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
     return masked_sum(values, mask) / count
-
-
-def at_least_float32(values: jax.Array) -> jax.Array:
-    """Casts half precision up, because a loss in it has two or three digits."""
-    values = jnp.asarray(values)
-    return values.astype(sum_dtype(values.dtype))

@@ -10,9 +10,10 @@ import numpy as np
 import optax
 
 from jaxmeta.core.checks import check_one_of
+from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
 from jaxmeta.objectives.edit_distance import edit_distance
-from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
+from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 BLANK = 0
 UNITS = ("word", "character")

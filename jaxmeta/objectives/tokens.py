@@ -1,7 +1,7 @@
 """What objectives of sequences share: cross-entropy over real tokens, and counts of what was predicted right."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmeta.core.checks import check_positive, check_share
+from jaxmeta.core.checks import check_positive, check_share, is_traced
+from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import PADDING, ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import at_least_float32, masked_mean, masked_sum, real_examples
+from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 
 class Tokens(NamedTuple):
@@ -22,7 +23,7 @@ class Tokens(NamedTuple):
     mask: jax.Array  # [N, M] bool, real tokens of real examples
 
 
-def token_prediction(vocab_size: int, *, label_smoothing: float = 0.0) -> Objective:
+def token_prediction(vocab_size: int, *, label_smoothing: Any = 0.0) -> Objective:
     """Judges logits `[N, M, V]` against tokens `[N, M]`, of which 0 is padding; sequences are teacher-forced.
 
     * `loss`: the mean softmax cross-entropy over the real tokens of real examples, and the metric "token_accuracy".
@@ -33,7 +34,8 @@ def token_prediction(vocab_size: int, *, label_smoothing: float = 0.0) -> Object
 
     Args:
       vocab_size: V.
-      label_smoothing: the share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016).
+      label_smoothing: the share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016); a
+        number or a traced scalar.
 
     Raises:
       ValueError: if `vocab_size` is not positive, or `label_smoothing` is not in [0, 1).
@@ -53,7 +55,7 @@ def token_prediction(vocab_size: int, *, label_smoothing: float = 0.0) -> Object
     def loss(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, Metrics]:
         logits, targets, mask = prepare(outputs, batch)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        if label_smoothing:
+        if is_traced(label_smoothing) or label_smoothing:
             evenly = jax.nn.logsumexp(logits, axis=-1) - jnp.mean(logits, axis=-1)
             losses = (1 - label_smoothing) * losses + label_smoothing * evenly
         right = (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(logits.dtype)

@@ -123,11 +123,13 @@ class Room:
     """
 
     def __init__(self, total: int, stopped: Callable[[], bool]):
-        self._free, self._users, self._changed, self._stopped = total, 0, threading.Condition(), stopped
+        self._total, self._stopped = total, stopped
+        self._free, self._users, self._changed = total, 0, threading.Condition()
 
     @contextlib.contextmanager
-    def taken(self, size: int) -> Iterator[None]:
-        """Takes as many bytes, once there are so many."""
+    def taken(self, size: int | None) -> Iterator[None]:
+        """Takes as many bytes, once there are so many; all of them where nobody knows how many it needs."""
+        size = self._total if size is None else size
         with self._changed:
             while not (self._users == 0 or size <= self._free or self._stopped()):
                 self._changed.wait(timeout=1.0)

@@ -57,7 +57,7 @@ def train_phase(
     on_init: Callable[[LearnerState], LearnerState] | None = None,
     progress: ProgressDisplay | None = None,
     stop: "StopSignals | None" = None,
-    room: Callable[[int], contextlib.AbstractContextManager] | None = None,
+    room: Callable[[int | None], contextlib.AbstractContextManager] | None = None,
 ) -> PhaseResult:
     """Trains until step `steps`, from the newest good checkpoint or from the start.
 
@@ -79,7 +79,8 @@ def train_phase(
       on_init: changes the fresh state of a phase that starts, say to begin from trained meta-parameters.
       progress: is told about every step.
       stop: whose wish to stop is granted, of a phase that is trained beside others; its own otherwise.
-      room: entered with the bytes that a step takes, for as long as steps are taken; it may wait.
+      room: entered with the bytes that a step takes, where the compiler tells, for as long as steps are taken; it may
+        wait.
 
     Returns:
       The state after the last step. Its buffers are the caller's.
@@ -142,9 +143,10 @@ def train_phase(
         of_others, stop = stop, stop or cleanup.enter_context(StopSignals())
         # Compiled before it is called, because what is called does not tell what memory it takes.
         update = jax.jit(learner.update, donate_argnums=0).lower(state, batches.first).compile()
-        step_bytes = _temporary_bytes(update)
+        memory = memory_of(update)
+        step_bytes = memory.temporary if memory else None
         if room is not None:
-            cleanup.enter_context(room(memory_of(update)))
+            cleanup.enter_context(room(memory.total if memory else None))
         for step in range(start + 1, steps + 1):
             try:
                 batch = batches.next(step)
@@ -170,12 +172,6 @@ def train_phase(
         if progress is not None:
             progress.end()
         return PhaseResult(state, total, start if restored else None, meter.loss, step_bytes)
-
-
-def _temporary_bytes(compiled: Any) -> int | None:
-    """Returns the memory that a compiled program takes beside arguments and results, where the compiler tells."""
-    analysis = compiled.memory_analysis()
-    return None if analysis is None else analysis.temp_size_in_bytes
 
 
 class _Meter:

@@ -28,11 +28,23 @@ class Candidate(NamedTuple):
     function: Callable[..., Any]
 
 
+class Memory(NamedTuple):
+    """The bytes that a compiled program takes beside what it is called with."""
+
+    temporary: int
+    results: int
+
+    @property
+    def total(self) -> int:
+        """All of them. In training the largest part of what is called with, the state, becomes the result."""
+        return self.temporary + self.results
+
+
 class Measured(NamedTuple):
     """What a candidate costs."""
 
     labels: tuple[Any, ...]
-    bytes: int  # see `memory_of`
+    bytes: int  # see `Memory.total`; 0 where the compiler tells nothing, which fits everywhere
     operations: float  # see `jaxmeta.run.arithmetic`
     seconds: float | None  # lower quartile; None where it does not fit and was not run
 
@@ -60,8 +72,11 @@ class Race:
             self._runs += pool.map(lambda program: program[-1].compile(), programs.values())
         self._texts |= programs.keys()
         counted = [(candidate.labels, count) for candidate, count, _ in programs.values()]
-        new = zip(counted, self._runs[len(self._found) :], strict=True)
-        found = [Measured(labels, memory_of(run), count, None) for (labels, count), run in new]
+        memories = [memory_of(run) for run in self._runs[len(self._found) :]]
+        found = [
+            Measured(labels, memory.total if memory else 0, count, None)
+            for (labels, count), memory in zip(counted, memories, strict=True)
+        ]
         self._found += found
         return found
 
@@ -108,13 +123,10 @@ def fastest(measured: Sequence[Measured], what: str, limit: int) -> Measured:
     return measured[min(timed)[2]]
 
 
-def memory_of(compiled: jax.stages.Compiled) -> int:
-    """Returns the bytes of temporary arrays and of results, as the compiler reports them.
-
-    What a function is called with is not counted: in training its largest part, the state, becomes the result.
-    """
+def memory_of(compiled: jax.stages.Compiled) -> Memory | None:
+    """Returns the memory of a compiled program as the compiler reports it, None where it tells nothing."""
     analysis: Any = compiled.memory_analysis()
-    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+    return None if analysis is None else Memory(analysis.temp_size_in_bytes, analysis.output_size_in_bytes)
 
 
 def parse_size(text: str) -> int:
