@@ -224,24 +224,25 @@ def imaml(setting: Setting) -> Recipe:
     """
     config, inner = setting.config, setting.config.inner
     newton = inner.solver == "gauss_newton"
+    steps = inner.newton_steps if newton else inner.steps
     if inner.solver == "neumann":
         solve = estimators.neumann(inner.learning_rate, inner.solver_steps)
     else:
         solve = estimators.conjugate_gradient(inner.solver_steps)
 
     def algorithm(rate, **how) -> MetaAlgorithm:
-        steps = solve if newton else inner_optimizer(config, rate)
-        return algorithms.imaml(setting.model, setting.objective, steps, strength=inner.proximal, **how)
+        optimizer = solve if newton else inner_optimizer(config, rate)
+        return algorithms.imaml(setting.model, setting.objective, optimizer, strength=inner.proximal, **how)
 
     def estimator(algorithm: MetaAlgorithm, how: How, outer: int) -> GradientEstimator:
         del outer
         axes = {"task_axis": how.task_axis, "unroll": how.unroll}
         curvature = "gauss_newton" if newton else "exact"
-        return estimators.implicit(algorithm, num_steps=inner.steps, solve=solve, curvature=curvature, **axes)
+        return estimators.implicit(algorithm, num_steps=steps, solve=solve, curvature=curvature, **axes)
 
     product = 1 if newton else 2
     step = 1 + inner.solver_steps + len(PARTS) / 3 if newton else 1.0
-    cost = (inner.steps * step + 1 + product * inner.solver_steps) * setting.support + setting.query
+    cost = (steps * step + 1 + product * inner.solver_steps) * setting.support + setting.query
     return Recipe(algorithm, estimator, cost, rated=not newton, step_cost=step)
 
 

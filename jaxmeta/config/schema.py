@@ -202,6 +202,8 @@ class InnerConfig(Section):
     """What solves for the outer gradient of iMAML: a Neumann series of the inner learning rate, which bears an inner
     loop that has not converged; conjugate gradients; or conjugate gradients on the Gauss-Newton matrix, which then
     make its inner steps too, each of which goes far nearer the minimum and has no learning rate."""
+    newton_steps: Count = 1
+    """How many such steps iMAML takes in meta-training, in place of `steps`."""
     solver_steps: Count = 10
     """Terms of the series, or iterations of conjugate gradients."""
     coupling: float = Field(default=0.0, ge=0, le=1)
