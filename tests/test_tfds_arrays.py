@@ -321,7 +321,8 @@ def test_audio_of_others_by_a_mapping(tmp_path):
         ({}, {"who": lambda k: ""}, NAMED, "example 1: the speaker is empty"),
         ({}, {"mood": lambda k: "sad"}, NAMED, "every clip says sad; add clips of at least one other label"),
         ({"lazyDecode": True}, {}, NAMED, "keeps wav files, which need TensorFlow"),
-        ({"rate": np.int64}, {"rate": lambda k: 8 + k // 2}, NAMED, "recordings of 8 and 9 samples in a second"),
+        ({"rate": np.int64}, {"rate": lambda k: 8 + k // 2}, NAMED, "recordings of 10 and 11 samples in a second"),
+        ({"rate": np.int64}, {"rate": lambda k: 0}, NAMED, "recordings of 0 samples in a second; let it be one whole"),
     ],
 )  # fmt: skip
 def test_audio_of_others_that_cannot_be_read_is_one_sentence(tmp_path, audio, changes, columns, says):

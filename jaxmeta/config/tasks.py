@@ -260,7 +260,7 @@ def data_path(config: Config) -> pathlib.Path:
     if path and not isinstance(path, str):
         raise InputError(
             f"`task.path` must name one place, got {list(path)}; several TSV files or prepared sets are read as one "
-            "for classification, and several TSV files for generation with `task.stream`."
+            "for classification of text, and several TSV files for generation with `task.stream`."
         )
     return data_paths(config)[0]
 

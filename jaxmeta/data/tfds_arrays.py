@@ -12,7 +12,7 @@ from jaxmeta.data.lines import Path
 from jaxmeta.data.read_arrays import array_names
 from jaxmeta.data.read_recordings import check_recordings, read_numbered
 from jaxmeta.data.recordings import Recordings, same_recordings
-from jaxmeta.data.tfds_sets import Chosen, Contents, examples, library, text_of, value_of
+from jaxmeta.data.tfds_sets import Chosen, Contents, examples, library, texts_of, value_of
 
 RECORDINGS, IMAGES = "recordings", "images"
 # The columns of each kind, as `task.columns` names them; the rate may be said by the audio itself.
@@ -20,7 +20,7 @@ ARRAY_COLUMNS: Mapping[str, tuple[str, ...]] = {
     RECORDINGS: ("audio", "label", "speaker", "split", "rate"),
     IMAGES: ("image", "character", "alphabet"),
 }
-_CLIP = {"row", "index"}  # what is kept of each clip beside its columns
+_KEPT = {RECORDINGS: ("row", "index"), IMAGES: ("row",)}  # beside the columns, in the sets that are written here
 _WHOLE = "train"  # the one split of images, which configs divide by alphabet
 
 
@@ -44,20 +44,19 @@ def read_recordings_of(chosen: Chosen, dev: int) -> Recordings:
         InputError: an example lacks something, or the recordings cannot be trained and judged on.
     """
     source, audio, rates, splits, speakers, labels, places = chosen.source, [], [], [], [], [], []
-    own = set(chosen.features) >= _CLIP
-    for number, part, example in examples(chosen, ("label", "speaker")):
+    own, told = _is_own(chosen), [column for column in ("label", "speaker", "rate") if column in chosen.wanted]
+    for number, part, example in examples(chosen):
+        texts = texts_of(chosen, number, example, told)
         audio.append(_samples(source, number, value_of(chosen, example, "audio")))
-        rates.append(
-            int(value_of(chosen, example, "rate")) if "rate" in chosen.wanted else chosen.feature("audio").sample_rate
-        )
+        rates.append(texts["rate"] if "rate" in texts else str(chosen.feature("audio").sample_rate))
         splits.append(part)
-        labels.append(text_of(chosen, example, "label"))
-        speakers.append(text_of(chosen, example, "speaker"))
+        labels.append(texts["label"])
+        speakers.append(texts["speaker"])
         places.append((int(example["row"]), int(example["index"])) if own else (number, number))
-    if len(set(rates)) > 1:
+    if len(set(rates)) > 1 or not rates[0].isdecimal() or not int(rates[0]):
         raise InputError(
-            f"{source} has recordings of {' and '.join(map(str, sorted(set(rates))[:2]))} samples in a second; "
-            "resample them to one rate."
+            f"{source} has recordings of {' and '.join(sorted(set(rates))[:2])} samples in a second; let it be one "
+            "whole number for all."
         )
     row, index = np.array(places, np.int64).T
     order = np.argsort(row, kind="stable")  # as they were in the file, whatever their split
@@ -76,7 +75,7 @@ def read_recordings_of(chosen: Chosen, dev: int) -> Recordings:
         samples=samples,
         sentence=same_recordings(joined, start, samples),
         audio=joined,
-        rate=rates[0],
+        rate=int(rates[0]),
     )
     return check_recordings(source, found, index[order], dev)
 
@@ -88,7 +87,8 @@ def read_images_of(chosen: Chosen) -> Images:
         InputError: an example lacks something, or images are not of one size.
     """
     source, images, characters, alphabets, rows = chosen.source, [], [], [], []
-    for number, _, example in examples(chosen, ("alphabet",)):
+    own = _is_own(chosen)
+    for number, _, example in examples(chosen):
         images.append(_pixels(source, number, value_of(chosen, example, "image")))
         if images[-1].shape != images[0].shape:
             raise InputError(
@@ -102,8 +102,8 @@ def read_images_of(chosen: Chosen) -> Images:
                 "another one for each character of all alphabets."
             )
         characters.append(int(character))
-        alphabets.append(text_of(chosen, example, "alphabet"))
-        rows.append(int(example["row"]) if "row" in chosen.features else number)
+        alphabets.append(texts_of(chosen, number, example, ("alphabet",))["alphabet"])
+        rows.append(int(example["row"]) if own else number)
     order = np.argsort(rows, kind="stable")
     found = Images(
         name=chosen.builder.name,
@@ -113,6 +113,11 @@ def read_images_of(chosen: Chosen) -> Images:
     )
     check_characters(source, found)
     return found
+
+
+def _is_own(chosen: Chosen) -> bool:
+    """Returns whether a set was written here, and says in which order its file was."""
+    return set(chosen.features) == {*ARRAY_COLUMNS[chosen.kind], *_KEPT[chosen.kind]} - {"split"}
 
 
 def _recording_contents(recordings: Recordings, index: np.ndarray) -> Contents:

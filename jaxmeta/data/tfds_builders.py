@@ -16,7 +16,7 @@ from jaxmeta.data.lines import Path, fixed_codes, read_header, read_lines
 from jaxmeta.data.read_table import make_table, read_table
 from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.table import SCHEMAS, Table
-from jaxmeta.data.tfds_sets import Chosen, Contents, examples, flat, library, open_set, parts_of, text_of, write_set
+from jaxmeta.data.tfds_sets import Chosen, Contents, examples, flat, library, open_set, parts_of, texts_of, write_set
 from jaxmeta.data.tsv import COLUMNS, make_corpus, read_tsv
 
 # Sets whose rows are in one order in every language, so that sentence numbers can be stored with them.
@@ -164,8 +164,8 @@ def _rows(chosen: Chosen) -> tuple[list[tuple[int, dict[str, str]]], np.ndarray 
     """Returns the numbered rows of a set of text, and their sentence numbers where it has them."""
     numbered = set(_NUMBERED) <= set(chosen.features)
     rows, places = [], []
-    for number, part, example in examples(chosen, tuple(chosen.wanted)):
-        texts = {column: text_of(chosen, example, column) for column in chosen.wanted}
+    for number, part, example in examples(chosen):
+        texts = texts_of(chosen, number, example, chosen.wanted)
         rows.append((number, {**chosen.fixed, "line": str(number), **texts, "split": part}))
         places.append([int(example[name]) for name in _NUMBERED] if numbered else [number, 0])
     row, sentence = np.array(places, np.int64).T

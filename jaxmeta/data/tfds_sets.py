@@ -7,7 +7,7 @@ import io
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +72,8 @@ def open_set(source: Path, data_dir: Path | None) -> Any:
         return tfds.builder(str(source), data_dir=None if data_dir is None else str(data_dir))
     except InputError:
         raise
+    except ImportError as error:
+        raise InputError(f"{source} has features that need {error.name} to be read; install it.") from None
     except (ValueError, tfds.core.registered.DatasetNotFoundError, FileNotFoundError, AttributeError) as error:
         where = "TFDS's own folder" if data_dir is None else data_dir
         raise InputError(
@@ -108,15 +110,11 @@ def flat(features: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def examples(chosen: Chosen, filled: Sequence[str]) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+def examples(chosen: Chosen) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Yields the examples of a set: their number, from 1 up, whether they are train, dev or test, and themselves.
 
-    Args:
-        chosen: the set.
-        filled: columns of text that no example may have empty.
-
     Raises:
-        InputError: there are none, a text is empty, or reading needs TensorFlow, or a library for images.
+        InputError: there are none, or reading needs TensorFlow, or a library for images.
     """
     source, number = chosen.source, 0
     for split, part in chosen.parts.items():
@@ -130,11 +128,6 @@ def examples(chosen: Chosen, filled: Sequence[str]) -> Iterator[tuple[int, str, 
         try:
             for example in stored:
                 number += 1
-                for column in filled:
-                    if not text_of(chosen, example, column).strip():
-                        raise InputError(
-                            f"{source}, example {number}: the {column} is empty; leave such examples out of it."
-                        )
                 yield number, part, example
         except ImportError:
             raise InputError(
@@ -150,9 +143,19 @@ def value_of(chosen: Chosen, example: Mapping[str, Any], column: str) -> Any:
     return functools.reduce(lambda tree, key: tree[key], chosen.wanted[column].split("/"), example)
 
 
-def text_of(chosen: Chosen, example: Mapping[str, Any], column: str) -> str:
-    """Returns what an example has in a column, as text: of a class its name, "" where it has none."""
-    feature, value = chosen.feature(column), value_of(chosen, example, column)
+def texts_of(chosen: Chosen, number: int, example: Mapping[str, Any], columns: Iterable[str]) -> dict[str, str]:
+    """Returns what an example has in some columns, as text: of a class its name.
+
+    Raises:
+        InputError: one of them is empty, or has no class.
+    """
+    found = {column: _text(chosen.feature(column), value_of(chosen, example, column)) for column in columns}
+    if empty := [column for column, text in found.items() if not text.strip()]:
+        raise InputError(f"{chosen.source}, example {number}: the {empty[0]} is empty; leave such examples out of it.")
+    return found
+
+
+def _text(feature: Any, value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if hasattr(feature, "int2str"):
