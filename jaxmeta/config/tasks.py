@@ -224,8 +224,9 @@ def is_prepared(config: Config) -> bool:
     path, source = config.task.path, config.task.source
     if source not in ("npz", "omniglot"):
         return source == "tfds"
-    named = isinstance(path, str) and path and not path.endswith(".npz")
-    return bool(named) and not any(place.is_file() for place in _places(path))
+    if not isinstance(path, str) or not path or path.endswith(".npz"):
+        return False
+    return not any(place.is_file() for place in _places(path))
 
 
 def data_paths(config: Config) -> list[pathlib.Path]:
