@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxmeta import data
 from jaxmeta.config.pair_tasks import PairTasks
-from jaxmeta.config.tasks import data_path, find_file, named_columns, weighting_of
+from jaxmeta.config.tasks import data_paths, named_columns, weighting_of
 from jaxmeta.core.types import Episode
 from jaxmeta.data import LanguageSplit, StreamedRows, StreamEpisodes, Table
 from jaxmeta.data.stream_rows import COLUMNS, numbers_without
@@ -48,8 +48,9 @@ class StreamTasks(PairTasks):
 
     def _divided(self) -> tuple[Table, LanguageSplit]:
         config, task = self.config, self.config.task
-        paths = [find_file(path) for path in task.path] if isinstance(task.path, tuple) else [data_path(config)]
-        self.rows_on_disk = StreamedRows(paths, columns=named_columns(config, COLUMNS), language=task.language or None)
+        self.rows_on_disk = StreamedRows(
+            data_paths(config), columns=named_columns(config, COLUMNS), language=task.language or None
+        )
         rows = self.rows_on_disk
         split = data.split_languages(
             rows.languages(),
