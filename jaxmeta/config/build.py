@@ -25,7 +25,7 @@ from jaxmeta.config.recipes import recipes
 from jaxmeta.config.schema import Config
 from jaxmeta.config.setting import Setting
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
-from jaxmeta.config.stream_tasks import StreamTasks
+from jaxmeta.config.stream_tasks import StreamTasks, StreamTextTasks, check_stream
 from jaxmeta.config.tasks import TextTasks, WaveTasks
 from jaxmeta.config.transferring import NEAREST, UNFREEZING, check_transfer, check_unfreezing
 from jaxmeta.core.adapt import check_unroll, memory_policy
@@ -145,7 +145,7 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
         speakers = SpeechTasks(config)
         return speakers, make_setting(config, classes=len(speakers.recordings.labels), source=speakers.source())
     if config.task.kind == "classification":
-        tasks = TextTasks(config)
+        tasks = (StreamTextTasks if config.task.stream else TextTasks)(config)
         setting = make_setting(
             config, classes=len(tasks.corpus.labels), vocab_size=tasks.tokenizer.vocab_size, source=tasks.source()
         )
@@ -245,13 +245,7 @@ def check_source(config: Config) -> None:
         raise InputError("`task.lexicon` is about translations; leave it out.")
     if task.source_language and (task.kind != "translation" or task.source not in ("tsv", "tfds")):
         raise InputError("`task.source_language` is about translations in files; leave it out.")
-    if task.stream and (task.kind, task.source) != ("generation", "tsv"):
-        raise InputError(
-            f'`task.stream` is for generation from TSV files, not for {task.kind} with `task.source` "{task.source}"; '
-            "leave it out."
-        )
-    if task.stream and task.parallel:
-        raise InputError("`task.parallel` compares all rows, and `task.stream` never holds them; leave one out.")
+    check_stream(config)
     of_languages = {
         "train_languages": task.train_languages,
         "left_out_languages": task.left_out_languages,
