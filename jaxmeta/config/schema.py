@@ -47,8 +47,8 @@ class TaskConfig(Section):
     folder of a prepared set, or its name in TFDS's own folder; a relative path is looked up in JAXMETA_DATA too. Of
     classification, and where `stream` is set, several TSV files are read as one."""
     stream: bool = False
-    """Whether rows of train languages stay in the TSV files and are read as they are drawn, for text larger than memory:
-    of any kind of task about text."""
+    """Whether rows of train languages stay on disk, in TSV files or in a prepared set, and are read as they are drawn:
+    for text larger than memory, of any kind."""
     columns: dict[str, str] = {}
     """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
     = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation."""
