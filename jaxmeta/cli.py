@@ -220,7 +220,7 @@ class Data:
     build a set of tensorflow-datasets out of one, or write the problems that a config is judged on (manifest), for
     `--evaluate.manifest` to read.
 
-    `build omniglot` makes an npz file of the drawings instead, out of the folders that Omniglot is published as.
+    Where there is no omniglot.npz, `build omniglot` makes one out of the folders that Omniglot is published as.
     """
 
     action: tyro.conf.Positional[Literal["list", "show", "check", "scripts", "build", "manifest"]]
@@ -234,8 +234,8 @@ class Data:
     length: int = 64
     """Bytes of a text that are read, to say how many texts of a script would be cut."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
-    """The folder that has NAME.tsv, or NAME/NAME.tsv, or the sets of Omniglot, to build from; looked up in JAXMETA_DATA
-    too."""
+    """The folder that has NAME.tsv or NAME.npz, or a folder NAME with it, or the sets of Omniglot, to build from;
+    looked up in JAXMETA_DATA too."""
     out: str | None = None
     """The folder of prepared sets to build into, tfds by default; the file of a manifest, manifest.json by default."""
     preset: str | None = None

@@ -131,7 +131,7 @@ MALFORMED = {
     "an empty clip": (_with("offset", 1, 0), "clip 0: `offset` goes from 0 to 0; .* leave empty clips out"),
     "too few digits": ({"digit": columns()["digit"][:-1]}, r"`digit` has the shape \[53\] where `offset` has 54 clips"),
     "digits as text": ({"digit": columns()["digit"].astype(str)}, "`digit` is str.*; store an integer for each clip"),
-    "one digit": ({"digit": np.full(54, 3)}, "every clip says 3; add clips of at least one other digit"),
+    "one digit": ({"digit": np.full(54, 3)}, "every clip says 3; add clips of at least one other label"),
     "a speaker without a name": (_with("speaker", 9, 3), "clip 9: `speaker` is 3 where 3 `speaker_names` are"),
     "an unknown split": (_with("split", 5, 3), "clip 5: `split` is 3 where 3 splits are, 0 train, 1 dev and 2 test"),
     "names that are numbers": ({"speaker_names": np.arange(3)}, "`speaker_names` is no row of strings"),

@@ -1,5 +1,6 @@
 """Text larger than memory, of every kind: a run on rows that stay on disk has the batches of one in memory."""
 
+import dataclasses
 import itertools
 import tracemalloc
 
@@ -13,8 +14,11 @@ from jaxmeta.config import load
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.stream_tasks import StreamTasks, StreamTextTasks
 from jaxmeta.config.tasks import TextTasks
+from jaxmeta.core.checks import InputError
 from jaxmeta.data.links import number_sentences
 from jaxmeta.data.row_files import STREAMED, Cell, TsvRows
+from jaxmeta.data.splits import checked_report
+from jaxmeta.data.stream_overlap import overlap_on_disk
 from jaxmeta.data.stream_rows import StreamedRows
 
 LANGUAGES = ("aa", "bb", "cc", "dd", "ee", "ff")
@@ -200,7 +204,7 @@ def test_a_streamed_run_comes_to_what_one_in_memory_comes_to(kind, tmp_path, mon
 @pytest.mark.parametrize("kind", ["classification", "translation", "summaries", "retrieval"])
 def test_rows_that_are_trained_on_are_not_held(kind, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxmeta.config.stream_tasks._SAMPLE", 64)
-    columns, path, wide = STREAMED[kind].columns, tmp_path / "rows.tsv", "many words of a text " * 160
+    columns, path, wide = STREAMED[kind].columns, tmp_path / "rows.tsv", "ab" * 1700
     with path.open("w", encoding="utf-8") as file:
         file.write("\t".join(columns) + "\n")
         for number in range(1_600):
@@ -230,3 +234,117 @@ def test_rows_that_are_trained_on_are_not_held(kind, tmp_path, monkeypatch):
     assert len(held) == 64 + 50
     assert path.stat().st_size > 5e6
     assert most < path.stat().st_size / 2
+
+
+# --- Prepared sets.
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+def test_a_prepared_set_stays_on_disk_too(kind, tmp_path):
+    write_lines(tmp_path / f"{kind}.tsv", lines_of(kind))
+    folder = data.build_tfds(kind, tmp_path, tmp_path / "sets")
+    options = {"task.source": "tfds", "train.cipher": 0, "tokenizer.length": 6}
+    memory, streamed = both(kind, folder, **options)
+    assert streamed.split == memory.split
+    pairs = zip(*(tasks.batches(0, 0, augmented=False)(0) for tasks in (memory, streamed)), strict=False)
+    for one, other in itertools.islice(pairs, 20):
+        same(one, other)
+    for code in memory.languages("test"):
+        same(*(tasks.episode(code, shots=3, draw=1, split="test") for tasks in (memory, streamed)))
+    same(memory.source(), streamed.source())
+    assert streamed.facts()["corpus"] == f"{memory.facts()['corpus']}, on disk"
+    if kind == "classification":
+        assert streamed.facts()["overlap"] == memory.facts()["overlap"]
+    else:
+        assert sum(map(len, streamed._shared.values())) == memory.shared
+
+
+def test_sentences_of_a_parallel_set_are_kept_apart(tmp_path):
+    rows = [
+        f"{code}\t{split}\t{'ny'[n % 2]}\t{code} {split} {n % 5}"
+        for split in data.SPLITS
+        for n in range(6)
+        for code in ("aa", "bb", "ee", "ff")
+    ]
+    write_lines(tmp_path / "sheet.tsv", ["language\tsplit\tlabel\ttext", *rows])
+    folder = data.build_tfds("sheet", tmp_path, tmp_path / "sets", parallel=True)
+    options = {"task.source": "tfds", "train.cipher": 0}
+    memory, streamed = both("classification", folder, **options)
+    assert streamed.facts()["overlap"] == memory.facts()["overlap"]
+    assert memory.overlap.linked
+    assert streamed.facts()["shots"] == memory.facts()["shots"]
+    assert memory.facts()["shots"].startswith("6 of 6 ")
+    with pytest.raises(InputError, match="must name one place"):
+        StreamTextTasks(config_of("classification", "", stream=True, **options | {"task.path": (str(folder), "b")}))
+
+
+def test_judged_rows_that_are_translations_of_train_rows_are_refused(tmp_path):
+    # The first row of a language is of another split in the other one.
+    rows = [
+        f"{code}\t{split}\t{'ny'[n % 2]}\t{code} {split} {n}"
+        for code, parts in (("aa", ("train", "dev", "test")), ("ee", data.SPLITS), ("ff", ("test", "train", "dev")))
+        for split in parts
+        for n in range(4)
+    ]
+    write_lines(tmp_path / "mixed.tsv", ["language\tsplit\tlabel\ttext", *rows])
+    read = data.read_rows(tmp_path / "mixed.tsv", name="mixed")
+    assert isinstance(read, data.Corpus)
+    place = np.concatenate([np.arange(12)] * 3)
+    mixed = dataclasses.replace(read, sentence=place)
+    with pytest.raises(InputError) as error:
+        data.check_overlap(mixed, data.LanguageSplit(("aa",), ("ee",), ("ff",)))
+
+    class Numbered(TsvRows):
+        """A file whose rows have the sentence numbers of their places."""
+
+        def scan(self):
+            for chunk in super().scan():
+                rows = [(line, fields | {"sentence": str((line - 2) % 12)}) for line, fields in chunk.rows]
+                yield chunk._replace(rows=rows)
+
+        def fields(self, raw, line):
+            return super().fields(raw, line) | {"sentence": str((line - 2) % 12)}
+
+    rows = StreamedRows(Numbered([tmp_path / "mixed.tsv"], "classification"), name="mixed")
+    report, shots = overlap_on_disk(rows, data.LanguageSplit(("aa",), ("ee",), ("ff",)))
+    assert report == data.overlap(mixed, data.LanguageSplit(("aa",), ("ee",), ("ff",)))
+    assert shots == data.translated_shots(mixed, data.LanguageSplit(("aa",), ("ee",), ("ff",)))
+    with pytest.raises(InputError) as again:
+        checked_report(report, rows.name)
+    assert str(again.value) == str(error.value)
+
+
+# --- What is refused.
+
+WRONG = {
+    "a label alone": ("classification", {"label": "yes"}, "has rows of one label only, 'yes'"),
+    "a pair of one language": (
+        "translation",
+        {"src_lang": "aa", "tgt_lang": "aa"},
+        "src_lang and tgt_lang are both aa",
+    ),
+    "a score in words": ("scored_pairs", {"score": "good"}, "the score is 'good'; it must be a number"),
+    "an answer elsewhere": ("question_answering", {"answer_start": "3"}, "is not at answer_start 3 of the context"),
+    "a line that is none": ("generation", {"line": "one"}, "the line is 'one'; it must be a whole number"),
+    "an unknown split": ("summaries", {"split": "tset"}, "the split is 'tset'"),
+    "an empty text": ("retrieval", {"english": " "}, "the english is empty"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_the_same_sentence_as_in_memory(name, tmp_path):
+    kind, wrong, says = WRONG[name]
+    columns, rows = STREAMED[kind].columns, [a_row(kind, "aa", "train", number) for number in range(5)]
+    rows = [row | (wrong if number == 3 or kind == "classification" else {}) for number, row in enumerate(rows)]
+    write_lines(tmp_path / "rows.tsv", ["\t".join(columns), *("\t".join(row[c] for c in columns) for row in rows)])
+    said = []
+    for read in (
+        lambda path: data.read_tsv(path) if kind == "classification" else data.read_table(path, kind),
+        lambda path: opened(path, kind=kind),
+    ):
+        with pytest.raises(InputError) as error:
+            read(tmp_path / "rows.tsv")
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    assert says in said[0]
+    assert ("rows.tsv, line 5: " in said[0]) == (kind != "classification")

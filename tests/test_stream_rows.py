@@ -368,7 +368,7 @@ def test_a_file_that_changes_is_noticed(file):
     ("changes", "says"),
     [
         ({"task.kind": "summaries"}, "line 1: there is no column 'summary' among 'language', 'split', 'line', 'text'"),
-        ({"task.source": "cldr"}, '`task.stream` is for text from TSV files, not for `task.source` "cldr"'),
+        ({"task.source": "cldr"}, '`task.stream` is for text from TSV files or a prepared set, not for `task.source`'),
         ({"task.kind": "translation", "task.source-language": "aa"}, "`task.source_language` pairs all rows anew"),
         ({"task.parallel": True}, "`task.parallel` compares all rows, and `task.stream` never holds them"),
         ({"task.columns": ("summary", "x")}, "there is no column 'summary' in generation, which has language"),

@@ -26,7 +26,7 @@ from jaxmeta.config.schema import Config
 from jaxmeta.config.setting import Setting
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
 from jaxmeta.config.stream_tasks import StreamTasks, StreamTextTasks, check_stream
-from jaxmeta.config.tasks import TextTasks, WaveTasks
+from jaxmeta.config.tasks import TextTasks, WaveTasks, check_source
 from jaxmeta.config.transferring import NEAREST, UNFREEZING, check_transfer, check_unfreezing
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
@@ -59,6 +59,7 @@ def build(config: Config) -> Built:
     config = settled(config)
     check_numbers(config)
     check_source(config)
+    check_stream(config)
     check_gradient(config)
     check_transfer(config)
     tasks, setting = tasks_and_setting(config)
@@ -220,41 +221,6 @@ def check_numbers(config: Config) -> None:
         )
     if min(config.evaluate.shot_curve, default=1) < 1:
         raise InputError(f"`evaluate.shot_curve` must be positive numbers, got {list(config.evaluate.shot_curve)}.")
-
-
-def check_source(config: Config) -> None:
-    """Refuses settings of data that their source has not.
-
-    Raises:
-      InputError: with the key and what is allowed.
-    """
-    task = config.task
-    for key in ("columns", "language"):
-        if getattr(task, key) and task.source not in ("tsv", "tfds"):
-            raise InputError(
-                f'`task.{key}` is about a file or a prepared set; leave it out with `task.source` "{task.source}", or '
-                'set that to "tsv" or "tfds".'
-            )
-    if task.splits and task.source != "tfds":
-        raise InputError("`task.splits` is about the splits of a prepared set (source tfds); leave it out.")
-    if task.parallel and task.source != "tsv":
-        raise InputError(
-            f'`task.parallel` is about the order of rows in TSV files; leave it out with `task.source` "{task.source}".'
-        )
-    if task.lexicon and task.kind != "translation":
-        raise InputError("`task.lexicon` is about translations; leave it out.")
-    if task.source_language and (task.kind != "translation" or task.source not in ("tsv", "tfds")):
-        raise InputError("`task.source_language` is about translations in files; leave it out.")
-    check_stream(config)
-    of_languages = {
-        "train_languages": task.train_languages,
-        "left_out_languages": task.left_out_languages,
-        "sampling": task.sampling != "temperature",
-    }
-    if task.source in ("sinusoid", *ENVIRONMENTS) and any(of_languages.values()):
-        key = next(key for key, given in of_languages.items() if given)
-        what = "waves" if task.source == "sinusoid" else "environments"
-        raise InputError(f"`task.{key}` is about languages, and {what} have none; leave it out.")
 
 
 def check_gradient(config: Config) -> None:

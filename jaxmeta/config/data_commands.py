@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -119,27 +120,34 @@ def show_scripts(what: str | None, length: int) -> None:
 
 
 def build_data(name: str | None, source: str, out: str) -> None:
-    """Builds a set of tensorflow-datasets out of a file, or an npz file of Omniglot out of its folders, and prints the
-    lines of a config that read it.
+    """Builds a set of tensorflow-datasets out of a file, or where there is none an npz file of Omniglot out of its
+    folders, and prints the lines of a config that read it.
 
     Raises:
       InputError: there is no such file, it is malformed, or the set is there already.
     """
     if name is None:
-        raise InputError("Name the set to build: NAME of NAME.tsv, such as `jaxmeta data build reviews --from FOLDER`.")
-    if name == "omniglot":
-        path = data.build_omniglot(find_file(source, folder=True), out)
-        print(f"Built {path}. In a config:\n")
-        print(tomli_w.dumps({"task": {"source": "omniglot", "path": str(path)}}), end="")
-        return
-    folder = data.build_tfds(name, find_file(source, folder=True), out)
-    kind = _kind_of(data.read_tfds(folder))
-    print(f"Built {folder}. In a config:\n")
-    print(tomli_w.dumps({"task": {"kind": kind, "source": "tfds", "path": str(folder)}}), end="")
+        raise InputError(
+            "Name the set to build: NAME of NAME.tsv or NAME.npz, such as `jaxmeta data build reviews --from FOLDER`."
+        )
+    place = find_file(source, folder=True)
+    if name == "omniglot" and data.find_source(name, place) is None:
+        built = data.build_omniglot(place, out)
+        rows = data.read_images(built)
+    else:
+        built = data.build_tfds(name, place, out)
+        rows = data.read_tfds(built, dev=0)
+    print(f"Built {built}. In a config:\n")
+    print(tomli_w.dumps({"task": {**_task_of(rows), "path": str(built)}}), end="")
 
 
-def _kind_of(rows: data.Corpus | data.Table) -> str:
-    return "classification" if isinstance(rows, data.Corpus) else rows.schema.name
+def _task_of(rows: data.Rows | data.Images) -> dict[str, Any]:
+    """Returns what a config says of rows of a kind beside where they are."""
+    if isinstance(rows, data.Images):
+        return {"source": "omniglot"}
+    if isinstance(rows, data.Recordings):
+        return {"kind": "classification", "source": "npz", "rate": rows.rate}
+    return {"kind": rows.schema.name if isinstance(rows, data.Table) else "classification", "source": "tfds"}
 
 
 def write_problems(what: str | None, preset: str | None, out: str) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 from jaxmeta import data
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import data_path
+from jaxmeta.config.tasks import data_path, is_prepared, named_columns, read_prepared
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Episode
-from jaxmeta.data import ImageEpisodes
+from jaxmeta.data import ImageEpisodes, Images
 from jaxmeta.data.image_episodes import MIXED
 from jaxmeta.models import SMALLEST_IMAGE
 
@@ -25,7 +25,7 @@ class ImageTasks:
         self.unit = "problem" if task.mixed else "alphabet"
         if task.ways < 2:
             raise InputError(f"`task.ways` must be at least 2, got {task.ways}.")
-        self.images = data.read_images(data_path(config))
+        self.images = _images_of(config)
         if min(self.images.image.shape[1:]) < SMALLEST_IMAGE:
             height, width = self.images.image.shape[1:]
             raise InputError(
@@ -84,3 +84,11 @@ class ImageTasks:
             ways=task.ways, shots=task.shots, queries=task.queries, rotations=task.rotations, mixed=task.mixed,
             seed=seed,
         )  # fmt: skip
+
+
+def _images_of(config: Config) -> Images:
+    if not is_prepared(config):
+        return data.read_images(data_path(config))
+    found = read_prepared(config, "images", columns=named_columns(config, data.ARRAY_COLUMNS["images"]))
+    assert isinstance(found, Images)
+    return found

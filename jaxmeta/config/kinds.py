@@ -64,8 +64,8 @@ def kind_of(config: Config) -> Kind:
         return _CHARACTERS
     if kind == "recognition":
         raise InputError(
-            f'`task.kind` "recognition" is about recordings, and `task.source` "{source}" has none; set that to "npz" '
-            'or "synthetic_digits".'
+            f'`task.kind` "recognition" is about recordings, and `task.source` "{source}" has none; set that to "npz", '
+            'for a file or a prepared set, or to "synthetic_digits".'
         )
     others = {"sinusoid": _WAVES, "children": _CHILDREN, **_WORLDS}
     if source not in others:

@@ -38,23 +38,26 @@ class TaskConfig(Section):
         "bandits", "half_cheetah",
     ] = "cldr"  # fmt: skip
     """Where tasks come from: the embedded CLDR, a TSV file, a prepared set of tensorflow-datasets, sine waves,
-    recordings of speakers in an npz file, digits of synthetic voices, drawn characters in an npz file, child models
-    that learn from the embedded CLDR, for learned optimizers, or an environment to act in."""
+    recordings of speakers (npz) or drawn characters (omniglot) in an npz file or a prepared set, digits of synthetic
+    voices, child models that learn from the embedded CLDR, for learned optimizers, or an environment to act in."""
     cldr: Literal["month", "weekday", "kind"] = "month"
     """Which task of the CLDR (classification only)."""
     path: str | tuple[str, ...] = ""
     """A TSV file with the columns of the kind (of classification: language, split, label, text), an npz file, or the
     folder of a prepared set, or its name in TFDS's own folder; a relative path is looked up in JAXMETA_DATA too. Of
-    classification, and where `stream` is set, several TSV files are read as one."""
+    classification several TSV files, or several prepared sets, are read as one, and where `stream` is set several TSV
+    files."""
     stream: bool = False
     """Whether rows of train languages stay on disk, in TSV files or in a prepared set, and are read as they are drawn:
     for text larger than memory, of any kind."""
     columns: dict[str, str] = {}
     """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
-    = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation."""
+    = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation. Recordings have the columns
+    audio, label, speaker and rate (the last may be told by the audio), images image, character and alphabet."""
     splits: dict[str, str] = {}
-    """Which of train, dev and test each split of a prepared set is (source tfds), where their names do not say:
-    `{test_matched = "test"}`; those that are left out are not read."""
+    """Which of train, dev and test each split of a prepared set is, where their names do not say: `{test_matched =
+    "test"}`, or for parts of one `{"train[:10%]" = "test", "train[10%:]" = "train"}`; those that are left out are not
+    read. Images are all read alike."""
     language: str = ""
     """The language of all rows, where no column says it; of a pair of languages, "SOURCE-TARGET" ("eng-" where a column
     says the target)."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxmeta import data
 from jaxmeta.config.networks import samples_of
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import data_path, weighting_of
+from jaxmeta.config.tasks import data_path, is_prepared, named_columns, read_prepared, weighting_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
 from jaxmeta.data import AudioEpisodes, Recordings, StringEpisodes
@@ -90,7 +90,7 @@ def recordings_of(config: Config) -> Recordings:
     """Returns the recordings of a config.
 
     Raises:
-      InputError: the file is missing or malformed, or has another rate.
+      InputError: the file or the prepared set is missing or malformed, or has another rate.
     """
     task = config.task
     if task.source == "synthetic_digits":
@@ -101,7 +101,11 @@ def recordings_of(config: Config) -> Recordings:
         found = data.synthetic_digits(wanted, recordings=max(3, -(-needed * 5 // 3)), seed=config.seed)
         remedy = f"set it to {found.rate}"
     else:
-        found = data.read_recordings(data_path(config))
+        if is_prepared(config):
+            found = read_prepared(config, "recordings", columns=named_columns(config, data.ARRAY_COLUMNS["recordings"]))
+            assert isinstance(found, Recordings)
+        else:
+            found = data.read_recordings(data_path(config))
         remedy = f"set it to {found.rate}, or resample them"
     if found.rate != task.rate:
         raise InputError(

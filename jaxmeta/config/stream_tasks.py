@@ -8,7 +8,16 @@ import numpy as np
 from jaxmeta import data
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import TextTasks, data_paths, named_columns, named_languages, split_of, weighting_of
+from jaxmeta.config.tasks import (
+    TextTasks,
+    data_path,
+    data_paths,
+    is_prepared,
+    named_columns,
+    named_languages,
+    split_of,
+    weighting_of,
+)
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Episode
 from jaxmeta.data import Corpus, FewShot, LanguageSplit, StreamedRows, StreamEpisodes, Table, TextEpisodes
@@ -77,7 +86,7 @@ class StreamTextTasks(TextTasks):
         return {**super().facts(), **facts_on_disk(self.rows_on_disk, self.corpus, self.split, trained)}
 
     def _read(self) -> Corpus:
-        self.rows_on_disk = rows = open_rows(self.config, languages=named_languages(self.config))
+        self.rows_on_disk = rows = open_rows(self.config)
         self.split = split_of(self.config, rows.languages())
         self._present = {language: rows.present(language) for language in rows.languages()}
         corpus = rows.rows(held_out(rows, self.split) | sample(rows, self.split, {}))
@@ -101,9 +110,10 @@ def check_stream(config: Config) -> None:
     task = config.task
     if not task.stream:
         return
-    if task.source != "tsv":
+    if task.source not in ("tsv", "tfds"):
         raise InputError(
-            f'`task.stream` is for text from TSV files, not for `task.source` "{task.source}"; leave it out.'
+            "`task.stream` is for text from TSV files or a prepared set, not for `task.source` "
+            f'"{task.source}"; leave it out.'
         )
     if task.parallel:
         raise InputError("`task.parallel` compares all rows, and `task.stream` never holds them; leave one out.")
@@ -113,15 +123,20 @@ def check_stream(config: Config) -> None:
         )
 
 
-def open_rows(config: Config, **options: Any) -> StreamedRows:
+def open_rows(config: Config) -> StreamedRows:
     """Returns the rows of a config, which stay on disk.
 
     Raises:
       InputError: there are none, or anything in them is not as it should be.
     """
-    columns = named_columns(config, STREAMED[config.task.kind].columns)
-    source = data.TsvRows(data_paths(config), config.task.kind, columns=columns, language=config.task.language or None)
-    return StreamedRows(source, name=config.name, **options)
+    task = config.task
+    columns = named_columns(config, STREAMED[task.kind].columns)
+    named = {"columns": columns, "language": task.language or None}
+    if is_prepared(config):
+        source = data.TfdsRows(data_path(config), task.kind, splits=task.splits or None, **named)
+        return StreamedRows(source, name=source.title)
+    languages = named_languages(config) if task.kind == "classification" else ()
+    return StreamedRows(data.TsvRows(data_paths(config), task.kind, **named), name=config.name, languages=languages)
 
 
 def drawn(

@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 
 from jaxmeta import data
+from jaxmeta.config.acting import ENVIRONMENTS
 from jaxmeta.config.generating import described
 from jaxmeta.config.schema import Config
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch, Episode
-from jaxmeta.data import Corpus, LanguageSplit, Sinusoid, Table, TextEpisodes, Tokenizer, Weighting
+from jaxmeta.data import (
+    Corpus,
+    Images,
+    LanguageSplit,
+    Recordings,
+    Sinusoid,
+    Table,
+    TextEpisodes,
+    Tokenizer,
+    Weighting,
+)
 from jaxmeta.run.units import LANGUAGE
 
 HeldOut = Callable[[np.ndarray], np.ndarray]  # labels [S] -> which of them are held out [S] bool
@@ -228,14 +239,17 @@ def named_languages(config: Config) -> list[str]:
     return [code for codes in named for code in codes] if len(named) == len(roles) else []
 
 
+def is_prepared(config: Config) -> bool:
+    """Returns whether the data of a config are prepared sets of tensorflow-datasets, and not files."""
+    path, source = config.task.path, config.task.source
+    if source not in ("npz", "omniglot"):
+        return source == "tfds"
+    named = isinstance(path, str) and path and not path.endswith(".npz")
+    return bool(named) and not any(place.is_file() for place in _places(path))
+
+
 def data_paths(config: Config) -> list[pathlib.Path]:
-    """Returns where the files are that are read as one; see `data_path`."""
-    path = config.task.path
-    return [find_file(name) for name in path] if isinstance(path, tuple) and path else [data_path(config)]
-
-
-def data_path(config: Config) -> pathlib.Path:
-    """Returns where the data of a config are that does not read what is embedded.
+    """Returns where the data of a config are that does not read what is embedded; several are read as one.
 
     Raises:
       InputError: it names none, or there is nothing.
@@ -243,30 +257,42 @@ def data_path(config: Config) -> pathlib.Path:
     task = config.task
     named = {
         "tsv": ("a TSV file", "cldr"),
-        "npz": ("an npz file", "synthetic_digits"),
-        "omniglot": ("an npz file", "cldr"),
+        "npz": ("an npz file, or the folder of a prepared set", "synthetic_digits"),
+        "omniglot": ("an npz file, or the folder of a prepared set", "cldr"),
     }
     what, instead = named.get(task.source, ("the folder of a prepared set", "cldr"))
     if not task.path:
         raise InputError(f'`task.path` is empty; name {what} (or set `task.source = "{instead}"`).')
-    if not isinstance(task.path, str):
-        raise InputError(
-            f"`task.path` must name one place, got {list(task.path)}; several TSV files are read as one for "
-            "classification, and of every kind with `task.stream`."
-        )
-    if task.source == "tfds":
+    names = [task.path] if isinstance(task.path, str) else task.path
+    if is_prepared(config):
         # Or it is the name of a set in TFDS's own folder, which knows it.
-        return next((path for path in _places(task.path) if path.is_dir()), pathlib.Path(task.path))
-    return find_file(task.path)
+        return [next((path for path in _places(name) if path.is_dir()), pathlib.Path(name)) for name in names]
+    return [find_file(name) for name in names]
 
 
-def read_prepared(config: Config, schema: str, **named: Any) -> Corpus | Table:
-    """Returns the rows of a prepared TFDS set.
+def data_path(config: Config) -> pathlib.Path:
+    """Returns the one place where the data of a config are.
+
+    Raises:
+      InputError: it names none, or several, or there is nothing.
+    """
+    path = config.task.path
+    if path and not isinstance(path, str):
+        raise InputError(
+            f"`task.path` must name one place, got {list(path)}; several are read as one for classification of "
+            "text, and several TSV files for every kind of text with `task.stream`."
+        )
+    return data_paths(config)[0]
+
+
+def read_prepared(config: Config, schema: str, **named: Any) -> Corpus | Table | Recordings | Images:
+    """Returns the rows of prepared TFDS sets: of one, or of several of classification.
 
     Raises:
       InputError: there is no such set, or it lacks a column or a split.
     """
-    return data.read_tfds(data_path(config), schema=schema, splits=config.task.splits or None, **named)
+    places = data_paths(config) if schema == "classification" else data_path(config)
+    return data.read_tfds(places, schema=schema, splits=config.task.splits or None, **named)
 
 
 def _places(name: str) -> list[pathlib.Path]:
@@ -288,6 +314,41 @@ def find_file(name: str, *, folder: bool = False) -> pathlib.Path:
     places = " nor at ".join(map(str, tried))
     hint = "" if len(tried) > 1 else " (or set JAXMETA_DATA to the folder it is under)"
     raise InputError(f"There is no {'folder' if folder else 'file'} at {places}; correct the path{hint}.")
+
+
+def check_source(config: Config) -> None:
+    """Refuses settings of data that their source has not.
+
+    Raises:
+      InputError: with the key and what is allowed.
+    """
+    task = config.task
+    prepared = is_prepared(config)
+    for key, given in (("columns", task.source == "tsv" or prepared), ("language", task.source in ("tsv", "tfds"))):
+        if getattr(task, key) and not given:
+            raise InputError(
+                f'`task.{key}` is about a file or a prepared set; leave it out with `task.source` "{task.source}", or '
+                'set that to "tsv" or "tfds".'
+            )
+    if task.splits and not prepared:
+        raise InputError("`task.splits` is about the splits of a prepared set (source tfds); leave it out.")
+    if task.parallel and task.source != "tsv":
+        raise InputError(
+            f'`task.parallel` is about the order of rows in TSV files; leave it out with `task.source` "{task.source}".'
+        )
+    if task.lexicon and task.kind != "translation":
+        raise InputError("`task.lexicon` is about translations; leave it out.")
+    if task.source_language and (task.kind != "translation" or task.source not in ("tsv", "tfds")):
+        raise InputError("`task.source_language` is about translations in files; leave it out.")
+    of_languages = {
+        "train_languages": task.train_languages,
+        "left_out_languages": task.left_out_languages,
+        "sampling": task.sampling != "temperature",
+    }
+    if task.source in ("sinusoid", *ENVIRONMENTS) and any(of_languages.values()):
+        key = next(key for key, given in of_languages.items() if given)
+        what = "waves" if task.source == "sinusoid" else "environments"
+        raise InputError(f"`task.{key}` is about languages, and {what} have none; leave it out.")
 
 
 def weighting_of(config: Config, classes: int = 1) -> Weighting:

@@ -52,7 +52,9 @@ from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
 from jaxmeta.data.table import SCHEMAS, Schema, Table, translated_from
-from jaxmeta.data.tfds_builders import build_tfds, read_rows, read_tfds
+from jaxmeta.data.tfds_arrays import ARRAY_COLUMNS
+from jaxmeta.data.tfds_builders import build_tfds, find_source, read_rows, read_tfds
+from jaxmeta.data.tfds_rows import TfdsRows
 from jaxmeta.data.tokenize import (
     ByteTokenizer,
     SentencePieceTokenizer,
@@ -64,6 +66,7 @@ from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv, read_unl
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
 __all__ = [
+    "ARRAY_COLUMNS",
     "CHILD_CLASSES",
     "CLDR_PAIR_TASKS",
     "CLDR_TASKS",
@@ -96,6 +99,7 @@ __all__ = [
     "Table",
     "TextBlocks",
     "TextEpisodes",
+    "TfdsRows",
     "Tokenizer",
     "TsvRows",
     "Weighting",
@@ -112,6 +116,7 @@ __all__ = [
     "decode_sequence",
     "describe",
     "exchange_words",
+    "find_source",
     "learn_lexicon",
     "make_manifest",
     "number_of_strings",

@@ -70,7 +70,8 @@ def read_images(path: Path, *, name: str | None = None) -> Images:
     if not image.size:
         raise InputError(f"{path} has no images; add some.")
     columns = {column: _column(path, column, arrays[column], len(image)) for column in ("character", "alphabet")}
-    if names.dtype.kind != "U" or names.ndim != 1 or len(set(names.tolist())) < len(names):
+    words = names.dtype.kind == "U" and names.ndim == 1
+    if not words or len({name for name in names.tolist() if name.strip()}) < len(names):
         raise InputError(f"{path}: `alphabet_names` is no row of different strings; store the name of each alphabet.")
     wrong = (columns["alphabet"] < 0) | (columns["alphabet"] >= len(names))
     if wrong.any():
@@ -85,7 +86,7 @@ def read_images(path: Path, *, name: str | None = None) -> Images:
         character=columns["character"],
         alphabet=names[columns["alphabet"]],
     )
-    _check_characters(path, found)
+    check_characters(path, found)
     return found
 
 
@@ -98,12 +99,16 @@ def _column(path: Path, name: str, values: np.ndarray, count: int) -> np.ndarray
     return values.astype(np.int64)
 
 
-def _check_characters(path: Path, images: Images) -> None:
-    """Refuses a character in two alphabets, which might be trained on and judged."""
+def check_characters(where: Path, images: Images) -> None:
+    """Refuses a character in two alphabets, which might be trained on and judged.
+
+    Raises:
+        InputError: there is one.
+    """
     alphabet_of: dict[int, str] = {}
     for character, alphabet in zip(images.character.tolist(), images.alphabet.tolist(), strict=True):
         if alphabet_of.setdefault(character, alphabet) != alphabet:
             raise InputError(
-                f"{path}: character {character} is in {alphabet_of[character]} and in {alphabet}; number the "
+                f"{where}: character {character} is in {alphabet_of[character]} and in {alphabet}; number the "
                 "characters of all alphabets one after another."
             )

@@ -32,7 +32,16 @@ def read_recordings(path: Path, *, name: str | None = None, dev: int = 5) -> Rec
     Raises:
         InputError: anything in the file is not so.
     """
-    check_not_negative("dev", dev)
+    recordings, index = read_numbered(path, name=name)
+    return check_recordings(path, recordings, index, dev)
+
+
+def read_numbered(path: Path, *, name: str | None = None) -> tuple[Recordings, np.ndarray]:
+    """Reads such a file as it is, and the number of each recording [N], by which `check_recordings` goes.
+
+    Raises:
+        InputError: anything in the file is not so.
+    """
     arrays = read_arrays(path, _ARRAYS)
     audio, offset = arrays["audio"], _offsets(path, arrays)
     count = len(offset) - 1
@@ -41,8 +50,6 @@ def read_recordings(path: Path, *, name: str | None = None, dev: int = 5) -> Rec
     _check_below(path, "speaker", columns["speaker"], len(names), "`speaker_names` are")
     _check_below(path, "split", columns["split"], len(SPLITS), "splits are, 0 train, 1 dev and 2 test")
     digits = np.unique(columns["digit"])
-    if len(digits) < 2:
-        raise InputError(f"{path}: every clip says {digits[0]}; add clips of at least one other digit.")
     found = Recordings(
         name=name if name is not None else pathlib.Path(path).stem,
         labels=tuple(map(str, digits.tolist())),
@@ -55,10 +62,30 @@ def read_recordings(path: Path, *, name: str | None = None, dev: int = 5) -> Rec
         audio=audio,
         rate=_rate(path, arrays["rate"]),
     )
-    _check_repeats(path, found)
-    if dev and not (found.split == "dev").any():
-        return dataclasses.replace(found, split=_with_dev(path, found, columns["index"], dev))
-    return found
+    return found, columns["index"]
+
+
+def check_recordings(where: Path, recordings: Recordings, index: np.ndarray, dev: int) -> Recordings:
+    """Returns recordings that can be trained and judged on, of which some are dev.
+
+    Args:
+        where: what they were read from.
+        recordings: all of them.
+        index: the number of each recording, [N].
+        dev: as for `read_recordings`.
+
+    Raises:
+        InputError: all say the same, one is in two splits, or too few are left to train on.
+    """
+    check_not_negative("dev", dev)
+    if len(said := np.unique(recordings.label)) < 2:
+        raise InputError(
+            f"{where}: every clip says {recordings.labels[said[0]]}; add clips of at least one other label."
+        )
+    _check_repeats(where, recordings)
+    if dev and not (recordings.split == "dev").any():
+        return dataclasses.replace(recordings, split=_with_dev(where, recordings, index, dev))
+    return recordings
 
 
 def read_clips(path: Path, labels: Sequence[str], *, labelled: bool = True) -> Recordings:
@@ -140,7 +167,7 @@ def _column(path: Path, name: str, values: np.ndarray, count: int) -> np.ndarray
 
 
 def _names(path: Path, names: np.ndarray) -> np.ndarray:
-    if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
+    if names.dtype.kind != "U" or names.ndim != 1 or not len(names) or not all(map(str.strip, names.tolist())):
         raise InputError(f"{path}: `speaker_names` is no row of strings; store the name of each speaker.")
     if len(set(names.tolist())) < len(names):
         raise InputError(f"{path}: two of `speaker_names` are the same; give each speaker a name of its own.")
