@@ -1,5 +1,6 @@
 """Tasks of text whose rows of train languages stay on disk, for corpora larger than memory."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ class StreamTasks(PairTasks):
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
         del augmented  # pretended languages are for classification
-        make = lambda rows, split: self._episodes_of(rows, split, seed)  # noqa: E731
+        make = functools.partial(self._episodes_of, seed=seed)
         return drawn(self.config, self.rows_on_disk, self.split, make, seed, first, self._left_out)
 
     def facts(self) -> dict[str, Any]:
@@ -77,7 +78,7 @@ class StreamTextTasks(TextTasks):
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""
         cipher = self.config.train.cipher if augmented else 0.0
-        make = lambda rows, split: self._episodes_of(rows, split, seed, cipher=cipher)  # noqa: E731
+        make = functools.partial(self._episodes_of, seed=seed, cipher=cipher)
         return drawn(self.config, self.rows_on_disk, self.split, make, seed, first)
 
     def facts(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class TfdsRows:
         language: str | None = None,
         splits: Mapping[str, str] | None = None,
         data_dir: Path | None = None,
-        chunk: int = 16,
+        chunk: int = 8,
     ):
         """Opens the set.
 
