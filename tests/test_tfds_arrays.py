@@ -240,7 +240,10 @@ def test_omniglot_is_a_set_where_its_file_is(tmp_path, capsys):
         (HEARD | {"task.path": "x.npz", "task.splits": {"a": "test"}}, "`task.splits` is about the splits of a prepar"),
         (HEARD | {"task.path": ["digits", "marked"]}, "`task.path` must name one place"),
         (SEEN | {"task.path": "digits"}, "has the features audio, index, label, rate, row, speaker, and lacks alphabe"),
-        (HEARD | {"task.source": "tfds", "task.path": "digits"}, "and lacks language, text; say in `columns`"),
+        (
+            HEARD | {"task.source": "tfds", "task.path": "digits"},
+            "and lacks language, text (it has all of recordings); say",
+        ),
     ],
 )
 def test_what_a_config_cannot_read_is_one_sentence(folder, changes, says, monkeypatch):

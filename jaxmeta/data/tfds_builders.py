@@ -72,7 +72,7 @@ def build_tfds(name: str, source_dir: Path, out_dir: Path, *, parallel: bool | N
     source = find_source(name, source_dir)
     if source is None:
         place = pathlib.Path(source_dir) / name
-        raise InputError(f"{place}.tsv does not exist, nor {name}.npz; name the folder that has one of them.")
+        raise InputError(f"{place}.tsv does not exist, nor {name}.npz; correct the path to the folder of one.")
     if source.suffix == ".npz":
         contents = tfds_arrays.contents_of(source, name)
     else:
@@ -195,15 +195,16 @@ def _columns(
     have = {c for c, feature in called.items() if feature in features} | set(fixed) | {"split", "line"}
     if getattr(features.get(called["audio"]), "sample_rate", None):
         have.add("rate")
-    fits = [kind for kind in ([name] if name else _KINDS) if set(_KINDS[kind]) <= have]
-    if not fits:
+    fits = [kind for kind in _KINDS if set(_KINDS[kind]) <= have]
+    if not fits or name not in (None, *fits):
         lacks = f", and lacks {', '.join(sorted(set(_KINDS[name]) - have))}" if name else ""
+        lacks += f" (it has all of {' and of '.join(fits)})" if fits else ""
         of_text = "" if name in tfds_arrays.ARRAY_COLUMNS else ", and in `language` which language it is in"
         raise InputError(
             f"{source} has the features {', '.join(sorted(features))}{lacks}; say in `columns` which feature is which "
             f"column of {name or 'a schema'}{of_text}."
         )
-    kind = max(fits, key=lambda kind: len(_KINDS[kind]))
+    kind = name or max(fits, key=lambda kind: len(_KINDS[kind]))
     wanted = {c: called[c] for c in _KINDS[kind] if called[c] in features and c != "split"}
     return kind, wanted, {c: value for c, value in fixed.items() if c in _KINDS[kind] and c not in wanted}
 
