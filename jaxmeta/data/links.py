@@ -25,7 +25,7 @@ def links_of(schema: Schema, fields: Fields) -> tuple[tuple[str, ...], ...]:
 def number_sentences(schema: Schema, rows: Iterable[tuple[Cell, Fields]]) -> dict[Cell, np.ndarray]:
     """Returns the sentence number of each row by cell, `[n]` int32: those that `link_sentences` gives to all rows.
 
-    Texts are told apart by 64 bits of each, and only these are held while they are compared.
+    Texts are told apart by 64 bits of each; no text is held.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
