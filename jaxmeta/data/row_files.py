@@ -83,7 +83,8 @@ class TsvRows:
     Of plain text the line of a row is that of its file where there is no column for it.
     """
 
-    complete, labels = True, None
+    complete = True
+    labels: tuple[str, ...] | None = None
 
     def __init__(
         self,

@@ -47,8 +47,9 @@ def longer_answers(rows: StreamedRows, split: LanguageSplit, length: int) -> dic
     numbers = collections.Counter()
     for cell, fields in rows.read(found):
         for row in checked_rows(rows.source.name, rows.schema, [(0, fields)]):
-            texts = (row.values[column] for column in ("context", "question", "answer"))
-            if learning_windows([Question(*texts, int(row.numbers["answer_start"]))], length, 0)[0] < 0:
+            context, question, answer = (row.values[column] for column in ("context", "question", "answer"))
+            asked = Question(context, question, answer, int(row.numbers["answer_start"]))
+            if learning_windows([asked], length, 0)[0] < 0:
                 found[cell].append(numbers[cell])
         numbers[cell] += 1
     return {cell: np.array(of, np.int64) for cell, of in found.items()}

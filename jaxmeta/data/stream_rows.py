@@ -96,7 +96,7 @@ class StreamedRows:
     def present(self, language: str) -> np.ndarray:
         """Returns which labels a language has in any split, `[C]` bool."""
         counts = [[self.count(cell) for cell in self.cells(language, split)] for split in SPLITS]
-        return np.array(counts).any(axis=0)
+        return np.sum(counts, axis=0) > 0
 
     def read(self, cells: Collection[Cell] | None = None) -> Iterator[tuple[Cell, Fields]]:
         """Yields the cell and the fields of all rows of some cells, or of all, in the order of the source."""
