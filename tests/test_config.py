@@ -303,7 +303,7 @@ def test_maml_plus_plus_has_all_norms_of_a_model_for_each_step(kind, standard_pr
 def test_the_solver_of_the_config_reaches_imaml(solver, products, standard_promotion):
     """A loop of its steps in the update, of known length; and its price."""
     changes = {"task.source": "sinusoid", "model.kind": "mlp", "model.width": 8}
-    changes |= {"inner.solver": solver, "inner.solver_steps": 7, "inner.steps": 11, "inner.newton_steps": 3}
+    changes |= {"inner.solver": solver, "inner.solver_steps": 7, "inner.steps": 11, "inner.newton_steps": 13}
     setting = setting_of(changed(Config(), changes, "here"))
     recipe = recipes(setting)["imaml"]
     learner = learner_of(setting, recipe, how_of(setting, "imaml", recipe), 100)
@@ -311,7 +311,7 @@ def test_the_solver_of_the_config_reaches_imaml(solver, products, standard_promo
     state = jax.eval_shape(learner.init, jax.random.key(0), Episode(side, side))
     loops = re.findall(r"length=(\d+)", str(jax.make_jaxpr(learner.update)(state, Episode(side, side))))
     assert loops.count("7") == (2 if solver == "gauss_newton" else 1)
-    steps, step = (3, 1 + 7 + 4 / 3) if solver == "gauss_newton" else (11, 1)
+    steps, step = (13, 1 + 7 + 4 / 3) if solver == "gauss_newton" else (11, 1)
     assert recipe.cost == pytest.approx((steps * step + 1 + products * 7) * setting.support + setting.query)
     assert (recipe.rated, recipe.step_cost) == (solver != "gauss_newton", pytest.approx(step))
 

@@ -18,7 +18,10 @@ from jaxmeta.config import build, load
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.core.checks import InputError
-from jaxmeta.data.stream_rows import StreamedRows, StreamEpisodes, numbers_without
+from jaxmeta.data.few_shot import deal
+from jaxmeta.data.row_files import Cell, TsvRows
+from jaxmeta.data.stream_episodes import StreamEpisodes, numbers_without
+from jaxmeta.data.stream_rows import StreamedRows
 
 SIZES = {"aa": 30, "bb": 3, "cc": 1, "dd": 12, "ee": 12}
 HEADER = "language\tsplit\tline\ttext"
@@ -38,6 +41,15 @@ def text_lines(shared=True):
     return [HEADER, *lines]
 
 
+def opened(*paths, kind="generation", languages=(), **options):
+    return StreamedRows(TsvRows(paths, kind, **options), name="rows", languages=languages)
+
+
+def text(rows, cell, number):
+    ((_, _, _, fields),) = rows.pick({Cell(*cell): np.array([number])})
+    return fields["text"].strip()
+
+
 @pytest.fixture
 def file(tmp_path):
     write_lines(tmp_path / "rows.tsv", text_lines())
@@ -54,46 +66,45 @@ def cells_of(table):
 
 @pytest.mark.parametrize("chunk", [1, 50, 333, 10**6])
 def test_every_row_is_had_by_its_number(file, chunk):
-    rows, table = StreamedRows([file], chunk=chunk), data.read_table(file, "generation")
+    rows, table = opened(file, chunk=chunk), data.read_table(file, "generation")
     assert (rows.languages(), len(rows)) == (table.languages(), len(table))
-    for (code, split), texts in cells_of(table).items():
-        assert rows.count(code, split) == len(texts)
+    for cell, texts in cells_of(table).items():
+        assert rows.count(Cell(*cell)) == len(texts)
         order = np.random.default_rng(0).permutation(len(texts))
-        assert [rows.text(code, split, int(number)) for number in order] == [texts[number] for number in order]
-    assert rows.count("zz", "train") == 0
+        assert [text(rows, cell, int(number)) for number in order] == [texts[number] for number in order]
+    assert rows.count(Cell("zz", "train")) == 0
 
 
 def test_several_files_windows_line_ends_and_other_headers_are_read_as_one(tmp_path):
     write_lines(tmp_path / "all.tsv", text_lines())
     body = text_lines()[1:]
-    heads = ("\ufefflanguage\tsplit\tline\ttext", "language\tsplit\tline\ttext")
-    for number, (head, part) in enumerate(zip(heads, (body[:40], body[40:]), strict=True)):
+    heads = ("\ufefflanguage\tsplit\tline\ttext", "text\tline\tlanguage\tsplit")
+    turned = ["\t".join((t, n, c, s)) for c, s, n, t in (line.split("\t") for line in body[40:])]
+    for number, (head, part) in enumerate(zip(heads, (body[:40], turned), strict=True)):
         (tmp_path / f"{number}.tsv").write_bytes("\r\n".join([head, *part, "", ""]).encode())
-    rows = StreamedRows([tmp_path / "0.tsv", tmp_path / "1.tsv"], chunk=100)
+    rows = opened(tmp_path / "0.tsv", tmp_path / "1.tsv", chunk=100)
     whole = cells_of(data.read_table(tmp_path / "all.tsv", "generation"))
-    for (code, split), texts in whole.items():
-        assert [rows.text(code, split, number) for number in range(rows.count(code, split))] == texts
+    for cell, texts in whole.items():
+        assert [text(rows, cell, number) for number in range(rows.count(Cell(*cell)))] == texts
     write_lines(tmp_path / "other.tsv", ["part\tbody", "train\tone", "test\ttwo"])
-    other = StreamedRows([tmp_path / "other.tsv"], columns={"split": "part", "text": "body"}, language="eng")
-    assert (other.languages(), other.text("eng", "test", 0)) == (("eng",), "two")
+    other = opened(tmp_path / "other.tsv", columns={"split": "part", "text": "body"}, language="eng")
+    assert (other.languages(), text(other, ("eng", "test"), 0)) == (("eng",), "two")
 
 
-def test_held_out_rows_and_a_sample_are_a_table(file):
-    rows, whole = StreamedRows([file], chunk=60), cells_of(data.read_table(file, "generation"))
-    sample = {("aa", "train"): np.array([0, 7, 29]), ("bb", "train"): np.array([2])}
-    table = rows.table("some", [("ee", part) for part in data.SPLITS], sample)
+def test_some_rows_are_a_table_in_the_order_of_the_file(file):
+    rows, whole = opened(file, chunk=60), cells_of(data.read_table(file, "generation"))
+    held = {Cell("ee", part): np.arange(4 if part != "train" else 12) for part in data.SPLITS}
+    picked = {Cell("aa", "train"): np.array([29, 0, 7]), Cell("bb", "train"): np.array([2])}
+    table = rows.rows(held | picked)
     assert table.languages() == ("aa", "bb", "ee")
     assert table.texts("text", table.rows("aa", "train")) == [whole["aa", "train"][k] for k in (0, 7, 29)]
     assert table.texts("text", table.rows("bb", "train")) == [whole["bb", "train"][2]]
     for part in data.SPLITS:
         assert table.texts("text", table.rows("ee", part)) == whole["ee", part]
-    assert rows.texts([("ee", "test"), ("cc", "train")]) == [
-        text for _, text in sorted(
-            [(whole_line(file, t), t) for t in (*whole["ee", "test"], *whole["cc", "train"])]
-        )
-    ]  # fmt: skip
-    same = rows.equal_rows([("aa", "train"), ("dd", "train")], ["AA train   größer 3 " + "x" * 21, "nothing"])
-    assert {cell: numbers.tolist() for cell, numbers in same.items()} == {("aa", "train"): [3], ("dd", "train"): []}
+    read = [fields["text"].strip() for _, fields in rows.read([Cell("ee", "test"), Cell("cc", "train")])]
+    assert read == sorted((*whole["ee", "test"], *whole["cc", "train"]), key=lambda t: whole_line(file, t))
+    places = [whole_line(file, t) for t in table.texts("text")]
+    assert places == sorted(places)
 
 
 def whole_line(file, text):
@@ -110,14 +121,14 @@ def test_numbers_pass_over_those_that_are_left_out():
 def test_memory_is_that_of_the_index_and_a_row_costs_one_chunk(tmp_path, monkeypatch):
     body = [f"{'ab'[n % 2]}\ttrain\t{n}\t{'text ' * 20}{n}" for n in range(20_000)]
     write_lines(tmp_path / "large.tsv", [HEADER, *body])
-    rows = StreamedRows([tmp_path / "large.tsv"], chunk=2**14)
+    rows = opened(tmp_path / "large.tsv", chunk=2**14)
     held = sum(len(array) for of in (rows._where, rows._before) for array in of.values())
     assert held < 1000 < len(rows), "fewer numbers than rows"
     sizes = []
-    opened = data.stream_rows.open_file
+    whole = data.row_files.open_file
 
     def watched(path):
-        handle = opened(path)
+        handle = whole(path)
         read = handle.read
 
         class Watched:
@@ -136,8 +147,8 @@ def test_memory_is_that_of_the_index_and_a_row_costs_one_chunk(tmp_path, monkeyp
 
         return Watched()
 
-    monkeypatch.setattr(data.stream_rows, "open_file", watched)
-    assert rows.text("b", "train", 9_999).endswith(" 19999")
+    monkeypatch.setattr(data.row_files, "open_file", watched)
+    assert text(rows, ("b", "train"), 9_999).endswith(" 19999")
     assert len(sizes) == 1
     assert sizes[0] < 2**14 + 200
 
@@ -145,53 +156,45 @@ def test_memory_is_that_of_the_index_and_a_row_costs_one_chunk(tmp_path, monkeyp
 # --- Episodes.
 
 
-def episodes_of(file, **options):
-    settings = {"shots": 3, "queries": 2, "weighting": data.tempered(1.0), "seed": 5}
-    return StreamEpisodes(
-        StreamedRows([file], chunk=80), data.ByteTokenizer(24), ("aa", "bb", "cc", "dd"), **(settings | options)
-    )
+def episodes_of(file, languages=("aa", "bb", "cc", "dd"), **options):
+    settings = {"shots": 3, "queries": 2, "seed": 5} | options
+
+    def make(rows, split):
+        kept = {name: value for name, value in settings.items() if name != "left_out"}
+        return data.PairEpisodes(rows, data.ByteTokenizer(24), split, **kept)
+
+    return StreamEpisodes(opened(file, chunk=80), languages, make, weighting=data.tempered(1.0), **settings)
 
 
 def test_an_episode_holds_different_rows_of_one_language_as_in_memory(file):
     table = data.read_table(file, "generation")
     split = data.LanguageSplit(("aa", "bb", "cc", "dd"), (), ())
-    memory = data.PairEpisodes(table, data.ByteTokenizer(24), split, shots=3, queries=2)
-    batches = {code: memory.batch(memory.rows(code, "train")) for code in split.train}
+    memory = data.PairEpisodes(table, data.ByteTokenizer(24), split, shots=3, queries=2, seed=5)
     streamed, drawn = episodes_of(file), collections.Counter()
     np.testing.assert_allclose(streamed.weights, memory.weights("train"))
-    model = memory(0)
-    for index in range(300):
+    texts = {code: {t for (c, _), of in cells_of(table).items() if c == code for t in of} for code in split.train}
+    for index in range(200):
         episode = streamed(index)
-        jax.tree.map(
-            lambda a, b: (np.testing.assert_equal(a.shape, b.shape), np.testing.assert_equal(a.dtype, b.dtype)),
-            episode,
-            model,
-        )
-        real = [row.tobytes() for part in episode for row in part["targets"][part["mask"]]]
-        assert len(set(real)) == len(real), "support and query share no row"
-        (code,) = [c for c, batch in batches.items() if set(real) <= {row.tobytes() for row in batch["targets"]}]
+        jax.tree.map(np.testing.assert_array_equal, episode, memory(index))
+        read = [t for part in episode
+                for t in data.decode_sequence(data.ByteTokenizer(24), part["targets"][part["mask"]])]  # fmt: skip
+        (code,) = [c for c, of in texts.items() if all(any(whole.startswith(t) for whole in of) for t in read)]
         drawn[code] += 1
-        assert len(real) == min(SIZES[code] + (code in ("aa", "bb")), 5)
-        for part in episode:
-            for name in ("bytes", "targets"):
-                place = [
-                    next(n for n, row in enumerate(batches[code]["targets"]) if (row == r).all())
-                    for r in part["targets"]
-                ]
-                np.testing.assert_array_equal(part[name], batches[code][name][place])
-            np.testing.assert_array_equal(part["inputs"]["previous"], batches[code]["inputs"]["previous"][place])
+        assert len(read) == min(SIZES[code] + (code in ("aa", "bb")), 5)
     # 31, 4, 1 and 12 rows.
     assert drawn["aa"] > drawn["dd"] > drawn["bb"] > drawn["cc"] > 0
-    assert not streamed_of_one(file).query["mask"].any()
+    alone = episodes_of(file, ("cc",))(0)
+    assert alone.support["mask"].tolist() == [True, False, False]
+    assert not alone.query["mask"].any()
 
 
-def streamed_of_one(file):
-    alone = StreamEpisodes(
-        StreamedRows([file]), data.ByteTokenizer(24), ("cc",), shots=3, queries=2, weighting=data.tempered(1)
-    )
-    episode = alone(0)
-    assert episode.support["mask"].tolist() == [True, False, False]
-    return episode
+def test_very_many_rows_are_drawn_without_an_order_of_all():
+    generator = np.random.default_rng(0)
+    support, query = deal(generator, 10**12, 5, 10)
+    assert (len(support), len(query), len({*support.tolist(), *query.tolist()})) == (5, 10, 15)
+    assert max(*support, *query) > 2**32
+    with_all = np.random.default_rng(0).permutation(50)
+    np.testing.assert_array_equal(np.concatenate(deal(np.random.default_rng(0), 50, 5, 10)), with_all[:15])
 
 
 def test_an_episode_follows_from_its_number_and_the_seed(file):
@@ -203,15 +206,15 @@ def test_an_episode_follows_from_its_number_and_the_seed(file):
 
 
 def test_rows_that_are_left_out_are_never_drawn(file):
-    left_out = {"aa": np.arange(1, 31), "dd": np.array([0, 5])}
+    left_out = {Cell("aa", "train"): np.arange(1, 31), Cell("dd", "train"): np.array([0, 5])}
     streamed, table = episodes_of(file, left_out=left_out), data.read_table(file, "generation")
     tokens = {t: data.ByteTokenizer(23).encode([t])[0].tobytes() for t in table.texts("text")}
-    banned = {tokens[table.texts("text", table.rows(c, "train"))[k]] for c, ks in left_out.items() for k in ks}
+    banned = {tokens[table.texts("text", table.rows(c, "train"))[k]] for (c, *_), ks in left_out.items() for k in ks}
     seen = {row[:23].tobytes() for k in range(200) for part in streamed(k) for row in part["targets"]}
     assert not seen & banned
     assert len(seen) > 10
-    with pytest.raises(InputError, match="The train language bb has no train rows"):
-        episodes_of(file, left_out={"bb": np.arange(4)})
+    with pytest.raises(InputError, match="The train language bb of rows has no train rows"):
+        episodes_of(file, left_out={Cell("bb", "train"): np.arange(4)})
 
 
 # --- Runs.
@@ -238,7 +241,7 @@ def test_a_streamed_run_judges_what_a_run_in_memory_does(file):
         # The shots are drawn by what stands in memory, whose rows of a language that is held out are all there.
         jax.tree.map(np.testing.assert_array_equal, *(episode.support for episode in episodes))
     assert memory.shared == 2
-    assert {code: numbers.tolist() for code, numbers in streamed._left_out.items()} == {"aa": [30], "bb": [3], "cc": []}
+    assert {cell.language: of.tolist() for cell, of in streamed._left_out.items()} == {"aa": [30], "bb": [3], "cc": []}
     facts = streamed.facts()
     assert facts["overlap"] == "2 of 36 rows that say what a judged row says left out of training"
     assert facts["corpus"] == "cldr_months: 100 rows, 5 languages, on disk"
@@ -348,24 +351,25 @@ def test_whatever_is_wrong_in_a_file_is_one_sentence(tmp_path, name):
     content, says = WRONG[name]
     (tmp_path / "rows.tsv").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as error:
-        StreamedRows([tmp_path / "rows.tsv"])
+        opened(tmp_path / "rows.tsv")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
     assert str(error.value).endswith(".")
 
 
 def test_a_file_that_changes_is_noticed(file):
-    rows = StreamedRows([file], chunk=10**6)
+    rows = opened(file, chunk=10**6)
     write_lines(file, text_lines()[:4])
     with pytest.raises(InputError, match=r"rows\.tsv has changed since it was first read"):
-        rows.text("aa", "train", 20)
+        text(rows, ("aa", "train"), 20)
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"task.kind": "summaries"}, '`task.stream` is for generation from TSV files, not for summaries with'),
-        ({"task.source": "cldr"}, '`task.stream` is for generation from TSV files, not for generation with'),
+        ({"task.kind": "summaries"}, "line 1: there is no column 'summary' among 'language', 'split', 'line', 'text'"),
+        ({"task.source": "cldr"}, '`task.stream` is for text from TSV files or a prepared set, not for `task.source`'),
+        ({"task.kind": "translation", "task.source-language": "aa"}, "`task.source_language` pairs all rows anew"),
         ({"task.parallel": True}, "`task.parallel` compares all rows, and `task.stream` never holds them"),
         ({"task.columns": ("summary", "x")}, "there is no column 'summary' in generation, which has language"),
         ({"task.columns": ("text", "body")}, "line 1: there is no column 'body' among 'language'"),

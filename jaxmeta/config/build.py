@@ -25,7 +25,7 @@ from jaxmeta.config.recipes import recipes
 from jaxmeta.config.schema import Config
 from jaxmeta.config.setting import Setting, naming_sources
 from jaxmeta.config.speech_tasks import SpeechTasks, string_count
-from jaxmeta.config.stream_tasks import StreamTasks
+from jaxmeta.config.stream_tasks import StreamTasks, StreamTextTasks, check_stream
 from jaxmeta.config.tasks import TextTasks, WaveTasks, check_source
 from jaxmeta.config.transferring import NEAREST, UNFREEZING, check_transfer, check_unfreezing
 from jaxmeta.core.adapt import check_unroll, memory_policy
@@ -59,6 +59,7 @@ def build(config: Config) -> Built:
     config = settled(config)
     check_numbers(config)
     check_source(config)
+    check_stream(config)
     check_gradient(config)
     check_transfer(config)
     tasks, setting = tasks_and_setting(config)
@@ -145,7 +146,7 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
         speakers = SpeechTasks(config)
         return speakers, make_setting(config, classes=len(speakers.recordings.labels), source=speakers.source())
     if config.task.kind == "classification":
-        tasks = TextTasks(config)
+        tasks = (StreamTextTasks if config.task.stream else TextTasks)(config)
         setting = make_setting(
             config, classes=len(tasks.corpus.labels), vocab_size=tasks.tokenizer.vocab_size, source=tasks.source()
         )

@@ -164,9 +164,12 @@ class PairTasks:
         return sum(data.count_cut(reader, texts[column]) for column, reader in self._readers().items())
 
     def _episodes(self, seed: int) -> PairEpisodes:
+        return self._episodes_of(self.table, self.split, seed)
+
+    def _episodes_of(self, table: Table, split: LanguageSplit, seed: int) -> PairEpisodes:
         task = self.config.task
         return PairEpisodes(
-            self.table, self.tokenizer, self.split,
+            table, self.tokenizer, split,
             shots=task.shots, queries=task.queries, target_length=self.config.tokenizer.target_length or None,
             weighting=weighting_of(self.config), lexicon=task.lexicon, seed=seed,
         )  # fmt: skip

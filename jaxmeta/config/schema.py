@@ -48,8 +48,8 @@ class TaskConfig(Section):
     classification several TSV files, or several prepared sets, are read as one, and where `stream` is set several TSV
     files."""
     stream: bool = False
-    """Whether rows of train languages stay in the TSV file and are read as they are drawn, for text larger than memory
-    (generation)."""
+    """Whether rows of train languages stay on disk, in TSV files or in a prepared set, and are read as they are drawn:
+    for text larger than memory, of any kind."""
     columns: dict[str, str] = {}
     """What a column is called in the file or the prepared set, where it is called otherwise: `{text = "sentence", label
     = "labels"}`; of a prepared set, "translation/en" is the feature en inside translation. Recordings have the columns

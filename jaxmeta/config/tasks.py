@@ -39,17 +39,8 @@ class TextTasks:
 
     def __init__(self, config: Config):
         self.config = config
-        self.corpus = read_corpus(config)
-        languages = self.corpus.languages()
-        split = data.split_languages(
-            languages,
-            test=config.task.test_languages,
-            dev=config.task.dev_languages,
-            train=config.task.train_languages,
-            seed=config.seed,
-        )
-        self.split: LanguageSplit = data.without_sources(split, config.task.left_out_languages)
-        self.overlap = data.check_overlap(self.corpus, self.split)
+        self.corpus = self._read()
+        self.overlap, self.shots_known = self._compared()
         seen = (t for code in self.split.train for t in self.corpus.texts(self.corpus.rows(code, "train")))
         self.tokenizer = make_tokenizer(config, seen)
         self.judged = self._episodes(config.seed)
@@ -117,7 +108,7 @@ class TextTasks:
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; its texts are those that the run may read."""
         texts = {role: self._texts_of(role) for role in self.split._fields}
-        known, shots = data.translated_shots(self.corpus, self.split)
+        known, shots = self.shots_known
         return {
             "corpus": f"{self.corpus.name}: {len(self.corpus)} rows, {len(self.corpus.languages())} languages",
             "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
@@ -128,6 +119,16 @@ class TextTasks:
             "truncated_texts": {role: data.count_cut(self.tokenizer, found) for role, found in texts.items()},
             "scripts": scripts_read((self.tokenizer, self._by_language())),
         }
+
+    def _read(self) -> Corpus:
+        """Returns the rows that are in memory, and sets the roles of the languages."""
+        corpus = read_corpus(self.config)
+        self.split = split_of(self.config, corpus.languages())
+        return corpus
+
+    def _compared(self) -> tuple[data.OverlapReport, tuple[int, int]]:
+        """Returns what judged rows share with those that are trained on, and how many of the shots do, of how many."""
+        return data.check_overlap(self.corpus, self.split), data.translated_shots(self.corpus, self.split)
 
     def _by_language(self) -> dict[str, list[str]]:
         rows = [self.corpus.rows(code, part) for role in self.split._fields for code, part in self._parts(role)]
@@ -141,11 +142,17 @@ class TextTasks:
         return [(code, part) for code in self.languages(role) for part in dict.fromkeys(("train", role))]
 
     def _episodes(self, seed: int, *, cipher: float = 0.0) -> TextEpisodes:
+        return self._episodes_of(self.corpus, self.split, seed, cipher=cipher)
+
+    def _episodes_of(
+        self, corpus: Corpus, split: LanguageSplit, seed: int, *, cipher: float = 0.0,
+        present: Mapping[str, np.ndarray] | None = None,
+    ) -> TextEpisodes:  # fmt: skip
         task = self.config.task
         return TextEpisodes(
-            self.corpus, self.tokenizer, self.split,
-            shots=task.shots, queries=task.queries, weighting=weighting_of(self.config, len(self.corpus.labels)),
-            cipher=cipher, seed=seed,
+            corpus, self.tokenizer, split,
+            shots=task.shots, queries=task.queries, weighting=weighting_of(self.config, len(corpus.labels)),
+            cipher=cipher, present=present, seed=seed,
             # Whoever learns from exchanged letters does not read what is told of the letters.
             families=self.config.generator.families if described(self.config) and not cipher else None,
         )  # fmt: skip
@@ -206,17 +213,30 @@ def read_corpus(config: Config) -> Corpus:
         return data.cldr(task.cldr, seed=config.seed)
     named = {"columns": named_columns(config, data.COLUMNS), "language": task.language or None}
     if task.source == "tsv":
-        # What is neither trained on nor judged need not be parallel.
-        roles = (task.train_languages, task.dev_languages, task.test_languages)
-        named_roles = [codes for codes in roles if isinstance(codes, tuple) and codes]
-        used = [code for codes in named_roles for code in codes] if len(named_roles) == len(roles) else []
         return data.read_tsv(
-            data_paths(config), name=config.name, parallel=task.parallel, languages=used,
+            data_paths(config), name=config.name, parallel=task.parallel, languages=named_languages(config),
             unaligned=task.left_out_languages, **named,
         )  # fmt: skip
     corpus = read_prepared(config, "classification", **named)
     assert isinstance(corpus, Corpus)
     return corpus
+
+
+def split_of(config: Config, languages: Sequence[str]) -> LanguageSplit:
+    """Returns the roles of languages that are no pairs, without the train languages that are left out."""
+    task = config.task
+    split = data.split_languages(
+        languages, test=task.test_languages, dev=task.dev_languages, train=task.train_languages, seed=config.seed
+    )
+    return data.without_sources(split, task.left_out_languages)
+
+
+def named_languages(config: Config) -> list[str]:
+    """Returns the languages that are trained on or judged, if a config names them all; others need not be parallel."""
+    task = config.task
+    roles = (task.train_languages, task.dev_languages, task.test_languages)
+    named = [codes for codes in roles if isinstance(codes, tuple) and codes]
+    return [code for codes in named for code in codes] if len(named) == len(roles) else []
 
 
 def is_prepared(config: Config) -> bool:
@@ -260,8 +280,8 @@ def data_path(config: Config) -> pathlib.Path:
     path = config.task.path
     if path and not isinstance(path, str):
         raise InputError(
-            f"`task.path` must name one place, got {list(path)}; several TSV files or prepared sets are read as one "
-            "for classification of text, and several TSV files for generation with `task.stream`."
+            f"`task.path` must name one place, got {list(path)}; several are read as one for classification of "
+            "text, and several TSV files for every kind of text with `task.stream`."
         )
     return data_paths(config)[0]
 
@@ -321,13 +341,6 @@ def check_source(config: Config) -> None:
         raise InputError("`task.lexicon` is about translations; leave it out.")
     if task.source_language and (task.kind != "translation" or task.source not in ("tsv", "tfds")):
         raise InputError("`task.source_language` is about translations in files; leave it out.")
-    if task.stream and (task.kind, task.source) != ("generation", "tsv"):
-        raise InputError(
-            f'`task.stream` is for generation from TSV files, not for {task.kind} with `task.source` "{task.source}"; '
-            "leave it out."
-        )
-    if task.stream and task.parallel:
-        raise InputError("`task.parallel` compares all rows, and `task.stream` never holds them; leave one out.")
     of_languages = {
         "train_languages": task.train_languages,
         "left_out_languages": task.left_out_languages,

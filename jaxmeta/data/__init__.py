@@ -30,6 +30,7 @@ from jaxmeta.data.read_recordings import read_clips, read_recordings
 from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.rollout_episodes import RolloutEpisodes
+from jaxmeta.data.row_files import TsvRows
 from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of, texts_by_language
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
@@ -45,13 +46,15 @@ from jaxmeta.data.splits import (
     without_overlap,
     without_sources,
 )
-from jaxmeta.data.stream_rows import StreamedRows, StreamEpisodes
+from jaxmeta.data.stream_episodes import StreamEpisodes
+from jaxmeta.data.stream_rows import StreamedRows
 from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
 from jaxmeta.data.table import SCHEMAS, Schema, Table, translated_from
 from jaxmeta.data.tfds_arrays import ARRAY_COLUMNS
 from jaxmeta.data.tfds_builders import build_tfds, find_source, read_rows, read_tfds
+from jaxmeta.data.tfds_rows import TfdsRows
 from jaxmeta.data.tokenize import (
     ByteTokenizer,
     SentencePieceTokenizer,
@@ -96,7 +99,9 @@ __all__ = [
     "Table",
     "TextBlocks",
     "TextEpisodes",
+    "TfdsRows",
     "Tokenizer",
+    "TsvRows",
     "Weighting",
     "Windows",
     "batches",

@@ -35,6 +35,7 @@ class TextEpisodes(FewShot[Corpus]):
         weighting: Weighting | None = None,
         cipher: float = 0.0,
         families: Mapping[str, str] | None = None,
+        present: Mapping[str, np.ndarray] | None = None,
         seed: int = 0,
     ):
         """Tokenises `corpus` once.
@@ -51,6 +52,7 @@ class TextEpisodes(FewShot[Corpus]):
             cipher: the share of train episodes whose letters are exchanged, see `jaxmeta.data.cipher`.
             families: the family of each language that has one, for descriptors (`jaxmeta.data.describe`), which batches
                 then have; an empty mapping for descriptors without families, None for no descriptors.
+            present: which classes each language has `[C]` bool, where `corpus` is not all there is of it.
             seed: what every draw depends on.
 
         Raises:
@@ -66,12 +68,19 @@ class TextEpisodes(FewShot[Corpus]):
         if cipher and families is not None:
             raise ValueError("`families` describes texts whose letters `cipher` exchanges; leave one out")
         self.tokenizer, self.temperature, self.cipher, self.families = tokenizer, temperature, cipher, families
+        self._told = present
         tokens = tokenizer.encode(corpus.text)
         self._tokens = tokens.astype(np.uint16) if tokenizer.vocab_size <= 2**16 else tokens
 
     def augmented(self, generator: np.random.Generator, episode: Episode) -> Episode:
         """Returns the episode, or with the probability `cipher` the same with its letters exchanged."""
         return _under(byte_cipher(generator), episode) if generator.random() < self.cipher else episode
+
+    def present(self, rows: np.ndarray) -> np.ndarray:
+        """Returns which classes the language of each of `rows` has, in any split: `[N, C]` bool."""
+        if self._told is None:
+            return super().present(rows)
+        return np.stack([self._told[language] for language in self.corpus.language[rows].tolist()])
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Returns rows of the corpus `[N]` as a batch without padding."""

@@ -15,6 +15,15 @@ from jaxmeta.data.streams import stream
 from jaxmeta.data.weighting import Weighting
 
 _Rows = TypeVar("_Rows", bound=Rows)
+_PERMUTED = 2**20  # rows of which all are put into an order to draw some
+
+
+def deal(generator: np.random.Generator, count: int, shots: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the numbers of the rows, out of `count`, that go to the support and to the query of an episode."""
+    drawn = min(count, shots + queries)
+    order = generator.permutation(count) if count <= _PERMUTED else generator.choice(count, drawn, replace=False)
+    shots = support_share(count, shots, queries)
+    return order[:shots], order[shots : shots + queries]
 
 
 def support_share(count: int, shots: int, queries: int) -> int:
@@ -130,6 +139,10 @@ class FewShot(abc.ABC, Generic[_Rows]):
         """Returns the rows of a language's part that may be used, in order."""
         return np.sort(np.concatenate(self._cells[language, part]))
 
+    def class_rows(self, language: str, number: int) -> np.ndarray:
+        """Returns the train rows of a language that are of class `number`, in order."""
+        return self._cells[language, "train"][number]
+
     def weights(self, split: str) -> np.ndarray:
         """Returns the probability of each language of `split`, in the order of the `LanguageSplit`."""
         self._languages(split)
@@ -143,17 +156,20 @@ class FewShot(abc.ABC, Generic[_Rows]):
         language = languages[int(generator.choice(len(languages), p=self._weights[split]))]
         support, query = [], []
         for number, train_rows in enumerate(self._cells[language, "train"]):
-            train_rows = generator.permutation(train_rows)
             if split == "train":
-                shots = support_share(len(train_rows), self.shots, self.queries)
-                support.append(train_rows[:shots])
-                query.append(train_rows[shots : shots + self.queries])
+                shots, queries = deal(generator, len(train_rows), self.shots, self.queries)
+                support.append(train_rows[shots])
+                query.append(train_rows[queries])
             else:
-                support.append(train_rows[: self.shots])
+                support.append(generator.permutation(train_rows)[: self.shots])
                 query.append(generator.permutation(self._cells[language, split][number])[: self.queries])
-        episode = Episode(self.placed(language, support, self.shots), self.placed(language, query, self.queries))
-        episode = self.informed(episode, np.concatenate(support), np.concatenate(query))
+        episode = self.dealt(language, support, query)
         return self.augmented(generator, episode) if split == "train" else episode
+
+    def dealt(self, language: str, support: list[np.ndarray], query: list[np.ndarray]) -> Episode:
+        """Returns the episode of the rows of each class that were drawn for its two sides."""
+        episode = Episode(self.placed(language, support, self.shots), self.placed(language, query, self.queries))
+        return self.informed(episode, np.concatenate(support), np.concatenate(query))
 
     def evaluation_episode(
         self, language: str, *, shots: int, draw: int, split: str = "test", max_queries: int | None = None

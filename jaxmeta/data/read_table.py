@@ -14,7 +14,9 @@ from jaxmeta.data.table import SCHEMAS, Schema, Table, link_sentences
 from jaxmeta.data.tsv import check_split, check_trained
 
 
-class _Row(NamedTuple):
+class CheckedRow(NamedTuple):
+    """A row whose fields are what their columns hold."""
+
     line: int
     language: str
     split: str
@@ -98,7 +100,7 @@ def make_table(
     Raises:
         InputError: a field is not what its column holds.
     """
-    rows = list(_rows(path, schema, fields))
+    rows = list(checked_rows(path, schema, fields))
     if check_train:
         check_trained(path, ((row.line, row.language, row.split) for row in rows))
     language, split = ([getattr(row, field) for row in rows] for field in ("language", "split"))
@@ -137,7 +139,12 @@ def find_schema(path: object, header: Sequence[str], columns: Mapping[str, str])
     return max(fits, key=lambda schema: len(schema.columns))
 
 
-def _rows(path: Path, schema: Schema, fields: Iterable[tuple[int, Mapping[str, str]]]) -> Iterator[_Row]:
+def checked_rows(path: Path, schema: Schema, fields: Iterable[tuple[int, Mapping[str, str]]]) -> Iterator[CheckedRow]:
+    """Yields the numbered rows of the columns of `schema`; see `make_table`.
+
+    Raises:
+        InputError: a field is not what its column holds.
+    """
     for line, raw in fields:
         values = {column: raw[column].strip() for column in (*schema.language, *schema.texts)}
         split = raw.get("split", "train").strip()
@@ -151,7 +158,7 @@ def _rows(path: Path, schema: Schema, fields: Iterable[tuple[int, Mapping[str, s
                 "a pair is of two languages, so correct one of them."
             )
         numbers = {column: _NUMBERS[column](where(path), line, raw) for column in schema.numbers}
-        yield _Row(line, language, split, values, numbers)
+        yield CheckedRow(line, language, split, values, numbers)
 
 
 def _score(name: str, line: int, raw: Mapping[str, str]) -> float:

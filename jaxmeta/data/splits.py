@@ -2,14 +2,14 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from jaxmeta.core.checks import InputError, check_not_negative
 from jaxmeta.data.corpus import Rows
 from jaxmeta.data.streams import stream
-from jaxmeta.data.table import Table, normalised
+from jaxmeta.data.table import normalised
 
 _AnyRows = TypeVar("_AnyRows", bound=Rows)
 
@@ -96,8 +96,25 @@ def _some(codes: Sequence[str], limit: int = 12) -> str:
     return ", ".join(codes[:limit]) + (f" and {len(codes) - limit} more" if len(codes) > limit else "")
 
 
+class Tongues(Protocol):
+    """Rows whose languages, or pairs of languages, are known: a `Table`, or rows that stay on disk."""
+
+    @property
+    def name(self) -> str:
+        """What to call them in reports."""
+        ...
+
+    def languages(self) -> tuple[str, ...]:
+        """Returns the codes of all languages (of all pairs of them), sorted."""
+        ...
+
+    def codes(self, language: str) -> tuple[str, ...]:
+        """Returns the codes of the languages of a pair, or of a language its own."""
+        ...
+
+
 def split_pairs(
-    table: Table,
+    table: Tongues,
     *,
     test: int | Sequence[str],
     dev: int | Sequence[str],
@@ -195,10 +212,14 @@ def check_overlap(corpus: Rows, split: LanguageSplit) -> OverlapReport:
     Texts that are equal while their sentences differ are only reported: close languages write some things
     alike.
     """
-    report = overlap(corpus, split)
+    return checked_report(overlap(corpus, split), corpus.name)
+
+
+def checked_report(report: OverlapReport, name: str) -> OverlapReport:
+    """Returns a report of the data `name`, or raises `InputError` if sentences are shared."""
     if report.shared_sentences:
         raise InputError(
-            f"{report.shared_sentences} of {report.judged_rows} judged rows of {corpus.name} are "
+            f"{report.shared_sentences} of {report.judged_rows} judged rows of {name} are "
             "translations of rows that are trained on; give each sentence the same split in every language."
         )
     return report

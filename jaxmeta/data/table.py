@@ -54,6 +54,9 @@ SCHEMAS = {
     )
 }
 
+# Labelled text, whose rows are held as a `Corpus`.
+LABELLED = Schema("classification", ("language",), ("label", "text"), {}, {"text": "language"})
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table(Rows):

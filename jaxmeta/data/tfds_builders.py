@@ -28,7 +28,7 @@ _KINDS: dict[str, tuple[str, ...]] = {
     **tfds_arrays.ARRAY_COLUMNS,
 }
 # What `build_tfds` keeps of each row of text beside its columns.
-_NUMBERED = ("row", "sentence")
+NUMBERED = ("row", "sentence")
 
 
 def read_rows(
@@ -111,7 +111,7 @@ def read_tfds(
         InputError: there is no such set, it needs TensorFlow, or it lacks a column.
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    sets = [_chosen(each, columns or {}, schema, language, splits, data_dir) for each in sources]
+    sets = [choose_set(each, columns or {}, schema, language, splits, data_dir) for each in sources]
     first = sets[0]
     if other := [one for one in sets if one.kind != "classification"]:
         if len(sets) > 1:
@@ -129,7 +129,7 @@ def read_tfds(
     return _corpus(sets)
 
 
-def _chosen(
+def choose_set(
     source: Path,
     columns: Mapping[str, str],
     schema: str | None,
@@ -137,6 +137,11 @@ def _chosen(
     splits: Mapping[str, str] | None,
     data_dir: Path | None,
 ) -> Chosen:
+    """Returns a prepared set and what is read of it; see `read_tfds`.
+
+    Raises:
+        InputError: there is no such set, it needs TensorFlow, or it lacks a column.
+    """
     builder = open_set(source, data_dir)
     parts = parts_of(source, builder, splits)
     features = flat(builder.info.features)
@@ -162,12 +167,12 @@ def _corpus(sets: Sequence[Chosen]) -> Corpus:
 
 def _rows(chosen: Chosen) -> tuple[list[tuple[int, dict[str, str]]], np.ndarray | None]:
     """Returns the numbered rows of a set of text, and their sentence numbers where it has them."""
-    numbered = set(_NUMBERED) <= set(chosen.features)
+    numbered = set(NUMBERED) <= set(chosen.features)
     rows, places = [], []
     for number, part, example in examples(chosen):
         texts = texts_of(chosen, number, example, chosen.wanted)
         rows.append((number, {**chosen.fixed, "line": str(number), **texts, "split": part}))
-        places.append([int(example[name]) for name in _NUMBERED] if numbered else [number, 0])
+        places.append([int(example[name]) for name in NUMBERED] if numbered else [number, 0])
     row, sentence = np.array(places, np.int64).T
     order = np.argsort(row, kind="stable")  # as they were in the file, whatever their split
     return [rows[place] for place in order], sentence[order] if numbered else None

@@ -110,6 +110,21 @@ def flat(features: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
+def open_split(chosen: Chosen, split: str) -> Any:
+    """Returns the examples of a split, by number from 0 up.
+
+    Raises:
+        InputError: reading needs TensorFlow.
+    """
+    try:
+        return chosen.builder.as_data_source(split=split)
+    except (NotImplementedError, ValueError):
+        raise InputError(
+            f"{chosen.source} is not stored as array_record, and other formats need TensorFlow; prepare it again with "
+            "file_format=array_record."
+        ) from None
+
+
 def examples(chosen: Chosen) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Yields the examples of a set: their number, from 1 up, whether they are train, dev or test, and themselves.
 
@@ -118,13 +133,7 @@ def examples(chosen: Chosen) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """
     source, number = chosen.source, 0
     for split, part in chosen.parts.items():
-        try:
-            stored = chosen.builder.as_data_source(split=split)
-        except (NotImplementedError, ValueError):
-            raise InputError(
-                f"{source} is not stored as array_record, and other formats need TensorFlow; prepare it again with "
-                "file_format=array_record."
-            ) from None
+        stored = open_split(chosen, split)
         try:
             for example in stored:
                 number += 1

@@ -143,6 +143,12 @@ def check_trained(path: object, rows: Iterable[tuple[int, str, str]], trained: C
             )
 
 
+def check_labels(path: object, found: Collection[str]) -> None:
+    """Raises `InputError` unless there are two labels at least."""
+    if len(found) < 2:
+        raise InputError(f"{path} has rows of one label only, {min(found)!r}; add rows of at least one other label.")
+
+
 def make_corpus(
     where: Path, fields: Iterable[tuple[int, dict[str, str]]], *, name: str | None, labels: Sequence[str] | None
 ) -> Corpus:
@@ -179,8 +185,7 @@ def _corpus(path: Path, name: str | None, labels: Sequence[str] | None, rows: li
                 f"{row.path}, line {row.line}: the label {row.label!r} is unknown; "
                 f"it must be one of {', '.join(known)}."
             )
-    if len(found) < 2:
-        raise InputError(f"{path} has rows of one label only, {found[0]!r}; add rows of at least one other label.")
+    check_labels(path, found)
     return Corpus(
         name=name if name is not None else pathlib.Path(path).stem,
         labels=known,
