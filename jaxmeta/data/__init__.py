@@ -58,6 +58,7 @@ from jaxmeta.data.tokenize import (
     count_cut,
     tokenizer_from_state,
 )
+from jaxmeta.data.transcript_episodes import TranscriptEpisodes, transcripts
 from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv, read_unlabelled
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
@@ -95,6 +96,7 @@ __all__ = [
     "TextBlocks",
     "TextEpisodes",
     "Tokenizer",
+    "TranscriptEpisodes",
     "Weighting",
     "Windows",
     "batches",
@@ -137,6 +139,7 @@ __all__ = [
     "text_batches",
     "texts_by_language",
     "tokenizer_from_state",
+    "transcripts",
     "translated_from",
     "translated_shots",
     "unimax",
