@@ -202,6 +202,27 @@ def recalled(closeness, group):
     return np.mean(hits)
 
 
+def test_methods_of_text_are_those_of_recordings_beside_it():
+    """Their outer steps are traced: what is learned has both sides, and comes back as it went in."""
+    named = {
+        "evaluate.methods": ("joint_finetune", "reptile", "maml"),
+        "train.augment": False,
+        "evaluate.steps": (0, 1),
+    }
+    words = {key.replace("-", "_"): value for key, value in (CHANGES | named).items()}
+    built = build(load(changes=words | {"model.layers": 1, "model.width": 4, "model.heads": 1, "inner.steps": 1}))
+    batch = next(built.tasks.batches(0, 0, augmented=False)(0))
+    phases = {phase.name: phase.learner for phase in built.experiment.phases}
+    assert {"joint", "reptile", "maml"} <= phases.keys()
+    with jax.numpy_dtype_promotion("standard"):
+        for learner in phases.values():
+            state = jax.eval_shape(learner.init, jax.random.key(0), batch)
+            assert {"left", "right", "log_scale"} <= state.meta_params["params"].keys()
+            again, found = jax.eval_shape(learner.update, state, batch)
+            assert jax.tree.all(jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, again))
+            assert found["loss"].shape == ()
+
+
 def test_the_cascade_ranks_by_the_edits_from_what_it_hears(run):
     from rapidfuzz.distance import Levenshtein
 
