@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxmeta import data, models
 from jaxmeta.config import build, commands, load
 from jaxmeta.config.answering import nearest
 from jaxmeta.config.classical import CLASSICAL
+from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.core.batches import pad_batch, stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.objectives import retrieval
@@ -22,7 +24,7 @@ from jaxmeta.run.experiment import restore
 
 VOICES = data.synthetic_digits(4, recordings=4)
 SPLIT = data.LanguageSplit(("voice000", "voice001"), ("voice002",), ("voice003",))
-OPTIONS = {"shots": 1, "queries": 1, "length": 6000}
+OPTIONS: dict[str, Any] = {"shots": 1, "queries": 1, "length": 6000}
 CHANGES = {
     "task.kind": "retrieval", "task.source": "synthetic_digits", "task.path": "", "task.shots": 2, "task.queries": 1,
     "task.tasks-per-step": 2, "task.test-languages": 1, "task.dev-languages": 1, "task.speakers": 4,
@@ -32,13 +34,13 @@ CHANGES = {
 }  # fmt: skip
 
 
-def episodes(kind=data.TranscriptEpisodes, *more, **options):
-    return kind(VOICES, SPLIT, *more, **{**OPTIONS, **options})
+def episodes(length=9, **options):
+    return data.TranscriptEpisodes(VOICES, SPLIT, data.ByteTokenizer(length), **{**OPTIONS, **options})
 
 
 @pytest.fixture(scope="module")
 def spoken():
-    return episodes(data.TranscriptEpisodes, data.ByteTokenizer(9), repeats=4.0)
+    return episodes(repeats=4.0)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def run(tmp_path_factory):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_batch_holds_recordings_and_their_transcripts(spoken, split):
-    twin = episodes(data.StringEpisodes, repeats=4.0)
+    twin = data.StringEpisodes(VOICES, SPLIT, **OPTIONS, repeats=4.0)
     for batch, strings in zip(spoken(3, split=split), twin(3, split=split), strict=True):
         jax.tree.map(np.testing.assert_array_equal, batch["inputs"]["left"], strings["inputs"])
         texts = [" ".join(str(word - 1) for word in row if word) for row in strings["targets"].tolist()]
@@ -80,7 +82,7 @@ def test_groups_are_the_same_for_all_speakers(spoken):
 
 
 def test_pretended_speakers_change_what_is_heard_and_not_what_is_read(spoken):
-    changed = episodes(data.TranscriptEpisodes, data.ByteTokenizer(9), repeats=4.0, voices=1.0)(3)
+    changed = episodes(repeats=4.0, voices=1.0)(3)
     for batch, plain in zip(changed, spoken(3), strict=True):
         np.testing.assert_array_equal(batch["inputs"]["right"], plain["inputs"]["right"])
         assert np.any(batch["inputs"]["left"]["audio"] != plain["inputs"]["left"]["audio"])
@@ -102,9 +104,9 @@ def test_words_are_called_as_the_labels_are():
     targets = np.array([[3, 1, 2], [2, 0, 0]])
     assert data.transcripts(targets, ("one", "two", "three")) == ["three one two", "two"]
     with pytest.raises(InputError, match=r"takes up to 9 tokens, and `tokenizer.length` is 8; set it to 9 or more"):
-        episodes(data.TranscriptEpisodes, data.ByteTokenizer(8))
+        episodes(length=8)
     with pytest.raises(InputError, match=r"has 10 labels, of which strings of 9 are more than 2\*\*31"):
-        episodes(data.TranscriptEpisodes, data.ByteTokenizer(19), labels=(1, 9))
+        episodes(length=19, labels=(1, 9))
 
 
 # What is learned
@@ -227,14 +229,14 @@ def test_the_cascade_ranks_by_the_edits_from_what_it_hears(run):
     from rapidfuzz.distance import Levenshtein
 
     built = build(load(run / "config.toml"))
-    (speaker,) = built.tasks.languages("test")
-    strings = data.StringEpisodes(
-        built.tasks.recordings, built.tasks.split, shots=2, queries=1, length=12000, repeats=2.0
-    )
+    tasks = built.tasks
+    assert isinstance(tasks, SpeechTasks)
+    (speaker,) = tasks.languages("test")
+    strings = data.StringEpisodes(tasks.recordings, tasks.split, shots=2, queries=1, length=12000, repeats=2.0)
     problem = {"shots": 2, "draw": 0, "split": "test"}
     said = strings.evaluation_episode(speaker, **problem).query["targets"]
-    query = built.tasks.episode(speaker, **problem).query
-    cascade = CLASSICAL["template_cascade"](built.tasks)
+    query = tasks.episode(speaker, **problem).query
+    cascade = CLASSICAL["template_cascade"](tasks)
     # Two shots of each digit, and strings of other recordings of the same synthetic voice.
     found = retrieval().scores(cascade.counts(5.0, speaker, 2, 0, "test"))
     assert found["recall_at_1"] > 0.5
@@ -245,7 +247,7 @@ def test_the_cascade_ranks_by_the_edits_from_what_it_hears(run):
     assert retrieval().scores(counts)["recall_at_1"] == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jaxmeta.config.classical_speech.connected_words", lambda *_, price: words[::-1])
-        wrong = CLASSICAL["template_cascade"](built.tasks).counts(5.0, speaker, 2, 0, "test")
+        wrong = CLASSICAL["template_cascade"](tasks).counts(5.0, speaker, 2, 0, "test")
     jax.tree.map(np.testing.assert_allclose, wrong, jax.device_get(retrieval_counts(close[::-1], query)))
 
 
