@@ -164,7 +164,8 @@ class Predict:
     model: tyro.conf.Positional[str]
     """The folder that `jaxmeta adapt` wrote."""
     input: str = "-"
-    """A text file, one text in a line; - for standard input. Of recordings an npz file with audio, offset and rate."""
+    """A text file, one text in a line; - for standard input. Of recordings an npz file with audio, offset and
+    rate, and where texts are found for them `transcripts`, strings, as many as there are to choose from."""
     all: bool = False
     """Print the probability of every label instead of the best one's."""
     search: TextSearch | None = None
@@ -180,7 +181,8 @@ class Predict:
     seed: int | None = None
     """Of the random numbers (sample)."""
     answers: int | None = None
-    """How many answers to a question are printed, each with its share: "first=0.7 | second=0.3"."""
+    """How many answers to a question are printed, each with its share: "first=0.7 | second=0.3"; of retrieval, how many
+    of the nearest texts, each with its cosine."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -103,7 +103,8 @@ class Row(NamedTuple):
         the "displacement" of the parameters; or a "random" one, right on average.
       idle: parts of the meta-parameters that the loss does not depend on.
       reads: "vectors", "text", "pairs" (of vectors, with groups), "texts" (pairs of them), "passages" (described words
-        with an answer), "translations" (of text), "sounds", "strings" (sounds with a transcript) or "rollouts".
+        with an answer), "translations" (of text), "sounds", "strings" (sounds with a transcript), "transcripts" (pairs
+        of sounds and texts, with groups) or "rollouts".
       regresses: targets are vectors or sequences, not classes.
       draws: the key matters to adaptation, or to the outer gradient.
       draws_by_shape: what is drawn depends on how many examples there are, padding included.
@@ -208,6 +209,14 @@ ROWS = [
         backprop(0),
         num_steps=0,
         reads="texts",
+        fewer_classes=False,
+    ),
+    Row(
+        "ridge alignment of sounds and texts",
+        lambda s: algorithms.ridge_alignment(paired(s.listener(), s.transformer()), retrieval()),
+        backprop(0),
+        num_steps=0,
+        reads="transcripts",
         fewer_classes=False,
     ),
     Row(
@@ -324,7 +333,8 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
       reads: "vectors" `[N, 4]`; "text" `[N, 7]`, which ends in padding; "pairs" of vectors, two of them in one group;
         "texts", pairs of such; "passages", words in two sentences that end in padding, with an answer of two words;
         "translations", the target shifted; "sounds" `[N, 96]`, of which some are longer than others; "strings",
-        sounds with one or two symbols, of which 0 is none; or "rollouts" to a goal, all the same.
+        sounds with one or two symbols, of which 0 is none; "transcripts", sounds beside texts, two of them in one
+        group; or "rollouts" to a goal, all the same.
       regresses: targets `[N, C]` instead of classes `[N]`.
       targets: the classes there are, or their number; every one of them has an example if there are enough.
     """
@@ -348,12 +358,15 @@ def batch(seed: int, size: int, dtype, *, reads="vectors", regresses=False, targ
         return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
     if reads == "texts":
         return {"inputs": {side: text(rng, size, 2)[0] for side in ("left", "right")}}
-    if reads in ("sounds", "strings"):
+    if reads in ("sounds", "strings", "transcripts"):
         samples = rng.integers(SAMPLES // 2, SAMPLES + 1, size=size, dtype=np.int32)
         waves = np.sin(rng.uniform(0.1, 2.5, (size, 1)) * np.arange(SAMPLES)[None]) + rng.normal(
             0, 0.1, (size, SAMPLES)
         )
         inputs = {"audio": (0.5 * waves).astype(dtype), "samples": samples}
+        if reads == "transcripts":
+            sides = {"left": inputs, "right": text(rng, size, 2)[0]}
+            return {"inputs": sides, "group": np.maximum(np.arange(size, dtype=np.int32), 1)}
         transcripts = np.stack([np.maximum(answers, 1), answers], axis=1)
         return {"inputs": inputs, "targets": transcripts if reads == "strings" else answers}
     tokens, lengths = text(rng, size, 2 if reads == "text" else LENGTH - 2)

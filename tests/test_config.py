@@ -12,7 +12,6 @@ from tiny_run import toy_lines, write_lines
 
 from jaxmeta.config import Config, build, difference, dump, load, load_jobs
 from jaxmeta.config.acting import ENVIRONMENTS, returns
-from jaxmeta.config.build import make_setting
 from jaxmeta.config.child_methods import rules
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.classical_text import tfidf
@@ -22,7 +21,7 @@ from jaxmeta.config.methods import baselines, known_methods, phases_and_methods
 from jaxmeta.config.presets import PRESETS
 from jaxmeta.config.read import changed, known_keys
 from jaxmeta.config.recipes import how_of, learner_of, recipes
-from jaxmeta.config.setting import Setting
+from jaxmeta.config.setting import Setting, make_setting
 from jaxmeta.config.tasks import TextTasks
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError

@@ -15,8 +15,8 @@ from jaxmeta.config.turns import one_turn
 # Those of the kinds of tasks that there are, which come as a look, as a run for two cores, and for an accelerator.
 KINDS = (
     *("en_es_to_fr", "gnome_help_summaries", "mlqe_matching", "nusax_sentiment", "nusax_translation"),
-    *("sentiment_en_zh", "sib200_topics", "spoken_digit_strings", "spoken_digits", "tatoeba_retrieval"),
-    *("tico19_translation", "udhr_generation", "xed_sentiment", "xquad_answers"),
+    *("sentiment_en_zh", "sib200_topics", "spoken_digit_strings", "spoken_digits", "spoken_string_retrieval"),
+    *("tatoeba_retrieval", "tico19_translation", "udhr_generation", "xed_sentiment", "xquad_answers"),
 )
 # The table of settings to search, of a config or of one of its presets.
 SEARCHED = [

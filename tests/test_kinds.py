@@ -272,6 +272,11 @@ def test_a_model_answers_by_the_search_that_is_asked_for(run, tmp_path, capsys):
             assert texts[0] == best
             assert 1 < len(set(texts)) == len(texts) <= 3
             assert sum(map(float, shares)) == pytest.approx(1, abs=1e-3)
+    elif run.case.kind == "retrieval":
+        for best, line in zip(first, predicted("--answers", "2"), strict=True):
+            texts, cosines = zip(*(part.rsplit("=", 1) for part in line.split(" | ")), strict=True)
+            assert texts[0] == best != texts[1]
+            assert float(cosines[0]) >= float(cosines[1])
     else:
         assert "a model that answers questions" in predicted("--answers", "3", code=2)
     if run.case.kind not in ("translation", "summaries", "generation"):

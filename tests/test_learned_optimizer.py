@@ -15,12 +15,12 @@ import jaxmeta as jm
 from jaxmeta.algorithms import on_minibatches
 from jaxmeta.algorithms.mlp_rule import mlp_rule
 from jaxmeta.config import load, load_optimizer
-from jaxmeta.config.build import make_setting
 from jaxmeta.config.child_methods import child_model
 from jaxmeta.config.commands import train_run
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.planning import method_to_plan
 from jaxmeta.config.read import changed
+from jaxmeta.config.setting import make_setting
 from jaxmeta.core.checks import InputError
 from jaxmeta.data import CHILD_CLASSES, ChildEpisodes
 from jaxmeta.data.children import hashed_ngrams

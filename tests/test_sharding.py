@@ -70,3 +70,32 @@ def test_relatives_of_maml_spread_over_devices_too(name, waves):
     found, loss = on_devices(estimator, params, waves)
     assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), found, expected))
     assert np.allclose(loss, metrics["loss"], atol=1e-6)
+
+
+def test_batches_of_audio_and_tokens_are_spread_too():
+    """Both sides of every pair go to the device of their task."""
+    rng = np.random.default_rng(0)
+
+    def side(count: int):
+        audio = rng.normal(0, 0.1, (TASKS, count, 96)).astype(np.float32)
+        heard = {"audio": audio, "samples": rng.integers(48, 97, (TASKS, count), dtype=np.int32)}
+        read = rng.integers(1, 11, (TASKS, count, 5), dtype=np.int32)
+        return {
+            "inputs": {"left": heard, "right": read},
+            "group": rng.integers(0, count, (TASKS, count), dtype=np.int32),
+        }
+
+    episodes = jax.tree.map(jnp.asarray, jm.Episode(side(4), side(5)))
+    mel = jm.models.MelSettings(window=16, hop=8, bins=3, low=0.0)
+    listener = jm.models.speech_classifier(3, mel=mel, width=4, layers=0, heads=1, strides=(2,), kernel=3, max_places=8)
+    reader = jm.models.transformer(
+        vocab_size=11, outputs=3, width=4, embedding_width=2, layers=1, heads=1, max_length=5
+    )
+    algorithm = jm.maml(jm.models.paired(listener, reader), jm.objectives.retrieval(), optax.sgd(0.1))
+    params = jax.jit(algorithm.init)(jax.random.key(1), jax.tree.map(lambda leaf: leaf[0], episodes))
+    estimator = jm.backprop(algorithm, num_steps=0)
+    expected, _, metrics = jax.jit(estimator.estimate)(jax.random.key(0), params, (), episodes)
+    found, loss = on_devices(estimator, params, episodes)
+    assert all(np.isfinite(leaf).all() for leaf in map(np.asarray, jax.tree.leaves(expected)))
+    assert jax.tree.all(jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-5), found, expected))
+    assert np.allclose(loss, metrics["loss"], atol=1e-6)

@@ -295,7 +295,7 @@ def test_synthetic_voices_are_as_many_as_are_needed():
 
 
 def test_what_follows_from_recordings_is_written_out():
-    for kind in ("classification", "recognition"):
+    for kind in ("classification", "recognition", "retrieval"):
         config = settled(load(changes={"task.kind": kind, "task.source": "npz"}))
         row, evaluate = kind_of(config), config.evaluate
         assert evaluate.metric in row.metrics

@@ -14,12 +14,13 @@ import pydantic
 
 from jaxmeta import data
 from jaxmeta.config.answering import Support, blank_support, read_support
-from jaxmeta.config.build import make_setting
 from jaxmeta.config.generating import ZERO_SHOT, described
 from jaxmeta.config.kinds import RECORDED, kind_of
 from jaxmeta.config.methods import phases_and_methods
 from jaxmeta.config.read import changed
 from jaxmeta.config.schema import Config
+from jaxmeta.config.setting import make_setting
+from jaxmeta.config.speech_tasks import transcript_tokenizer
 from jaxmeta.config.spoken import blank_spoken, read_spoken
 from jaxmeta.core.adapt import adapt as adapt_task
 from jaxmeta.core.checks import InputError
@@ -41,7 +42,7 @@ class _Task(pydantic.BaseModel):
     """What `task.json` holds."""
 
     labels: list[str] = []
-    tokenizer: dict[str, Any] | None  # None: it reads recordings
+    tokenizer: dict[str, Any] | None  # None: it reads recordings, and at most their transcripts
 
 
 class _LabelledTask(_Task):
@@ -69,7 +70,7 @@ class Adapted(NamedTuple):
     """A model of a user's language."""
 
     config: Config  # of the run
-    labels: list[str]  # C of them, none but for classification and recognition
+    labels: list[str]  # C of them, none but for classification and recordings
     tokenizer: Tokenizer | None  # None: it reads recordings
     # (inputs, leaves [ROWS, ...], and which rows are real [ROWS] bool) -> outputs, leaves [ROWS, ...]
     rows: Callable[[ArrayTree, np.ndarray], ArrayTree]
@@ -181,8 +182,10 @@ def load(folder: pathlib.Path, decode: Mapping[str, Any] = MappingProxyType({}))
 
 def _decoding(config: Config, decode: Mapping[str, Any], compiled: pathlib.Path) -> Config:
     written = sorted(set(decode) - {"answers"})
-    if "answers" in decode and config.task.kind != "question_answering":
-        raise InputError("--answers is for a model that answers questions, and this one does not; leave it out.")
+    if "answers" in decode and config.task.kind not in ("question_answering", "retrieval"):
+        raise InputError(
+            "--answers is for a model that answers questions or finds texts, and this one does not; leave it out."
+        )
     if written and not kind_of(config).writes:
         raise InputError(f"--{written[0]} is for a model that writes text, and this one does not; leave it out.")
     if written and compiled.exists():
@@ -275,7 +278,8 @@ def cut_note(tokenizer: Tokenizer, texts: Sequence[str]) -> str:
 
 
 def _method(config: Config, labels: Sequence[str], tokenizer: Tokenizer | None, name: str) -> Method:
-    setting = make_setting(config, classes=len(labels) or 1, vocab_size=tokenizer.vocab_size if tokenizer else 0)
+    reader = tokenizer or transcript_tokenizer(config)
+    setting = make_setting(config, classes=len(labels) or 1, vocab_size=reader.vocab_size if reader else 0)
     methods = {method.name: method for method in phases_and_methods(setting)[1]}
     if name not in methods:
         raise InputError(f"--method: this run has no method {name!r} to adapt; it has {', '.join(methods)}.")

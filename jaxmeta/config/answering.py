@@ -1,7 +1,8 @@
 """What an adapted model reads from a user's files and answers, for every kind of task but classification.
 
     kind                 a line of the file for `predict`    what is printed before it
-    retrieval            text, english                       the nearest of all the english texts, its cosine
+    retrieval            text, english                       the nearest of all the english texts, its cosine, or the n
+                                                             nearest with theirs
     scored_pairs         first, second                       the score
     question_answering   context, question                   the answer, or the n best with their shares
     translation          text                                its translation
@@ -137,9 +138,24 @@ def answers(
     outputs = run({"left": tokenizer.encode(first), "right": tokenizer.encode(second)})
     if kind == "scored_pairs":
         return [f"{float(score):.4f}" for score in outputs.reshape(-1)]
-    cosines = outputs["left"] @ outputs["right"].T
-    best = cosines.argmax(axis=1)
-    return [f"{second[place]}\t{cosines[row, place]:.4f}" for row, place in enumerate(best)]
+    return nearest(outputs["left"] @ outputs["right"].T, second, config.decode.answers)
+
+
+def nearest(cosines: np.ndarray, texts: Sequence[str], count: int) -> list[str]:
+    """Returns the texts that each anchor is nearest to, best first, with their cosines.
+
+    Args:
+      cosines: `[N, M]`.
+      texts: M candidates; one that is there more than once is shown once.
+      count: how many are shown of each anchor.
+    """
+    first = sorted({text: place for place, text in reversed([*enumerate(texts)])}.values())
+    found = []
+    for row in cosines[:, first]:
+        best = [(texts[first[place]], row[place]) for place in np.argsort(-row, kind="stable")[:count]]
+        shown = [f"{text}={cosine:.4f}" for text, cosine in best]
+        found.append(" | ".join(shown) if count > 1 else "{}\t{:.4f}".format(*best[0]))
+    return found
 
 
 def _fields(kind: str, source: str, number: int, line: str) -> list[str]:

@@ -29,13 +29,16 @@ def augmenting(learner: MetaLearner, config: Config) -> MetaLearner:
 
     def disturbed(key: Key, batch: Batch) -> Batch:
         tasks = batch["mask"].shape[0]
-        inputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch["inputs"])
+        beside = "left" in batch["inputs"]  # of transcripts
+        heard = batch["inputs"]["left"] if beside else batch["inputs"]
+        inputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), heard)
         audio_key, frames_key = jax.random.split(key)
         audio = models.augment_audio(audio_key, inputs["audio"], inputs["samples"], noise=(10.0, 40.0), gain=3.0)
         found = models.log_mel(audio, inputs["samples"], frames)
         mel = models.spec_augment(frames_key, found["mel"], found["real"], frequency_width=5, time_width=8)
         inputs = {"mel": mel, "real": found["real"]}
-        return {**batch, "inputs": jax.tree.map(lambda leaf: leaf.reshape(tasks, -1, *leaf.shape[1:]), inputs)}
+        inputs = jax.tree.map(lambda leaf: leaf.reshape(tasks, -1, *leaf.shape[1:]), inputs)
+        return {**batch, "inputs": {**batch["inputs"], "left": inputs} if beside else inputs}
 
     def update(state: LearnerState, episodes: Episode):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(state.key), _APART), state.step)

@@ -15,7 +15,7 @@ from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.control_tasks import ControlTasks
 from jaxmeta.config.generating import MEAN, ZERO_SHOT, reads_descriptors
 from jaxmeta.config.image_tasks import ImageTasks
-from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, make_model, settled
+from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, settled
 from jaxmeta.config.language_texts import nearest_train_languages
 from jaxmeta.config.methods import known_methods, phases_and_methods
 from jaxmeta.config.pair_tasks import PairTasks
@@ -23,15 +23,15 @@ from jaxmeta.config.problems import AnyTasks, follow_manifest
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.recipes import recipes
 from jaxmeta.config.schema import Config
-from jaxmeta.config.setting import Setting, naming_sources
-from jaxmeta.config.speech_tasks import SpeechTasks, string_count
+from jaxmeta.config.setting import Setting, make_setting
+from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.stream_tasks import StreamTasks, StreamTextTasks, check_stream
 from jaxmeta.config.tasks import TextTasks, WaveTasks, check_source
 from jaxmeta.config.transferring import NEAREST, UNFREEZING, check_transfer, check_unfreezing
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.task_axis import chunk_size
-from jaxmeta.core.types import Batch, Episode
+from jaxmeta.core.types import Episode
 from jaxmeta.data import CHILD_CLASSES
 from jaxmeta.run.plan import Experiment, Judging, Phase
 from jaxmeta.run.similarity import gradient_method
@@ -144,7 +144,9 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
         return images, make_setting(config, classes=config.task.ways, source_classes=images.judged.source_classes)
     if config.task.source in RECORDED:
         speakers = SpeechTasks(config)
-        return speakers, make_setting(config, classes=len(speakers.recordings.labels), source=speakers.source())
+        read = 0 if speakers.tokenizer is None else speakers.tokenizer.vocab_size
+        classes = len(speakers.recordings.labels)
+        return speakers, make_setting(config, classes=classes, vocab_size=read, source=speakers.source())
     if config.task.kind == "classification":
         tasks = (StreamTextTasks if config.task.stream else TextTasks)(config)
         setting = make_setting(
@@ -156,37 +158,6 @@ def tasks_and_setting(config: Config) -> tuple[AnyTasks, Setting]:
         return tasks, setting
     pairs = (StreamTasks if config.task.stream else PairTasks)(config)
     return pairs, make_setting(config, vocab_size=pairs.tokenizer.vocab_size, source=pairs.source())
-
-
-def make_setting(
-    config: Config, *, classes: int = 1, vocab_size: int = 0, source: Batch | None = None, source_classes: int = 0
-) -> Setting:
-    """Returns what the methods of a run have in common.
-
-    Args:
-      config: the config.
-      classes: how many there are, or how many words; one for kinds without.
-      vocab_size: token numbers of the tokenizer.
-      source: examples of the train languages.
-      source_classes: how many classes there are to train on, where a class is another one in every task.
-    """
-    kind = kind_of(config)
-    pretraining = None
-    if source_classes:
-        pretraining = (
-            make_model(config, source_classes),
-            naming_sources(kind.objective(config, source_classes, vocab_size)),
-        )
-    # Of a child it is said how many examples it has in all.
-    each = 1 if kind.children else classes
-    return Setting(
-        config, make_model(config, classes, vocab_size), kind.objective(config, classes, vocab_size), kind,
-        num_outputs=classes,
-        support=string_count(config, config.task.shots * each),
-        query=string_count(config, config.task.queries * each),
-        adapted=string_count(config, config.task.shots * each, config.task.repeats), source=source,
-        pretraining=pretraining, vocab_size=vocab_size, source_classes=source_classes,
-    )  # fmt: skip
 
 
 def check_numbers(config: Config) -> None:

@@ -4,7 +4,6 @@ Some read the shots (TF-IDF with logistic regression, a regression of scores, an
 n-grams, words around those of a question, the source itself).
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,26 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta import data
+from jaxmeta.config.classical_speech import mean_spectra, template_cascade, word_templates
 from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
 from jaxmeta.config.image_tasks import ImageTasks
-from jaxmeta.config.networks import speech_frames
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts, ranks_of
-from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.core.batches import pad_batch
-from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
+from jaxmeta.core.types import ArrayTree
 from jaxmeta.core.words import first_sentence
 from jaxmeta.data import best_answers
-from jaxmeta.models import log_mel
 from jaxmeta.models.romanization import respelled
-from jaxmeta.objectives import best_spans, classification, edit_distance, scored_pair, similarity_counts
+from jaxmeta.objectives import best_spans, classification, scored_pair, similarity_counts
 from jaxmeta.run import classical_pairs
-from jaxmeta.run.classical_audio import spectral_regression
 from jaxmeta.run.classical_images import pixel_regression
 from jaxmeta.run.classical_span_regression import span_regression as span_regression_weights
 from jaxmeta.run.classical_span_regression import span_scores
 from jaxmeta.run.classical_spans import overlap_spans
-from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.classical_tokens import KneserNey, ngram_prediction
 from jaxmeta.run.plan import Classical
 
@@ -41,28 +36,6 @@ _FITTED = 1024  # questions of the train languages, at most
 # As they are, and as `jaxmeta.models.ngrams` reads them romanized.
 _SPELLINGS = (str, respelled, functools.partial(respelled, vowels=False))
 _LONGEST = 10  # tokens of the n-grams of the train languages
-
-
-def mean_spectra(tasks: SpeechTasks) -> Classical:
-    """Returns logistic regression on the mean spectra of fifths of the recordings, regularised as dev speakers say."""
-    objective = classification(len(tasks.recordings.labels))
-    frames = jax.jit(lambda inputs: log_mel(**inputs, settings=speech_frames(tasks.config)))
-
-    def counts(strength: float, speaker: str, shots: int, draw: int, split: str) -> ArrayTree:
-        support, query = tasks.episode(speaker, shots=shots, draw=draw, split=split)
-        logits = np.full((len(query["mask"]), len(tasks.recordings.labels)), IMPOSSIBLE, np.float32)
-        labels, there = support["targets"], support["mask"]
-        seen = np.unique(labels[there])
-        if len(seen) > 1:
-            shown, asked = (jax.device_get(frames(side["inputs"])) for side in (support, query))
-            shown = {name: leaf[there] for name, leaf in shown.items()}
-            logits[:, seen] = spectral_regression(shown, labels[there], asked, parts=5, strength=strength)
-        else:
-            logits[:, seen] = 0.0
-        return objective.counts(logits, query)
-
-    # Of equals the first one is taken: a dev speaker whose digits are all told apart by any must not choose an extreme.
-    return Classical("mean_spectra", "C", (1.0, 0.1, 10.0, 0.01, 100.0), counts)
 
 
 def pixels(tasks: ImageTasks) -> Classical:
@@ -75,39 +48,6 @@ def pixels(tasks: ImageTasks) -> Classical:
         return objective.counts(found.astype(np.float32), query)
 
     return Classical("pixels", "C", (1.0, 0.1, 10.0, 0.01, 100.0), counts)
-
-
-def word_templates(tasks: SpeechTasks) -> Classical:
-    """Returns the shots as templates, end to end by `connected_words`; what a word costs is for the dev speakers."""
-    recordings = tasks.recordings
-    settings = dataclasses.replace(speech_frames(tasks.config), normalization="none")
-    frames = jax.jit(lambda inputs: log_mel(**inputs, settings=settings))
-
-    def read(clips: ArrayTree) -> tuple[np.ndarray, np.ndarray]:
-        found = jax.device_get(frames(clips))
-        return levelled(found["mel"], found["real"]), found["real"]
-
-    def counts(price: float, speaker: str, shots: int, draw: int, split: str) -> ArrayTree:
-        shown, _ = tasks.rows(speaker, shots=shots, draw=draw, split=split)
-        query = tasks.episode(speaker, shots=shots, draw=draw, split=split).query
-        single = zip(*read(recordings.clips(shown, tasks.judged.length)), strict=True)
-        asked, spoken = read(query["inputs"])
-        found = connected_words(
-            [mel[real] for mel, real in single], recordings.label[shown] + 1, asked, spoken, price=price
-        )
-        written = np.zeros(spoken.shape, np.int32)
-        for place, words in enumerate(found):
-            written[place, : len(words)] = words
-        edits = np.asarray(edit_distance(jnp.asarray(written), query["targets"]))
-        real = query["mask"]
-        edits = np.where(real, edits, 0)
-        return {
-            "n": real.sum(), "exact": (real & (edits == 0)).sum(), "edits": edits.sum(),
-            "symbols": np.count_nonzero(query["targets"][real]),
-            "aligned": np.int64(0), "nll": np.float64(0),  # it knows no probabilities
-        }  # fmt: skip
-
-    return Classical("word_templates", "price", (5.0, 2.0, 10.0, 0.0, 20.0), counts)
 
 
 def ngram_overlap(tasks: PairTasks) -> Classical:
@@ -367,6 +307,7 @@ CLASSICAL: dict[str, Callable[[Any], Classical]] = {
     "mean_spectra": mean_spectra,
     "pixels": pixels,
     "word_templates": word_templates,
+    "template_cascade": template_cascade,
     "ngram_overlap": ngram_overlap,
     "romanized_overlap": romanized_overlap,
     "cl_esa": cl_esa,

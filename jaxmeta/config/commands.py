@@ -222,8 +222,8 @@ def answered(loaded: adapted.Adapted, texts: Sequence[str], source: str, *, ever
 
 
 def _predict_recordings(loaded: adapted.Adapted, source: str, *, every_label: bool) -> None:
-    if every_label and loaded.config.task.kind == "recognition":
-        raise InputError("`--all` prints the probabilities of labels, and this model writes words; leave it out.")
+    if every_label and loaded.config.task.kind != "classification":
+        raise InputError("`--all` prints the probabilities of labels, and this model answers in words; leave it out.")
     if source == "-":
         raise InputError("This model reads recordings; name an npz file by --input.")
     labels = loaded.labels

@@ -53,12 +53,13 @@ def kind_of(config: Config) -> Kind:
     """
     kind, source = config.task.kind, config.task.source
     if source in RECORDED:
-        if kind not in ("classification", "recognition"):
+        heard = {"classification": _SPEAKERS, "recognition": KINDS["recognition"], "retrieval": _TRANSCRIPTS}
+        if kind not in heard:
             raise InputError(
                 f'`task.kind` "{kind}" is about text, and `task.source` "{source}" has recordings; use it with '
-                '"classification" or "recognition".'
+                f"{', '.join(heard)}."
             )
-        return _SPEAKERS if kind == "classification" else KINDS[kind]
+        return heard[kind]
     if source == "omniglot":
         if kind != "classification":
             raise InputError(f'`task.kind` "{kind}" is not about images; leave it out with `task.source` "omniglot".')
@@ -114,10 +115,10 @@ def make_model(config: Config, outputs: int, vocab_size: int = 0) -> Model:
     if reads != _READ.get(right, "text"):
         gives = "recordings" if source in RECORDED else _READ.get(right, "text")
         raise InputError(f'`model.kind` "{settings.kind}" reads {reads}, not {gives}; set it to "{right}".')
-    if settings.kind == "ngrams" and config.task.kind not in _COUNTED:
+    if settings.kind == "ngrams" and (config.task.kind not in _COUNTED or source in RECORDED):
         raise InputError(
-            f'`model.kind` "ngrams" reads texts as wholes, for {", ".join(_COUNTED)}; set it to "transformer", or '
-            "leave it out."
+            f'`model.kind` "ngrams" reads texts as wholes, for {", ".join(_COUNTED)} of texts; set it to '
+            '"transformer", or leave it out.'
         )
     if settings.pointer and config.task.kind not in ("translation", "summaries"):
         raise InputError("`model.pointer` copies into what is written, of translations and summaries; leave it out.")
@@ -188,6 +189,18 @@ _SPEAKERS = Kind(
     methods=(*_TRAINED_BASELINES, "linear_head", "prototypes", "mean_spectra", "ridge"), main="ridge",
     curve_methods=("joint_finetune", "mean_spectra", "ridge"), classical=("mean_spectra",), head=CLASSES,
 )  # fmt: skip
+_RANKED = _written(
+    *(f"{ranked}{way}{score}" for ranked in ("", objectives.CSLS)
+      for way in ("", *(f"{direction}_" for direction in objectives.DIRECTIONS))
+      for score in ("recall_at_1", "recall_at_10", "mrr"))
+)  # fmt: skip
+_TRANSCRIPTS = Kind(
+    "retrieval of transcripts", networks.spoken_dual_encoder, lambda config, outputs, tokens: objectives.retrieval(),
+    _RANKED,
+    methods=(*_TRAINED_BASELINES, "joint_alignment", "template_cascade", *_META, "ridge_alignment"),
+    main="ridge_alignment", curve_methods=("joint_finetune", "template_cascade", "maml", "ridge_alignment"),
+    classical=("template_cascade",), last_layer="^(left|right)/head/", pairs=True,
+)  # fmt: skip
 _CHARACTERS = Kind(
     "classification of images", networks.image_encoder, _classes,
     _CLASS_SCORES,
@@ -209,11 +222,7 @@ KINDS: dict[str, Kind] = {
     ),
     "retrieval": Kind(
         "retrieval", networks.dual_encoder, lambda config, outputs, tokens: objectives.retrieval(),
-        dict.fromkeys(
-            [f"{ranked}{way}{score}" for ranked in ("", objectives.CSLS)
-             for way in ("", *(f"{d}_" for d in objectives.DIRECTIONS))
-             for score in ("recall_at_1", "recall_at_10", "mrr")], True
-        ),
+        _RANKED,
         methods=(
             *_TRAINED_BASELINES, "joint_alignment", "ngram_overlap", "romanized_overlap", "cl_esa", *_META,
             "ridge_alignment",

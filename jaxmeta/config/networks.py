@@ -13,7 +13,7 @@ from jaxmeta.data.span_features import BUCKETS
 from jaxmeta.models.decoding import Search
 
 _GROUPS = 8  # of channels that an image's activations are normalised in
-_SECONDS = {"classification": 1.0, "recognition": 3.0}
+_SECONDS = {"classification": 1.0, "recognition": 3.0, "retrieval": 3.0}
 
 
 def _encoder(config: Config) -> dict[str, Any]:
@@ -183,6 +183,16 @@ def speech_classifier(config: Config, outputs: int, vocab_size: int) -> Model:
     """Returns what reads a recording of a word."""
     del vocab_size
     return models.speech_classifier(outputs, segments=config.model.segments, **_speech(config))
+
+
+def spoken_dual_encoder(config: Config, outputs: int, vocab_size: int) -> Model:
+    """Returns what reads a recording of several words on one side, and a transcript on the other."""
+    del outputs
+    width = config.model.width
+    listener = models.speech_classifier(width, segments=config.model.segments, **_speech(config))
+    # Every letter of a transcript has a place, for there are few.
+    reader = {**_encoder(config), "stride": 1, "max_length": config.tokenizer.length}
+    return models.paired(listener, models.transformer(vocab_size=vocab_size, outputs=width, **reader))
 
 
 def speech_recognizer(config: Config, outputs: int, vocab_size: int) -> Model:

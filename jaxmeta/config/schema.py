@@ -107,7 +107,8 @@ class TaskConfig(Section):
     seconds: float = Field(default=0, ge=0)
     """Seconds of a recording, or of a string of them, that are read; 0: 1, and 3 of a string."""
     repeats: Rate = 1.0
-    """In how many strings a recording of a held-out speaker is, about (recognition): few shots make many strings."""
+    """In how many strings a recording of a held-out speaker is, about (recognition and retrieval of recordings): few
+    shots make many strings."""
 
 
 class TokenizerConfig(Section):
@@ -146,7 +147,7 @@ class ModelConfig(Section):
     stride: Count = 4
     """Neighbouring places that are merged before the Transformer reads them (by models that write nothing)."""
     segments: Count = 4
-    """Parts of a recording that are averaged apart (classification of recordings)."""
+    """Parts of a recording that are averaged apart (classification and retrieval of recordings)."""
     pointer: bool = False
     """Whether tokens of the source may be copied (translation, summaries): a pointer-generator."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -292,7 +293,8 @@ class DecodeConfig(Section):
     seed: int = 0
     """Of the random numbers (sample)."""
     answers: Count = 1
-    """How many answers to a question `predict` prints, with the share of each among them."""
+    """How many answers to a question `predict` prints, with the share of each among them; of retrieval how many of the
+    nearest texts, with their cosines."""
 
 
 class GradientConfig(Section):

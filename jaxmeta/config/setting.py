@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmeta.config.kinds import Kind
+from jaxmeta.config.kinds import Kind, kind_of, make_model
 from jaxmeta.config.schema import Config
+from jaxmeta.config.speech_tasks import string_count
 from jaxmeta.core.types import Batch, Model, Objective
 
 
@@ -41,6 +42,37 @@ class Setting(NamedTuple):
     chosen: Mapping[str, How] = {}  # what was measured to be best, by method; for others the config says it
     vocab_size: int = 0  # token numbers, of what reads or writes text
     source_classes: int = 0  # that there are to train on, where a class is another in every task
+
+
+def make_setting(
+    config: Config, *, classes: int = 1, vocab_size: int = 0, source: Batch | None = None, source_classes: int = 0
+) -> Setting:
+    """Returns what the methods of a run have in common.
+
+    Args:
+      config: the config.
+      classes: how many there are, or how many words; one for kinds without.
+      vocab_size: token numbers of the tokenizer.
+      source: examples of the train languages.
+      source_classes: how many classes there are to train on, where a class is another one in every task.
+    """
+    kind = kind_of(config)
+    pretraining = None
+    if source_classes:
+        pretraining = (
+            make_model(config, source_classes),
+            naming_sources(kind.objective(config, source_classes, vocab_size)),
+        )
+    # Of a child it is said how many examples it has in all.
+    each = 1 if kind.children else classes
+    return Setting(
+        config, make_model(config, classes, vocab_size), kind.objective(config, classes, vocab_size), kind,
+        num_outputs=classes,
+        support=string_count(config, config.task.shots * each),
+        query=string_count(config, config.task.queries * each),
+        adapted=string_count(config, config.task.shots * each, config.task.repeats), source=source,
+        pretraining=pretraining, vocab_size=vocab_size, source_classes=source_classes,
+    )  # fmt: skip
 
 
 def with_numbers(setting: Setting, config: Config) -> Setting:

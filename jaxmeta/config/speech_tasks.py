@@ -1,4 +1,4 @@
-"""Tasks of recordings, one for each speaker: what single ones say, or strings of them."""
+"""Tasks of recordings, one for each speaker: what single ones say, or strings of them, alone or beside their text."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from jaxmeta import data
+from jaxmeta.config.kinds import RECORDED
 from jaxmeta.config.networks import samples_of
 from jaxmeta.config.schema import Config
-from jaxmeta.config.tasks import data_path, is_prepared, named_columns, read_prepared, weighting_of
+from jaxmeta.config.tasks import data_path, is_prepared, make_tokenizer, named_columns, read_prepared, weighting_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.types import Batch, Episode
-from jaxmeta.data import AudioEpisodes, Recordings, StringEpisodes
+from jaxmeta.data import AudioEpisodes, Recordings, StringEpisodes, Tokenizer, TranscriptEpisodes
 
 # Recordings of the train speakers that are replayed while a method adapts; they become part of what is compiled.
 _REPLAYED = 512
@@ -36,6 +37,7 @@ class SpeechTasks:
         )
         self.split = data.without_sources(split, config.task.left_out_languages)
         self.overlap = data.check_overlap(self.recordings, self.split)
+        self.tokenizer = transcript_tokenizer(config)  # none where nothing is read but recordings
         self.judged = self._episodes(config.seed, repeats=config.task.repeats)
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
@@ -83,6 +85,8 @@ class SpeechTasks:
         }  # fmt: skip
         if task.kind == "recognition":
             return StringEpisodes(self.recordings, self.split, repeats=repeats, **options)
+        if self.tokenizer is not None:
+            return TranscriptEpisodes(self.recordings, self.split, self.tokenizer, repeats=repeats, **options)
         return AudioEpisodes(self.recordings, self.split, **options)
 
 
@@ -115,6 +119,24 @@ def recordings_of(config: Config) -> Recordings:
     return found
 
 
+def transcript_tokenizer(config: Config) -> Tokenizer | None:
+    """Returns what reads transcripts, where recordings stand beside them.
+
+    Raises:
+      InputError: it is not one of bytes.
+    """
+    if config.task.source not in RECORDED or config.task.kind != "retrieval":
+        return None
+    if config.tokenizer.kind != "bytes":
+        raise InputError('Transcripts have few words; leave `tokenizer.kind` at "bytes" for retrieval of recordings.')
+    return make_tokenizer(config, ())
+
+
+def in_strings(config: Config) -> bool:
+    """Returns whether recordings are dealt into strings."""
+    return config.task.source in RECORDED and config.task.kind in ("recognition", "retrieval")
+
+
 def string_count(config: Config, recordings: int, repeats: float = 1.0) -> int:
-    """Returns how many examples so many recordings are made into: strings, where those are recognised."""
-    return data.number_of_strings(recordings, repeats=repeats) if config.task.kind == "recognition" else recordings
+    """Returns how many examples so many recordings are made into: strings, where they are dealt into such."""
+    return data.number_of_strings(recordings, repeats=repeats) if in_strings(config) else recordings

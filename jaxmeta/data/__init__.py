@@ -62,6 +62,7 @@ from jaxmeta.data.tokenize import (
     count_cut,
     tokenizer_from_state,
 )
+from jaxmeta.data.transcript_episodes import TranscriptEpisodes, transcripts
 from jaxmeta.data.tsv import COLUMNS, read_plain, read_shots, read_tsv, read_unlabelled
 from jaxmeta.data.weighting import Weighting, tempered, unimax
 
@@ -101,6 +102,7 @@ __all__ = [
     "TextEpisodes",
     "TfdsRows",
     "Tokenizer",
+    "TranscriptEpisodes",
     "TsvRows",
     "Weighting",
     "Windows",
@@ -145,6 +147,7 @@ __all__ = [
     "text_batches",
     "texts_by_language",
     "tokenizer_from_state",
+    "transcripts",
     "translated_from",
     "translated_shots",
     "unimax",
