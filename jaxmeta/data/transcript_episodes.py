@@ -84,4 +84,4 @@ class TranscriptEpisodes(StringEpisodes):
 
 def transcripts(targets: np.ndarray, labels: Sequence[str]) -> list[str]:
     """Returns the texts of strings of labels `[N, L]`, which are counted from 1 and padded with 0."""
-    return [" ".join(labels[number - 1] for number in row if number) for row in targets.tolist()]
+    return [" ".join(labels[int(number) - 1] for number in row if number) for row in targets]
