@@ -1,5 +1,7 @@
 """The implicit estimator against closed forms, its memory, and which algorithms each estimator takes."""
 
+import itertools
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -155,6 +157,27 @@ def test_gauss_newton_steps_come_near_a_minimum_that_gradient_steps_do_not(x64):
     descended, _ = left(optax.sgd(0.01))
     assert newton < 0.4 * descended
     assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("shift", [0.0, -20.0])
+@pytest.mark.parametrize("scale", [1, 50])
+def test_no_gauss_newton_step_makes_what_is_minimised_much_larger(scale, shift, x64):
+    """Whatever the sign of the loss, and of logits so large that the quadratic says nothing: it stays there then."""
+    rng = np.random.default_rng(0)
+    support = {"inputs": rng.normal(size=(8, 3)), "targets": rng.integers(0, 2, 8).astype(np.int32)}
+    base = mlp((6,), 2, activation=jnp.tanh, param_dtype=jnp.float64)
+    model = base._replace(apply=lambda params, x: scale * base.apply(params, x))
+    told = classification(2)
+    objective = told._replace(loss=lambda *args: (told.loss(*args)[0] + shift, {}))
+    algorithm = algorithms.imaml(model, objective, conjugate_gradient(6), strength=1e-3)
+    meta_params = algorithm.init(jax.random.key(0), Episode(support, support))
+    state = algorithm.begin(jax.random.key(1), meta_params, support)
+    step, losses = quick_jit(algorithm.step), []
+    for _ in range(6):
+        losses.append(float(algorithm.stationary.objective(meta_params, state.fast, support)))
+        state, _ = step(jax.random.key(1), meta_params, state, support)
+    assert all(after <= before + abs(before) for before, after in itertools.pairwise(losses))
+    assert losses[-1] < losses[0] - 0.3 if scale == 1 else losses[-1] <= losses[0]
 
 
 def test_a_solver_that_has_converged_stays_and_is_differentiated_as_done(x64):

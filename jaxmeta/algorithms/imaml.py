@@ -15,8 +15,8 @@ from jaxmeta.core.select import Predicate, everything, merge, partition
 from jaxmeta.core.solvers import Solve
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, MetaParams, Model, Objective, Stationary
 
-# How much of a Gauss-Newton step is tried, longest first. Where nothing of it helps, the best is taken all the same: it
-# leaves a kink behind.
+# How much of a Gauss-Newton step is tried, longest first. Where nothing of it helps, the best is taken all the same to
+# leave a kink behind, unless it makes what is minimised more than twice as large.
 PARTS = (1.0, 0.5, 0.25, 0.1)
 _ALIKE = 1e-4  # losses so near the best, as a part of it, are as good: which is the least of those is rounding
 
@@ -40,7 +40,7 @@ def imaml(
 
     Gauss-Newton steps (the paper's Hessian-free optimisation; Martens 2010, ICML) come near it in a few, where gradient
     steps need hundreds: each solves for the minimum of the objective made quadratic where it is, and goes all of the
-    way, or a half, a quarter or a tenth of it, whatever is best.
+    way, or a half, a quarter or a tenth of it, whatever is best; where that is no good at all it stays.
 
     Args:
       model: what maps inputs to outputs.
@@ -117,8 +117,11 @@ def imaml(
         parts = jnp.array(PARTS, loss.dtype)
         losses = jax.vmap(lambda part: inner_objective(meta_params, after(part), support))(parts)
         losses = jnp.where(jnp.isnan(losses), jnp.inf, losses)
-        longest = jnp.argmax(losses <= (1 + _ALIKE) * jnp.min(losses))
-        return FastWeights(after(parts[longest]), state.opt_state, state.step + 1), {**metrics, "loss": loss}
+        least = jnp.min(losses)
+        longest = parts[jnp.argmax(losses <= least + _ALIKE * jnp.abs(least))]
+        now = inner_objective(meta_params, state.fast, support)
+        part = jnp.where(least <= now + jnp.abs(now), longest, 0)
+        return FastWeights(after(part), state.opt_state, state.step + 1), {**metrics, "loss": loss}
 
     stationary = Stationary("fast", inner_objective, lambda *point: quadratic(*point)[1:])
     step = partial(newton_step, solve) if solve else base.step
