@@ -7,7 +7,7 @@ from jaxmeta.core.checks import InputError, check_one_of, check_positive
 from jaxmeta.data.lines import Path
 from jaxmeta.data.row_files import STREAMED, Cell, Chunk, Fields, cell_of
 from jaxmeta.data.tfds_builders import NUMBERED, choose_set
-from jaxmeta.data.tfds_sets import open_split, texts_of
+from jaxmeta.data.tfds_sets import intact, open_split, texts_of
 
 
 class _Place(NamedTuple):
@@ -86,7 +86,8 @@ class TfdsRows:
 
     def _rows(self, place: _Place) -> Iterator[tuple[int, Fields]]:
         part, found = self._set.parts[place.split], self._stored[place.split]
-        examples = found.__getitems__(range(place.start, place.stop))
+        with intact(self._set.source):
+            examples = found.__getitems__(range(place.start, place.stop))
         for line, example in enumerate(examples, start=place.line):
             texts = texts_of(self._set, line, example, self._set.wanted)
             numbers = {name: str(int(example[name])) for name in self._numbered}
