@@ -236,6 +236,23 @@ def test_rows_that_are_trained_on_are_not_held(kind, tmp_path, monkeypatch):
     assert most < path.stat().st_size / 2
 
 
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_rows_keep_their_numbers_whichever_sources_are_left_out(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxmeta.config.stream_tasks._SAMPLE", 16)
+    write_lines(tmp_path / "rows.tsv", lines_of(kind))
+    make = StreamTextTasks if kind == "classification" else StreamTasks
+    held = []
+    for left_out in ((), ("aa",), ("bb", "cc")):
+        changes = {"task.left_out_languages": left_out, "train.cipher": 0}
+        tasks = make(config_of(kind, tmp_path / "rows.tsv", stream=True, **changes))
+        assert set(tasks.split.train) == {"aa", "bb", "cc", "dd"} - set(left_out)
+        if isinstance(tasks, StreamTextTasks):
+            held.append((tasks.corpus.language.tolist(), list(tasks.corpus.text)))
+        else:
+            held.append((tasks.table.language.tolist(), tasks.table.texts("text")))
+    assert held[0] == held[1] == held[2]
+
+
 # --- Prepared sets.
 
 
