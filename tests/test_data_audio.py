@@ -149,7 +149,7 @@ def test_what_is_malformed_is_one_sentence(write, name):
     changes, message = MALFORMED[name]
     path = write(**changes)
     dev = 6 if message is None else 1
-    message = message or "ann has 6 train recordings of 2, and 6 are set aside as dev.* add some, or set fewer aside"
+    message = message or "ann has 6 train recordings of 2, and 6 are set aside as dev.* add some, or say yourself which"
     with pytest.raises(InputError, match=message) as error:
         read_recordings(path, dev=dev)
     text = str(error.value)

@@ -218,7 +218,8 @@ def _with_dev(path: Path, recordings: Recordings, index: np.ndarray, dev: int) -
             if 0 < len(cell) <= dev:
                 raise InputError(
                     f"{path}: {speaker} has {len(cell)} train recordings of {digit}, and {dev} are set aside as dev, "
-                    "which leaves none to learn from; add some, or set fewer aside."
+                    "which leaves none to learn from; add some, or say yourself which are dev: in `split` of an npz "
+                    "file, or of a prepared set in `task.splits`."
                 )
             split[cell[np.argsort(index[cell], kind="stable")[len(cell) - dev :]]] = "dev"
     return split

@@ -186,6 +186,11 @@ def _columns(
         check_one_of("schema", name, tuple(_KINDS))
     called = {column: columns.get(column, column) for names in _KINDS.values() for column in names}
     for column, feature in columns.items():
+        if column == "split":
+            raise InputError(
+                f"`columns` says that {feature!r} is the split of a row, and {source} has splits of its own; say in "
+                "`splits` (`task.splits`) which of them, or which parts of them, are train, dev and test."
+            )
         if feature not in features:
             raise InputError(
                 f"{source} has no feature {feature!r}, which is to be the {column}, among "
