@@ -276,6 +276,20 @@ def test_a_prepared_set_stays_on_disk_too(kind, tmp_path):
         assert sum(map(len, streamed._shared.values())) == memory.shared
 
 
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_splits_are_joined_in_the_order_of_their_file(kind, tmp_path):
+    write_lines(tmp_path / f"{kind}.tsv", lines_of(kind))
+    folder = data.build_tfds(kind, tmp_path, tmp_path / "sets")
+    splits = {"train[50%:]": "train", "dev": "dev", "train[:50%]": "train", "test": "test"}
+    memory, streamed = both(
+        kind, folder, **{"task.source": "tfds", "task.splits": splits, "train.cipher": 0, "tokenizer.length": 6}
+    )
+    pairs = zip(*(tasks.batches(0, 0, augmented=False)(0) for tasks in (memory, streamed)), strict=False)
+    for one, other in itertools.islice(pairs, 20):
+        same(one, other)
+    same(memory.source(), streamed.source())
+
+
 def test_sentences_of_a_parallel_set_are_kept_apart(tmp_path):
     rows = [
         f"{code}\t{split}\t{'ny'[n % 2]}\t{code} {split} {n % 5}"
