@@ -142,8 +142,8 @@ class Adapt:
     """The run folder."""
     shots: str
     """A TSV file with the columns label and text, of which meta_network_zero_shot reads text alone, or those of the
-    run's kind of task without language and split; of recordings an npz file with the arrays audio, offset, digit and
-    rate."""
+    run's kind of task without language and split; of recordings an npz file with the arrays audio, offset, digit
+    (integers, or labels by name) and rate."""
     out: str
     """Where to write the adapted model."""
     method: str | None = None

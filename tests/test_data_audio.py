@@ -16,6 +16,7 @@ from jaxmeta.data import (
     check_overlap,
     make_manifest,
     overlap,
+    read_clips,
     read_recordings,
     split_languages,
     with_problems,
@@ -148,7 +149,7 @@ def test_what_is_malformed_is_one_sentence(write, name):
     changes, message = MALFORMED[name]
     path = write(**changes)
     dev = 6 if message is None else 1
-    message = message or "ann has 6 train recordings of 2, and 6 are set aside as dev.* add some, or set fewer aside"
+    message = message or "ann has 6 train recordings of 2, and 6 are set aside as dev.* add some, or say yourself which"
     with pytest.raises(InputError, match=message) as error:
         read_recordings(path, dev=dev)
     text = str(error.value)
@@ -156,6 +157,21 @@ def test_what_is_malformed_is_one_sentence(write, name):
     assert "\n" not in text
     assert text.endswith(".")
     assert text.count(". ") == 0, "one sentence"
+
+
+def test_clips_say_labels_by_name_or_by_number(write):
+    said = np.array(["no", "turn left", "yes"])[np.arange(54) % 3]
+    found = read_clips(write(digit=said), ("yes", "no", "turn left"))
+    assert found.label.tolist() == [1, 2, 0] * 18
+    assert found.label.dtype == np.int32
+    assert read_clips(write(), ("7", "2", "5")).label.tolist() == ([1] * 6 + [2] * 6 + [0] * 6) * 3
+    for digit, message in (
+        (np.where(said == "no", "maybe", said), "clip 0: `digit` is maybe, and this model knows yes, no, turn left"),
+        (said[1:], r"`digit` has the shape \[53\] where `offset` has 54 clips"),
+        (np.ones(54), "`digit` is float64; store an integer or a string for each clip"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_clips(write(digit=digit), ("yes", "no", "turn left"))
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,7 @@ def test_sets_of_others_by_a_mapping(foreign):
         ("reviews", {}, "has the features both/de, both/en, sentence, verdict; say in `columns`"),
         ("reviews", {"schema": "retrieval", "language": "a"}, "and lacks english, text; say in `columns`"),
         ("reviews", {"splits": {"test": "test"}}, "has the splits train, validation; say in `splits`"),
+        ("reviews", {"columns": {"split": "verdict"}}, "has splits of its own; say in `splits` (`task.splits`) which"),
         ("reviews", {"splits": {"train": "learn"}}, "has the splits train, validation; say in `splits`"),
     ],
 )

@@ -1,6 +1,7 @@
 """Recordings beside their transcripts: batches of audio and tokens, what is right among them, and a run of them."""
 
 import contextlib
+import dataclasses
 import io
 from typing import Any
 
@@ -107,6 +108,14 @@ def test_words_are_called_as_the_labels_are():
         episodes(length=8)
     with pytest.raises(InputError, match=r"has 10 labels, of which strings of 9 are more than 2\*\*31"):
         episodes(length=19, labels=(1, 9))
+    many = dataclasses.replace(VOICES, labels=(*VOICES.labels, *map(str, range(10, 8191))))
+    with pytest.raises(InputError, match="has 8191 labels, of which strings of 5 are more"):  # 2**65 wraps to 0
+        data.TranscriptEpisodes(many, SPLIT, data.ByteTokenizer(24), **OPTIONS)
+
+
+def test_a_group_tells_the_labels_of_its_transcript(spoken):
+    strings = data.StringEpisodes(VOICES, SPLIT, **OPTIONS, repeats=4.0)
+    np.testing.assert_array_equal(spoken.targets(spoken(3).query["group"]), strings(3).query["targets"])
 
 
 # What is learned
@@ -231,6 +240,10 @@ def test_the_cascade_ranks_by_the_edits_from_what_it_hears(run):
     built = build(load(run / "config.toml"))
     tasks = built.tasks
     assert isinstance(tasks, SpeechTasks)
+    # Names with a space within are whole labels too.
+    tasks.recordings = tasks.judged.corpus = dataclasses.replace(
+        tasks.recordings, labels=tuple(f"turn {name}" for name in tasks.recordings.labels)
+    )
     (speaker,) = tasks.languages("test")
     strings = data.StringEpisodes(tasks.recordings, tasks.split, shots=2, queries=1, length=12000, repeats=2.0)
     problem = {"shots": 2, "draw": 0, "split": "test"}
@@ -287,6 +300,7 @@ def test_texts_are_ranked_for_the_recordings_of_ones_own_voice(run, tmp_path, ca
         (own, (), "has no array 'transcripts'; it must hold transcripts"),
         ({**own, "transcripts": np.array([3])}, (), "`transcripts` is no row of strings"),
         ({**own, "transcripts": np.array(["1", " "])}, (), "text 1 of `transcripts` is empty"),
+        ({**own, "transcripts": np.array(["1", "1 2 3 4 5 6"])}, (), "'1 2 3 4 5 6' of `transcripts` takes 11 tokens"),
         ({**own, "transcripts": np.array(["1"])}, ("--all",), "this model answers in words"),
     ):
         np.savez(asked, **arrays)

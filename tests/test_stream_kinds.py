@@ -236,6 +236,23 @@ def test_rows_that_are_trained_on_are_not_held(kind, tmp_path, monkeypatch):
     assert most < path.stat().st_size / 2
 
 
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_rows_keep_their_numbers_whichever_sources_are_left_out(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxmeta.config.stream_tasks._SAMPLE", 16)
+    write_lines(tmp_path / "rows.tsv", lines_of(kind))
+    make = StreamTextTasks if kind == "classification" else StreamTasks
+    held, whole = [], make(config_of(kind, tmp_path / "rows.tsv", stream=True))
+    # Problems on disk name rows by number.
+    manifest = data.make_manifest(whole.judged, shots=[1], draws=2)
+    for left_out in ((), ("aa",), ("bb", "cc")):
+        tasks = make(config_of(kind, tmp_path / "rows.tsv", stream=True, **{"task.left_out_languages": left_out}))
+        assert set(tasks.split.train) == {"aa", "bb", "cc", "dd"} - set(left_out)
+        rows = tasks.judged.corpus
+        data.check_manifest(manifest, rows)
+        held.append((rows.language.tolist(), list(rows.text if kind == "classification" else rows.texts("text"))))
+    assert held[0] == held[1] == held[2]
+
+
 # --- Prepared sets.
 
 
@@ -257,6 +274,20 @@ def test_a_prepared_set_stays_on_disk_too(kind, tmp_path):
         assert streamed.facts()["overlap"] == memory.facts()["overlap"]
     else:
         assert sum(map(len, streamed._shared.values())) == memory.shared
+
+
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_splits_are_joined_in_the_order_of_their_file(kind, tmp_path):
+    write_lines(tmp_path / f"{kind}.tsv", lines_of(kind))
+    folder = data.build_tfds(kind, tmp_path, tmp_path / "sets")
+    splits = {"train[50%:]": "train", "dev": "dev", "train[:50%]": "train", "test": "test"}
+    memory, streamed = both(
+        kind, folder, **{"task.source": "tfds", "task.splits": splits, "train.cipher": 0, "tokenizer.length": 6}
+    )
+    pairs = zip(*(tasks.batches(0, 0, augmented=False)(0) for tasks in (memory, streamed)), strict=False)
+    for one, other in itertools.islice(pairs, 20):
+        same(one, other)
+    same(memory.source(), streamed.source())
 
 
 def test_sentences_of_a_parallel_set_are_kept_apart(tmp_path):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+import tracemalloc
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.stream_tasks import StreamTasks
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.few_shot import deal
-from jaxmeta.data.row_files import Cell, TsvRows
+from jaxmeta.data.row_files import STREAMED, Cell, Chunk, TsvRows, cell_of
 from jaxmeta.data.stream_episodes import StreamEpisodes, numbers_without
 from jaxmeta.data.stream_rows import StreamedRows
 
@@ -109,6 +110,47 @@ def test_some_rows_are_a_table_in_the_order_of_the_file(file):
 
 def whole_line(file, text):
     return next(n for n, line in enumerate(file.read_text("utf-8").splitlines()) if line.strip().endswith(text))
+
+
+class Mixed:
+    """Rows of many languages by turns, in chunks of few, none of which is held (implements `RowSource`)."""
+
+    name, schema, labels, complete = "mixed", STREAMED["generation"], None, False
+
+    def __init__(self, chunks):
+        self.chunks = chunks
+
+    def scan(self):
+        for chunk in range(self.chunks):
+            yield Chunk("mixed", (0, chunk, chunk + 1, 8 * chunk + 1), list(self.lines(chunk)))
+
+    def lines(self, chunk):
+        for line in range(8 * chunk + 1, 8 * chunk + 9):
+            yield line, {"language": f"l{line % 8}", "split": "train", "line": str(line), "text": f"text {line}"}
+
+    def read(self, place, cells):
+        for line, fields in self.lines(place[1]):
+            if (cell := cell_of(self.schema, fields)) in cells:
+                yield line, cell, fields
+
+    def fields(self, raw, line):
+        return raw
+
+
+def test_few_bytes_are_held_of_a_row_of_mixed_languages():
+    size = 5_000
+    StreamedRows(Mixed(10), name="mixed")  # what is made once
+    tracemalloc.start()
+    try:
+        rows = StreamedRows(Mixed(size), name="mixed")
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(rows) == 8 * size
+    assert text(rows, ("l3", "train"), 4_321) == f"text {8 * 4_321 + 3}"
+    # Of each row that is alone in its chunk 12 bytes, an eighth of 32 for the chunk, and room for arrays to grow.
+    assert held < 20 * len(rows)
+    assert most < 24 * len(rows)
 
 
 def test_numbers_pass_over_those_that_are_left_out():

@@ -231,6 +231,7 @@ def test_omniglot_is_a_set_where_its_file_is(tmp_path, capsys):
             HEARD | {"task.path": "digits", "task.splits": {"all": "train"}},
             "has the splits train, test; say in `splits`",
         ),
+        (HEARD | {"task.path": "digits", "task.columns": {"split": "row"}}, "has splits of its own; say in `splits`"),
         (HEARD | {"task.path": "digits", "task.language": "eng"}, "`task.language` is about a file"),
         (HEARD | {"task.path": "digits", "task.rate": 16000}, "digits has 8000 samples in a second"),
         (

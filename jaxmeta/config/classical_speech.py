@@ -10,6 +10,7 @@ import numpy as np
 from jaxmeta.config.networks import speech_frames
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
+from jaxmeta.data import TranscriptEpisodes
 from jaxmeta.models import log_mel
 from jaxmeta.objectives import classification, edit_distance, similarity_counts
 from jaxmeta.run.classical_audio import spectral_regression
@@ -67,19 +68,17 @@ def word_templates(tasks: SpeechTasks) -> Classical:
 def template_cascade(tasks: SpeechTasks) -> Classical:
     """Returns recognition by `word_templates`, and transcripts ranked by their edits from what it has heard.
 
-    It reads the candidates as text, as the models do: a candidate is as close as one minus the edits over the words of
-    the longer of both.
+    It reads the labels of the candidates, which a text tells where no name has a space: a candidate is as close as one
+    minus the edits over the words of the longer of both.
     """
-    hear, numbers = _hearing(tasks), {name: number for number, name in enumerate(tasks.recordings.labels, start=1)}
-    counted = jax.jit(similarity_counts)
+    hear, counted, episodes = _hearing(tasks), jax.jit(similarity_counts), tasks.judged
+    assert isinstance(episodes, TranscriptEpisodes)
 
     def counts(price: float, speaker: str, shots: int, draw: int, split: str) -> ArrayTree:
         shown, _ = tasks.rows(speaker, shots=shots, draw=draw, split=split)
         query = tasks.episode(speaker, shots=shots, draw=draw, split=split).query
         heard = _in_rows(hear(price, shown, query["inputs"]["left"]))
-        assert tasks.tokenizer is not None
-        texts = tasks.tokenizer.decode(query["inputs"]["right"])
-        offered = _in_rows([[numbers[word] for word in text.split()] for text in texts])
+        offered = _in_rows(episodes.targets(query["group"]).tolist())
         batch = {name: query[name] for name in ("mask", "group")}
         return jax.device_get(counted(jnp.asarray(_closeness(heard, offered)), batch))
 

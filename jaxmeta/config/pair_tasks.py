@@ -114,7 +114,7 @@ class PairTasks:
             "tokenizer": self.tokenizer.statistics(seen),
             "texts": {role: sum(map(len, found.values())) for role, found in texts.items()},
             "truncated_texts": {role: self._count_cut(found) for role, found in texts.items()},
-            "scripts": scripts_read(*self._read()),
+            "scripts": scripts_read(*self._texts_by_reader()),
         }
         if self.judged.left_out:
             facts["answers_longer_than_a_window"] = str(self.judged.left_out)
@@ -155,7 +155,7 @@ class PairTasks:
             readers[columns[-1]] = self.judged.targets_tokenizer
         return readers
 
-    def _read(self) -> list[tuple[Tokenizer, dict[str, list[str]]]]:
+    def _texts_by_reader(self) -> list[tuple[Tokenizer, dict[str, list[str]]]]:
         chosen = np.concatenate([self._rows_of(role) for role in self.split._fields])
         return [(read, data.texts_by_language(self.table, chosen, (c,))) for c, read in self._readers().items()]
 

@@ -73,7 +73,7 @@ def heard(config: Config, labels: Sequence[str], run: Run, path: str, show: Call
     recordings = _checked(config, data.read_clips(path, labels, labelled=False), path)
     clips, tokenizer = recordings.clips(np.arange(len(recordings)), samples_of(config)), transcript_tokenizer(config)
     if tokenizer is not None:
-        return _ranked(run, clips, tokenizer, read_transcripts(path), config.decode.answers)
+        return _ranked(run, clips, tokenizer, read_transcripts(path, tokenizer), config.decode.answers)
     found = run(clips)
     if config.task.kind != "recognition":
         return [show(row) for row in np.asarray(jax.nn.softmax(found))]
@@ -81,11 +81,11 @@ def heard(config: Config, labels: Sequence[str], run: Run, path: str, show: Call
     return [" ".join(labels[int(word) - 1] for word in row if word) for row in words]
 
 
-def read_transcripts(path: str) -> list[str]:
+def read_transcripts(path: str, tokenizer: Tokenizer) -> list[str]:
     """Reads the texts that may be what the recordings of a file say.
 
     Raises:
-      InputError: the file has none, or one is empty.
+      InputError: the file has none, or one is empty, or longer than what is read of it.
     """
     found = read_arrays(path, ("transcripts",))["transcripts"]
     if found.dtype.kind != "U" or found.ndim != 1 or not len(found):
@@ -93,6 +93,13 @@ def read_transcripts(path: str) -> list[str]:
     texts = [" ".join(text.split()) for text in found.tolist()]
     if not all(texts):
         raise InputError(f"{path}: text {texts.index('')} of `transcripts` is empty; leave it out.")
+    # Those that are alike as far as they are read would have the same cosines.
+    for text, needed in zip(texts, tokenizer.lengths(texts), strict=True):
+        if needed > tokenizer.length:
+            raise InputError(
+                f"{path}: {text!r} of `transcripts` takes {needed} tokens, and this model reads {tokenizer.length} "
+                "(`tokenizer.length` of its run); shorten it, or leave it out."
+            )
     return texts
 
 

@@ -88,9 +88,11 @@ class StreamTextTasks(TextTasks):
 
     def _read(self) -> Corpus:
         self.rows_on_disk = rows = open_rows(self.config)
-        self.split = split_of(self.config, rows.languages())
+        split = split_of(self.config, rows.languages())
+        self.split = data.without_sources(split, self.config.task.left_out_languages)
         self._present = {language: rows.present(language) for language in rows.languages()}
-        corpus = rows.rows(held_out(rows, self.split) | sample(rows, self.split, {}))
+        # Rows keep their numbers whichever sources are left out.
+        corpus = rows.rows(held_out(rows, split) | sample(rows, split, {}))
         assert isinstance(corpus, Corpus)
         return corpus
 

@@ -123,7 +123,9 @@ class TextTasks:
     def _read(self) -> Corpus:
         """Returns the rows that are in memory, and sets the roles of the languages."""
         corpus = read_corpus(self.config)
-        self.split = split_of(self.config, corpus.languages())
+        self.split = data.without_sources(
+            split_of(self.config, corpus.languages()), self.config.task.left_out_languages
+        )
         return corpus
 
     def _compared(self) -> tuple[data.OverlapReport, tuple[int, int]]:
@@ -223,12 +225,11 @@ def read_corpus(config: Config) -> Corpus:
 
 
 def split_of(config: Config, languages: Sequence[str]) -> LanguageSplit:
-    """Returns the roles of languages that are no pairs, without the train languages that are left out."""
+    """Returns the roles of languages that are no pairs; those that are left out are train languages."""
     task = config.task
-    split = data.split_languages(
+    return data.split_languages(
         languages, test=task.test_languages, dev=task.dev_languages, train=task.train_languages, seed=config.seed
     )
-    return data.without_sources(split, task.left_out_languages)
 
 
 def named_languages(config: Config) -> list[str]:

@@ -91,8 +91,8 @@ def check_recordings(where: Path, recordings: Recordings, index: np.ndarray, dev
 def read_clips(path: Path, labels: Sequence[str], *, labelled: bool = True) -> Recordings:
     """Reads the recordings of one speaker from a numpy .npz file with `audio`, `offset`, `rate` and perhaps `digit`.
 
-    They are as for `read_recordings`; whatever else the file holds is not read. All clips are train recordings of a
-    speaker called "yours".
+    They are as for `read_recordings`, but that `digit` may hold the names of labels instead, as strings ("yes", "turn
+    left"). Whatever else the file holds is not read. All clips are train recordings of a speaker called "yours".
 
     Args:
         path: the file.
@@ -107,13 +107,13 @@ def read_clips(path: Path, labels: Sequence[str], *, labelled: bool = True) -> R
     count, label = len(offset) - 1, np.zeros(len(offset) - 1, np.int32)
     if labelled:
         numbers = {name: number for number, name in enumerate(labels)}
-        for clip, digit in enumerate(_column(path, "digit", arrays["digit"], count).tolist()):
-            if str(digit) not in numbers:
+        for clip, said in enumerate(_said(path, arrays["digit"], count)):
+            if said not in numbers:
                 raise InputError(
-                    f"{path}, clip {clip}: `digit` is {digit}, and this model knows {', '.join(labels)}; correct it, "
+                    f"{path}, clip {clip}: `digit` is {said}, and this model knows {', '.join(labels)}; correct it, "
                     "or leave the clip out."
                 )
-            label[clip] = numbers[str(digit)]
+            label[clip] = numbers[said]
     return Recordings(
         name=pathlib.Path(path).stem,
         labels=tuple(labels),
@@ -155,15 +155,27 @@ def _offsets(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return offset
 
 
-def _column(path: Path, name: str, values: np.ndarray, count: int) -> np.ndarray:
+def _said(path: Path, values: np.ndarray, count: int) -> list[str]:
+    """Returns the name of the label of each clip, which is stored as it is or as a number."""
+    if values.dtype.kind != "U":
+        return [str(number) for number in _column(path, "digit", values, count, "an integer or a string").tolist()]
+    _check_shape(path, "digit", values, count)
+    return values.tolist()
+
+
+def _column(path: Path, name: str, values: np.ndarray, count: int, what: str = "an integer") -> np.ndarray:
     if not np.issubdtype(values.dtype, np.integer):
-        raise InputError(f"{path}: `{name}` is {values.dtype.name}; store an integer for each clip.")
+        raise InputError(f"{path}: `{name}` is {values.dtype.name}; store {what} for each clip.")
+    _check_shape(path, name, values, count)
+    return values.astype(np.int64)
+
+
+def _check_shape(path: Path, name: str, values: np.ndarray, count: int) -> None:
     if values.shape != (count,):
         raise InputError(
             f"{path}: `{name}` has the shape {list(values.shape)} where `offset` has {count} clips; give each clip one "
             f"{_PLACES[name]}."
         )
-    return values.astype(np.int64)
 
 
 def _names(path: Path, names: np.ndarray) -> np.ndarray:
@@ -206,7 +218,8 @@ def _with_dev(path: Path, recordings: Recordings, index: np.ndarray, dev: int) -
             if 0 < len(cell) <= dev:
                 raise InputError(
                     f"{path}: {speaker} has {len(cell)} train recordings of {digit}, and {dev} are set aside as dev, "
-                    "which leaves none to learn from; add some, or set fewer aside."
+                    "which leaves none to learn from; add some, or say yourself which are dev: in `split` of an npz "
+                    "file, or of a prepared set in `task.splits`."
                 )
             split[cell[np.argsort(index[cell], kind="stable")[len(cell) - dev :]]] = "dev"
     return split

@@ -24,7 +24,7 @@ class Chunk(NamedTuple):
     """Rows that lie together and are read at once."""
 
     path: Path  # of the file, for sentences on what is wrong
-    place: Any  # what its source finds it by
+    place: tuple[int, ...]  # what its source finds it by, as many numbers for each chunk
     rows: list[tuple[int, Fields]]  # each with its line
 
 
@@ -44,7 +44,7 @@ class RowSource(Protocol):
         """
         ...
 
-    def read(self, place: Any, cells: Collection[Cell]) -> Iterator[tuple[int, Cell, Any]]:
+    def read(self, place: tuple[int, ...], cells: Collection[Cell]) -> Iterator[tuple[int, Cell, Any]]:
         """Yields line, cell and raw content of the rows of some cells in a chunk that was scanned, in their order."""
         ...
 
@@ -127,17 +127,20 @@ class TsvRows:
                 raise InputError(f"{path} has a header and no rows; add rows under it.")
             yield Chunk(path, _Place(file, start, end, first), rows)
 
-    def read(self, place: _Place, cells: Collection[Cell]) -> Iterator[tuple[int, Cell, tuple[int, list[bytes]]]]:
+    def read(
+        self, place: tuple[int, ...], cells: Collection[Cell]
+    ) -> Iterator[tuple[int, Cell, tuple[int, list[bytes]]]]:
         """Yields line, cell and raw content of the rows of some cells in a chunk, in their order."""
-        layout = self._layouts[place.file]
+        at = _Place(*place)
+        layout = self._layouts[at.file]
         wanted = {key: cell for key, cell in layout.cells.items() if cell in cells}
-        with open_file(self.paths[place.file]) as file:
-            file.seek(place.start)
-            lines = file.read(place.stop - place.start).split(b"\n")
-        for line, raw in enumerate(lines, start=place.line):
+        with open_file(self.paths[at.file]) as file:
+            file.seek(at.start)
+            lines = file.read(at.stop - at.start).split(b"\n")
+        for line, raw in enumerate(lines, start=at.line):
             values = raw.removesuffix(b"\r").split(b"\t")  # they were checked before
             if len(values) == len(layout.header) and (cell := wanted.get(layout.key(values))):
-                yield line, cell, (place.file, values)
+                yield line, cell, (at.file, values)
 
     def fields(self, raw: tuple[int, list[bytes]], line: int) -> Fields:
         """Returns the fields of what `read` yields."""

@@ -16,7 +16,19 @@ from jaxmeta.data.lines import Path, fixed_codes, read_header, read_lines
 from jaxmeta.data.read_table import make_table, read_table
 from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.table import SCHEMAS, Table
-from jaxmeta.data.tfds_sets import Chosen, Contents, examples, flat, library, open_set, parts_of, texts_of, write_set
+from jaxmeta.data.tfds_sets import (
+    Chosen,
+    Contents,
+    examples,
+    flat,
+    intact,
+    library,
+    open_set,
+    open_split,
+    parts_of,
+    texts_of,
+    write_set,
+)
 from jaxmeta.data.tsv import COLUMNS, make_corpus, read_tsv
 
 # Sets whose rows are in one order in every language, so that sentence numbers can be stored with them.
@@ -146,7 +158,21 @@ def choose_set(
     parts = parts_of(source, builder, splits)
     features = flat(builder.info.features)
     kind, wanted, fixed = _columns(source, features, dict(columns), schema, language)
-    return Chosen(source, builder, kind, parts, features, wanted, fixed)
+    return _in_order(Chosen(source, builder, kind, parts, features, wanted, fixed))
+
+
+def _in_order(chosen: Chosen) -> Chosen:
+    """Returns a set whose splits that are joined are in the order of their rows, where these have kept their number."""
+    parts = chosen.parts
+    if len(set(parts.values())) == len(parts) or not set(NUMBERED) <= set(chosen.features):
+        return chosen
+
+    def first(split: str) -> int:
+        stored = open_split(chosen, split)
+        with intact(chosen.source):
+            return int(stored[0]["row"]) if len(stored) else 0
+
+    return chosen._replace(parts={split: parts[split] for split in sorted(parts, key=first)})
 
 
 def _corpus(sets: Sequence[Chosen]) -> Corpus:
@@ -186,6 +212,11 @@ def _columns(
         check_one_of("schema", name, tuple(_KINDS))
     called = {column: columns.get(column, column) for names in _KINDS.values() for column in names}
     for column, feature in columns.items():
+        if column == "split":
+            raise InputError(
+                f"`columns` says that {feature!r} is the split of a row, and {source} has splits of its own; say in "
+                "`splits` (`task.splits`) which of them, or which parts of them, are train, dev and test."
+            )
         if feature not in features:
             raise InputError(
                 f"{source} has no feature {feature!r}, which is to be the {column}, among "

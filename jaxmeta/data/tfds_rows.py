@@ -7,13 +7,13 @@ from jaxmeta.core.checks import InputError, check_one_of, check_positive
 from jaxmeta.data.lines import Path
 from jaxmeta.data.row_files import STREAMED, Cell, Chunk, Fields, cell_of
 from jaxmeta.data.tfds_builders import NUMBERED, choose_set
-from jaxmeta.data.tfds_sets import open_split, texts_of
+from jaxmeta.data.tfds_sets import intact, open_split, texts_of
 
 
 class _Place(NamedTuple):
     """Examples of a split, by number."""
 
-    split: str
+    split: int  # its number among those that are read
     start: int
     stop: int
     line: int  # the number of the first one among those of all splits, from 1 up
@@ -61,20 +61,20 @@ class TfdsRows:
     def scan(self) -> Iterator[Chunk]:
         """Yields all rows in their order, a chunk at a time."""
         line = 1
-        for split in self._set.parts:
+        for number, split in enumerate(self._set.parts):
             self._stored[split] = open_split(self._set, split)
             count = len(self._stored[split])
             for start in range(0, count, self.chunk):
-                place = _Place(split, start, min(start + self.chunk, count), line)
+                place = _Place(number, start, min(start + self.chunk, count), line)
                 rows = list(self._rows(place))
                 line += len(rows)
                 yield Chunk(self.name, place, rows)
         if line == 1:
             raise InputError(f"{self.name} has no examples in {', '.join(self._set.parts)}; name other splits.")
 
-    def read(self, place: _Place, cells: Collection[Cell]) -> Iterator[tuple[int, Cell, Fields]]:
+    def read(self, place: tuple[int, ...], cells: Collection[Cell]) -> Iterator[tuple[int, Cell, Fields]]:
         """Yields line, cell and fields of the rows of some cells in a chunk, in their order."""
-        for line, fields in self._rows(place):
+        for line, fields in self._rows(_Place(*place)):
             cell = cell_of(self.schema, fields)
             if cell in cells:
                 yield line, cell, fields
@@ -85,8 +85,10 @@ class TfdsRows:
         return raw
 
     def _rows(self, place: _Place) -> Iterator[tuple[int, Fields]]:
-        part, found = self._set.parts[place.split], self._stored[place.split]
-        examples = found.__getitems__(range(place.start, place.stop))
+        split, part = list(self._set.parts.items())[place.split]
+        found = self._stored[split]
+        with intact(self._set.source):
+            examples = found.__getitems__(range(place.start, place.stop))
         for line, example in enumerate(examples, start=place.line):
             texts = texts_of(self._set, line, example, self._set.wanted)
             numbers = {name: str(int(example[name])) for name in self._numbered}

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.util
 import io
+import json
 import pathlib
 import shutil
 import tempfile
@@ -55,12 +56,29 @@ class Contents(NamedTuple):
     description: str
 
 
+@contextlib.contextmanager
+def intact(source: Path) -> Iterator[None]:
+    """Says in one sentence what TFDS, and what it reads files by, say in many ways: that a set is damaged."""
+    try:
+        yield
+    except (InputError, ImportError):
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0].rstrip(".")
+        raise InputError(f"{source} cannot be read, as if it were damaged ({why}); copy or build it again.") from None
+
+
 def open_set(source: Path, data_dir: Path | None) -> Any:
     """Returns the builder of a prepared set, by its folder or its name in `data_dir` (TFDS's own by default).
 
     Raises:
-        InputError: there is no such set, or a feature of it needs TensorFlow.
+        InputError: there is no such set, it is damaged, or a feature of it needs TensorFlow.
     """
+    with intact(source):
+        return _opened(source, data_dir)
+
+
+def _opened(source: Path, data_dir: Path | None) -> Any:
     tfds = library()
     folder = pathlib.Path(source)
     found = sorted(folder.rglob("dataset_info.json")) if folder.is_dir() else []
@@ -70,11 +88,14 @@ def open_set(source: Path, data_dir: Path | None) -> Any:
         if found:
             return tfds.builder_from_directory(found[0].parent)
         return tfds.builder(str(source), data_dir=None if data_dir is None else str(data_dir))
-    except InputError:
+    except (InputError, json.JSONDecodeError, UnicodeDecodeError):
         raise
     except ImportError as error:
-        raise InputError(f"{source} has features that need {error.name} to be read; install it.") from None
+        # TFDS does not name what it lacks.
+        raise InputError(f"{source} needs {error.name or 'tensorflow'} to be read; install it.") from None
     except (ValueError, tfds.core.registered.DatasetNotFoundError, FileNotFoundError, AttributeError) as error:
+        if found:
+            raise
         where = "TFDS's own folder" if data_dir is None else data_dir
         raise InputError(
             f"There is no TFDS set {source}, neither as a folder nor by this name in {where} "
@@ -114,30 +135,32 @@ def open_split(chosen: Chosen, split: str) -> Any:
     """Returns the examples of a split, by number from 0 up.
 
     Raises:
-        InputError: reading needs TensorFlow.
+        InputError: reading needs TensorFlow, or the set is damaged.
     """
-    try:
-        return chosen.builder.as_data_source(split=split)
-    except (NotImplementedError, ValueError):
-        raise InputError(
-            f"{chosen.source} is not stored as array_record, and other formats need TensorFlow; prepare it again with "
-            "file_format=array_record."
-        ) from None
+    with intact(chosen.source):
+        try:
+            return chosen.builder.as_data_source(split=split)
+        except (NotImplementedError, ValueError):
+            raise InputError(
+                f"{chosen.source} is not stored as array_record, and other formats need TensorFlow; prepare it again "
+                "with file_format=array_record."
+            ) from None
 
 
 def examples(chosen: Chosen) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     """Yields the examples of a set: their number, from 1 up, whether they are train, dev or test, and themselves.
 
     Raises:
-        InputError: there are none, or reading needs TensorFlow, or a library for images.
+        InputError: there are none, the set is damaged, or reading needs TensorFlow, or a library for images.
     """
     source, number = chosen.source, 0
     for split, part in chosen.parts.items():
         stored = open_split(chosen, split)
         try:
-            for example in stored:
-                number += 1
-                yield number, part, example
+            with intact(source):
+                for example in stored:
+                    number += 1
+                    yield number, part, example
         except ImportError:
             raise InputError(
                 f"{source} has images as PNG or JPEG, which Pillow reads, and that is not installed; `pip install "
@@ -156,9 +179,17 @@ def texts_of(chosen: Chosen, number: int, example: Mapping[str, Any], columns: I
     """Returns what an example has in some columns, as text: of a class its name.
 
     Raises:
-        InputError: one of them is empty, or has no class.
+        InputError: one of them is empty, is no text, or has no class.
     """
-    found = {column: _text(chosen.feature(column), value_of(chosen, example, column)) for column in columns}
+    found = {}
+    for column in columns:
+        value, where = value_of(chosen, example, column), f"{chosen.source}, example {number}: the {column}"
+        if value is None:  # of a file that ends before it
+            raise InputError(f"{where} is missing, as if the set were damaged; copy or build it again.")
+        try:
+            found[column] = _text(chosen.feature(column), value)
+        except UnicodeDecodeError:
+            raise InputError(f"{where} is not UTF-8; store it as UTF-8, or leave such examples out.") from None
     if empty := [column for column, text in found.items() if not text.strip()]:
         raise InputError(f"{chosen.source}, example {number}: the {empty[0]} is empty; leave such examples out of it.")
     return found

@@ -44,12 +44,13 @@ class TranscriptEpisodes(StringEpisodes):
                 f"`tokenizer.length` is {tokenizer.length}; set it to {needed} or more."
             )
         # A transcript is a number whose digits are its labels, the first one last.
-        self._places = (len(recordings.labels) + 1) ** np.arange(most + 1, dtype=np.int64)
-        if self._places[-1] > 2**31:
+        self._base = len(recordings.labels) + 1
+        if self._base**most > 2**31:
             raise InputError(
                 f"{recordings.name} has {len(recordings.labels)} labels, of which strings of {most} are more than "
                 "2**31; leave some labels out."
             )
+        self._places = self._base ** np.arange(most, dtype=np.int64)
 
     def batch(self, rows: np.ndarray) -> Batch:
         """Returns strings of recordings `[N]` beside their transcripts, without padding."""
@@ -70,6 +71,10 @@ class TranscriptEpisodes(StringEpisodes):
             )
         )
 
+    def targets(self, group: np.ndarray) -> np.ndarray:
+        """Returns the labels of transcripts by their groups `[N]`, counted from 1 and padded with 0, `[N, L]`."""
+        return (group[:, None].astype(np.int64) // self._places % self._base).astype(np.int32)
+
     def _beside(self, strings: Batch) -> Batch:
         targets = strings["targets"]
         return {
@@ -77,7 +82,7 @@ class TranscriptEpisodes(StringEpisodes):
                 "left": strings["inputs"],
                 "right": self.tokenizer.encode(transcripts(targets, self.corpus.labels)),
             },
-            "group": (targets @ self._places[:-1]).astype(np.int32),
+            "group": (targets @ self._places).astype(np.int32),
             "mask": strings["mask"],
         }
 
