@@ -6,6 +6,7 @@ import io
 import jax
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from tiny_run import evaluation, jaxmeta, train
 
 from jaxmeta import data
@@ -13,6 +14,7 @@ from jaxmeta.config import build, commands, load
 from jaxmeta.config.kinds import make_model
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.image_episodes import MIXED
+from jaxmeta.run.classical_images import pixel_regression
 from jaxmeta.run.experiment import train as train_all
 from jaxmeta.run.judge import evaluate
 from jaxmeta.run.logging import MetricsLog, progress
@@ -377,3 +379,17 @@ def test_the_two_small_background_sets_of_omniglot(data_dir):
     found = data.ImageEpisodes(images, split, ways=20, shots=5, queries=5, rotations=True)
     assert found.source_classes == 4 * 179
     assert found(0).support["inputs"].shape == (100, 28, 28)
+
+
+@pytest.mark.parametrize("strength", [0.01, 1.0])
+def test_a_regression_on_pixels_is_that_of_scikit_learn(strength):
+    """On what the shots span it is the same, up to where its solver stops."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 3)
+    shapes = rng.integers(0, 256, (4, 28, 28))
+    images = np.clip(shapes[labels] + rng.normal(0, 60, (12, 28, 28)), 0, 255)
+    query = np.clip(shapes[np.arange(8) % 4] + rng.normal(0, 60, (8, 28, 28)), 0, 255)
+    flat = [part.reshape(len(part), -1) / 255.0 for part in (images, query)]
+    whole = LogisticRegression(C=strength, max_iter=1000, tol=1e-8).fit(flat[0], labels).predict_proba(flat[1])
+    found = np.exp(pixel_regression(images, labels, query, strength=strength))
+    np.testing.assert_allclose(found, whole, atol=2e-3)
