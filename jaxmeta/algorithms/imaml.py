@@ -73,17 +73,20 @@ def imaml(
     def pull_of(meta_params: MetaParams):
         return jnp.exp(meta_params["log_strength"]) if learn_strength else strength
 
+    def moved(meta_params: MetaParams, fast: ArrayTree) -> ArrayTree:
+        return optax.tree.sub(fast, partition(meta_params["params"], select)[0])
+
     def pull(meta_params: MetaParams, fast: ArrayTree) -> ArrayTree:
-        start = partition(meta_params["params"], select)[0]
-        return optax.tree.scale(pull_of(meta_params), optax.tree.sub(fast, start))
+        return optax.tree.scale(pull_of(meta_params), moved(meta_params, fast))
+
+    def with_pull(loss: jax.Array, meta_params: MetaParams, fast: ArrayTree) -> jax.Array:
+        return loss + 0.5 * pull_of(meta_params) * optax.tree.norm(moved(meta_params, fast), squared=True)
 
     def outputs(meta_params: MetaParams, fast: ArrayTree, support: Batch):
         return model.apply(merge(fast, partition(meta_params["params"], select)[1]), support["inputs"])
 
     def inner_objective(meta_params: MetaParams, fast: ArrayTree, support: Batch):
-        loss, _ = objective.loss(outputs(meta_params, fast, support), support)
-        moved = optax.tree.sub(fast, partition(meta_params["params"], select)[0])
-        return loss + 0.5 * pull_of(meta_params) * optax.tree.norm(moved, squared=True)
+        return with_pull(objective.loss(outputs(meta_params, fast, support), support)[0], meta_params, fast)
 
     def quadratic(meta_params: MetaParams, fast: ArrayTree, support: Batch):
         reported, slope, product = gauss_newton(
@@ -119,7 +122,7 @@ def imaml(
         losses = jnp.where(jnp.isnan(losses), jnp.inf, losses)
         least = jnp.min(losses)
         longest = parts[jnp.argmax(losses <= least + _ALIKE * jnp.abs(least))]
-        now = inner_objective(meta_params, state.fast, support)
+        now = with_pull(loss, meta_params, state.fast)
         part = jnp.where(least <= now + jnp.abs(now), longest, 0)
         return FastWeights(after(part), state.opt_state, state.step + 1), {**metrics, "loss": loss}
 

@@ -16,6 +16,7 @@ from jaxmeta.core.types import Batch
 from jaxmeta.data import AudioEpisodes, LanguageSplit, Recordings, StringEpisodes, Tokenizer, TranscriptEpisodes
 from jaxmeta.data.read_arrays import read_arrays
 from jaxmeta.data.string_episodes import LABELS
+from jaxmeta.data.transcript_episodes import transcripts
 from jaxmeta.objectives import best_path
 
 
@@ -78,7 +79,7 @@ def heard(config: Config, labels: Sequence[str], run: Run, path: str, show: Call
     if config.task.kind != "recognition":
         return [show(row) for row in np.asarray(jax.nn.softmax(found))]
     words = np.asarray(best_path(found["logits"], found["real"]))
-    return [" ".join(labels[int(word) - 1] for word in row if word) for row in words]
+    return transcripts(words, labels)
 
 
 def read_transcripts(path: str, tokenizer: Tokenizer) -> list[str]:

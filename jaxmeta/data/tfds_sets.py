@@ -61,9 +61,9 @@ def intact(source: Path) -> Iterator[None]:
     """Says in one sentence what TFDS, and what it reads files by, say in many ways: that a set is damaged."""
     try:
         yield
-    except (InputError, ImportError):
+    except (InputError, ImportError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # what damage raises has no class in common
         why = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0].rstrip(".")
         raise InputError(f"{source} cannot be read, as if it were damaged ({why}); copy or build it again.") from None
 
