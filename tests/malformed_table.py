@@ -184,9 +184,11 @@ MALFORMED = [
     Row("config: missing", ["train", "no.toml"], ("no.toml does not exist", "name a TOML config")),
     # Options.
     option("unknown key", {"train.stpes": 3}, "unknown key `train.stpes`", "did you mean `train.steps`"),
-    option("wrong type", {"train.steps": "many"}, "--train.steps", "'many'", "--help"),
+    option("wrong type", {"train.steps": "many"}, "`train.steps` must be a whole number", "'many'"),
+    option("no number", {"train.learning-rate": "fast"}, "`train.learning-rate` must be a number", "'fast'"),
+    option("more shots than rows", {"task.shots": 500}, "`shots` is 500", "take 12 or fewer"),
     option("negative steps", {"train.steps": -4}, "`train.steps`", "greater than 0", "-4"),
-    option("steps that are no number", {"steps": "x"}, "--steps", "'x'", "--help"),
+    option("steps that are no number", {"steps": "x"}, "`steps` must be a whole number", "'x'"),
     option("no such source", {"task.source": "web"}, "--task.source", "'web'", "'tsv'"),
     option("no such preset", {"preset": "tiny"}, "no preset 'tiny'", "quick, full"),
     option("no such method", {"evaluate.methods": ("ridge", "mamal")}, "`evaluate.methods`", "'mamal'", "are maml, "),

@@ -78,3 +78,18 @@ def test_progress_without_a_terminal_is_plain_lines(tmp_path, monkeypatch):
     assert last == "meta [x]: step 9/9, loss 0.2500, 1,234 examples/s"
     assert 1 <= len(middle) <= 3
     assert all("left" in line and "loss 0.2500" in line for line in middle)
+
+
+def test_progress_names_what_is_being_done_at_once():
+    text = io.StringIO()
+    with run_logging.progress(Console(file=text)) as bar:
+        bar.begin("evaluate", steps=2, start=0)
+        for step, name in enumerate(("ridge", "maml")):
+            bar.update(step, doing=name)
+            bar.update(step + 1)
+        bar.end()
+    _, first, second, last = text.getvalue().splitlines()
+    assert first == "evaluate: step 0/2; ridge"
+    assert second.startswith("evaluate: step 1/2,")
+    assert second.endswith("left; maml")
+    assert last == "evaluate: step 2/2"

@@ -8,6 +8,10 @@ from jaxmeta.config.read import nearest_key, without_kind
 _INVALID = re.compile(
     r"config\.?([\w.]*): \d+ validation errors? for \w+ (\S+) (.*?) \[type=.*?input_value=(.*?), input_type"
 )
+# How it reports what Python reads as no number.
+_NUMBER = re.compile(
+    r"parsing --([\w.-]+): (?:(invalid literal for int\(\) with base 10)|could not convert string to float): ('.*?')"
+)
 
 
 def sentence(complaint: str, command: str, *, configured: bool, known: bool) -> str:
@@ -29,6 +33,9 @@ def sentence(complaint: str, command: str, *, configured: bool, known: bool) -> 
         section, key, reason, value = invalid.groups()
         key = without_kind(".".join(part for part in (section, key) if part))
         return f"the command line: `{key}`: {reason[0].lower()}{reason[1:]}, got {value}."
+    if number := _NUMBER.search(what):
+        key, whole, value = number.groups()
+        return f"the command line: `{key}` must be a {'whole ' if whole else ''}number, got {value}."
     unknown = re.match(r"Unrecognized options: --([^\s,=]+)", what)
     if unknown and configured:
         return f"the command line: unknown key `{unknown[1]}`; {nearest_key(unknown[1])}"

@@ -28,7 +28,9 @@ def serve(model: str, host: str, port: int) -> None:
         import uvicorn
     except ImportError:
         raise InputError(_MISSING) from None
-    uvicorn.run(application(model), host=host, port=port, log_level="warning")
+    app = application(model)
+    print(f"Serving {model} at http://{host}:{port} (GET /, POST /predict, POST /adapt); Ctrl-C ends it.", flush=True)
+    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def application(model: str) -> "Starlette":

@@ -79,7 +79,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
             seed: what every draw depends on.
 
         Raises:
-            InputError: a language has no rows to adapt on, or none to be judged on.
+            InputError: a language has no rows to adapt on, or none to be judged on, or no class has that many shots.
         """
         check_positive("shots", shots)
         check_positive("queries", queries)
@@ -98,6 +98,12 @@ class FewShot(abc.ABC, Generic[_Rows]):
                             f"The {role} language {language} of {corpus.name} has no {part} rows; add some, "
                             "or leave the language out."
                         )
+        most = max(len(cell) for (_, part), cells in self._cells.items() if part == "train" for cell in cells)
+        if shots > most:
+            raise InputError(
+                f"`shots` is {shots}, but no class of a language of {corpus.name} has more than {most} train rows; "
+                f"take {most} or fewer."
+            )
         self._weights = {
             role: weighting(np.array([len(self.rows(language, "train")) for language in languages], np.float64))
             for role, languages in split._asdict().items()

@@ -71,6 +71,7 @@ def evaluate(
     ways = {method.name: partial(_judge, experiment, trained, problems, method) for method in experiment.methods}
     ways |= {way.name: partial(_judge_classical, experiment, problems, way) for way in experiment.classical}
     for name, judge in ways.items():
+        progress.update(len(judged), doing=name)
         judged[name] = judge() if kept is None else kept.of(name, judge)
         progress.update(len(judged))
     progress.end()

@@ -132,8 +132,10 @@ class ProgressDisplay(Protocol):
         """Shows that a phase begins at step `start` of `steps`."""
         ...
 
-    def update(self, step: int, *, loss: float | None = None, rate: float | None = None) -> None:
-        """Shows a step; the loss and the examples per second stay until they are given again."""
+    def update(
+        self, step: int, *, loss: float | None = None, rate: float | None = None, doing: str | None = None
+    ) -> None:
+        """Shows a step, and what is being done now; the loss and the rate stay until they are given again."""
         ...
 
     def end(self) -> None:
@@ -178,14 +180,19 @@ class _Bar:
 
     def __init__(self, bar: Progress):
         self._bar = bar
-        self._task = None
+        self._task, self._phase = None, ""
 
     def begin(self, phase: str, *, steps: int, start: int) -> None:
+        self._phase = phase
         self._task = self._bar.add_task(escape(phase), total=steps, completed=start, loss="-", rate="-")
 
-    def update(self, step: int, *, loss: float | None = None, rate: float | None = None) -> None:
+    def update(
+        self, step: int, *, loss: float | None = None, rate: float | None = None, doing: str | None = None
+    ) -> None:
         if self._task is not None:
             self._bar.update(self._task, completed=step)
+            if doing is not None:
+                self._bar.update(self._task, description=escape(f"{self._phase}: {doing}"))
             if loss is not None:
                 self._bar.update(self._task, loss=_loss(loss))
             if rate is not None:
@@ -193,6 +200,7 @@ class _Bar:
 
     def end(self) -> None:
         if self._task is not None:
+            self._bar.update(self._task, description=escape(self._phase))
             self._bar.stop_task(self._task)
 
     def beside(self) -> "_Bar":
@@ -208,19 +216,22 @@ class _Lines:
         self._phase, self._steps, self._start, self._step = "", 0, 0, 0
         self._loss: str | None = None
         self._rate: str | None = None
+        self._doing: str | None = None
         self._began = self._said = self._said_step = 0
 
     def begin(self, phase: str, *, steps: int, start: int) -> None:
         self._phase, self._steps, self._start, self._step = phase, steps, start, start
-        self._loss = self._rate = None
+        self._loss = self._rate = self._doing = None
         self._began = self._said = time.monotonic()
         self._said_step = -1
         self._print(f"{phase}: step {start}/{steps}, {'resumed' if start else 'started'}")
 
-    def update(self, step: int, *, loss: float | None = None, rate: float | None = None) -> None:
-        self._step = step
+    def update(
+        self, step: int, *, loss: float | None = None, rate: float | None = None, doing: str | None = None
+    ) -> None:
+        self._step, self._doing = step, doing
         self._loss, self._rate = _loss(loss) or self._loss, _rate(rate) or self._rate
-        if time.monotonic() - self._said >= self._every:
+        if doing is not None or time.monotonic() - self._said >= self._every:
             self._say()
 
     def end(self) -> None:
@@ -240,6 +251,8 @@ class _Lines:
         if self._start < self._step < self._steps:
             left = (self._said - self._began) / (self._step - self._start) * (self._steps - self._step)
             line += f", {int(left // 60)}:{int(left % 60):02d} left"
+        if self._doing is not None:
+            line += f"; {self._doing}"
         self._print(line)
 
     def _print(self, line: str) -> None:

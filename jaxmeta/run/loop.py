@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import signal
 import threading
 import time
@@ -303,6 +304,8 @@ class StopSignals:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.asked = signal.Signals(number)
+        # Not `print`: what it interrupts may hold the lock of standard error.
+        os.write(2, b"Stopping after this step; the same command goes on from there.\n")
         if number == signal.SIGINT:
             self._give_back(signal.SIGINT)  # a second Ctrl-C does not wait
 

@@ -122,7 +122,9 @@ def read_evaluation(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist; run `jaxmeta evaluate {path.parent}` to write it") from None
+        raise InputError(
+            f"{path} does not exist; run its `jaxmeta train` to the end, or `jaxmeta evaluate {path.parent}`"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     except json.JSONDecodeError as error:
