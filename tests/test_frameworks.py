@@ -1,5 +1,7 @@
 """Anybody's model, as it is: the README's example in five libraries, and what importing costs."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -95,6 +97,17 @@ def test_the_example_runs_with_any_model(library, standard_promotion):
         assert prediction.shape == (10, 1)
         error[steps] = float(jnp.mean(jnp.square(prediction - task.query["targets"])))
     assert error[1] < error[0]
+
+
+def test_the_readme_runs_as_written_with_either_meta_learner(standard_promotion):
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    example = re.search(r"```python\n(import flax.linen.*?)```", readme, re.DOTALL)[1].replace("range(100)", "range(3)")
+    closed_form = re.search(r"`(jm\.ridge\(.*?\))`, which", readme, re.DOTALL)[1]
+    maml = re.search(r"jm\.maml\(.*\)", example)[0]
+    for algorithm in (maml, closed_form):
+        code, found = example.replace(maml, algorithm), {}
+        exec(compile(code, "README.md", "exec"), found)
+        assert found["prediction"].shape == (10, 1)
 
 
 def test_importing_costs_little_more_than_jax():
