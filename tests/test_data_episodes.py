@@ -253,10 +253,11 @@ def test_wrong_languages_and_arguments(corpus, episodes):
     unjudged = _small({("a", "train", 0): 2, ("a", "train", 1): 2})
     with pytest.raises(InputError, match="test language a of small has no test rows"):
         TextEpisodes(unjudged, tokenizer, LanguageSplit((), (), ("a",)), shots=1, queries=1)
+    many = TextEpisodes(unjudged, tokenizer, LanguageSplit(("a",), (), ()), shots=3, queries=1)
     with pytest.raises(
-        InputError, match="`shots` is 3, but no class of a language of small has more than 2 train rows"
+        InputError, match="`task.shots` is 3, but no class of a language of small has more than 2 train"
     ):
-        TextEpisodes(unjudged, tokenizer, LanguageSplit(("a",), (), ()), shots=3, queries=1)
+        many.check_shots()
     trains = TextEpisodes(unjudged, tokenizer, LanguageSplit(("a",), (), ()), shots=1, queries=1)
     with pytest.raises(InputError, match="No language is set aside for test"):
         trains(0, split="test")

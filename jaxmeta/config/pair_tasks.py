@@ -50,6 +50,7 @@ class PairTasks:
         seen = [text for texts in self._texts_of("train").values() for text in texts]
         self.tokenizer: Tokenizer = make_tokenizer(config, seen)
         self.judged = self._episodes(config.seed)
+        self.judged.check_shots()
         self._windows: dict[tuple[str, str], tuple[Windows, np.ndarray]] = {}
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:

@@ -39,6 +39,7 @@ class SpeechTasks:
         self.overlap = data.check_overlap(self.recordings, self.split)
         self.tokenizer = transcript_tokenizer(config)  # none where nothing is read but recordings
         self.judged = self._episodes(config.seed, repeats=config.task.repeats)
+        self.judged.check_shots()
 
     def batches(self, seed: int, first: int, *, augmented: bool) -> Callable[[int], Iterator[Episode]]:
         """Returns what `train_phase` takes as `make_batches`, for a phase whose first step is number `first`."""

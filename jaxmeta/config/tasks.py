@@ -44,6 +44,7 @@ class TextTasks:
         seen = (t for code in self.split.train for t in self.corpus.texts(self.corpus.rows(code, "train")))
         self.tokenizer = make_tokenizer(config, seen)
         self.judged = self._episodes(config.seed)
+        self.judged.check_shots()
         # Numbers of the train languages that are nearest to a held-out one, where a method asks for them.
         self.near: Mapping[str, np.ndarray] = {}
 

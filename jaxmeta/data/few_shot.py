@@ -79,7 +79,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
             seed: what every draw depends on.
 
         Raises:
-            InputError: a language has no rows to adapt on, or none to be judged on, or no class has that many shots.
+            InputError: a language has no rows to adapt on, or none to be judged on.
         """
         check_positive("shots", shots)
         check_positive("queries", queries)
@@ -98,12 +98,6 @@ class FewShot(abc.ABC, Generic[_Rows]):
                             f"The {role} language {language} of {corpus.name} has no {part} rows; add some, "
                             "or leave the language out."
                         )
-        most = max(len(cell) for (_, part), cells in self._cells.items() if part == "train" for cell in cells)
-        if shots > most:
-            raise InputError(
-                f"`shots` is {shots}, but no class of a language of {corpus.name} has more than {most} train rows; "
-                f"take {most} or fewer."
-            )
         self._weights = {
             role: weighting(np.array([len(self.rows(language, "train")) for language in languages], np.float64))
             for role, languages in split._asdict().items()
@@ -122,6 +116,19 @@ class FewShot(abc.ABC, Generic[_Rows]):
         """Returns an episode of these rows that reads what the support says of it; itself by default."""
         del support, query
         return episode
+
+    def check_shots(self) -> None:
+        """Refuses shots that no class of any language has.
+
+        Raises:
+          InputError: with the most that there are.
+        """
+        most = max(len(cell) for (_, part), cells in self._cells.items() if part == "train" for cell in cells)
+        if self.shots > most:
+            raise InputError(
+                f"`task.shots` is {self.shots}, but no class of a language of {self.corpus.name} has more than {most} "
+                f"train rows; take {most} or fewer."
+            )
 
     def most_shots(self, rows: np.ndarray) -> int:
         """Returns how many of `rows` are of the class that has most of them."""

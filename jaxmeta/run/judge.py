@@ -73,7 +73,7 @@ def evaluate(
     for name, judge in ways.items():
         progress.update(len(judged), doing=name)
         judged[name] = judge() if kept is None else kept.of(name, judge)
-        progress.update(len(judged))
+    progress.update(len(judged))
     progress.end()
     curves = {
         "inner_steps": {name: found.by_steps for name, found in judged.items() if found.by_steps},
