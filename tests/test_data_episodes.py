@@ -255,7 +255,7 @@ def test_wrong_languages_and_arguments(corpus, episodes):
         TextEpisodes(unjudged, tokenizer, LanguageSplit((), (), ("a",)), shots=1, queries=1)
     many = TextEpisodes(unjudged, tokenizer, LanguageSplit(("a",), (), ()), shots=3, queries=1)
     with pytest.raises(
-        InputError, match="`task.shots` is 3, but no class of a language of small has more than 2 train"
+        InputError, match=r"`task.shots` is 3, but no class of a language of small has more than 2 train"
     ):
         many.check_shots()
     trains = TextEpisodes(unjudged, tokenizer, LanguageSplit(("a",), (), ()), shots=1, queries=1)
