@@ -46,7 +46,8 @@ def facts_of(folder, lines, kind="classification", **changes):
 
 
 def test_a_run_counts_the_texts_that_it_may_read(tmp_path):
-    tasks, facts = facts_of(tmp_path, LABELS, **{"task.test_languages": ("zh",), "task.dev_languages": ("ru",)})
+    roles = {"task.test_languages": ("zh",), "task.dev_languages": ("ru",)}
+    tasks, facts = facts_of(tmp_path, LABELS, **roles, **{"task.shots": 1})
     assert {script: row["languages"] for script, row in facts.items()} == {
         "CJK": ["zh"], "CYRILLIC": ["ru"], "LATIN": ["de", "en"]
     }  # fmt: skip
