@@ -123,7 +123,7 @@ class FewShot(abc.ABC, Generic[_Rows]):
         Raises:
           InputError: with the most that there are.
         """
-        most = max(len(cell) for (_, part), cells in self._cells.items() if part == "train" for cell in cells)
+        most = max(self.most_shots(self.rows(language, "train")) for languages in self.split for language in languages)
         if self.shots > most:
             raise InputError(
                 f"`task.shots` is {self.shots}, but no class of a language of {self.corpus.name} has more than {most} "
