@@ -13,6 +13,7 @@ from tiny_run import TINY, environment, jaxmeta, process, toy_lines, write_lines
 from jaxmeta.config import build, load
 from jaxmeta.config import searching as searching_module
 from jaxmeta.config.kinds import settled
+from jaxmeta.config.read import changed
 from jaxmeta.config.search_space import SearchConfig, load_search, space_of
 from jaxmeta.config.searching import side_by_side
 from jaxmeta.core.checks import InputError
@@ -21,6 +22,7 @@ from jaxmeta.run.experiment import train
 from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.plan import META
 from jaxmeta.run.samplers import OPTUNA, Between, Trial, draw, promoted, rungs, suggested
+from jaxmeta.run.trial_log import opened
 
 SPACE = {"train.learning_rate": Between(1e-4, 1e-1, log=True), "inner.steps": Between(1, 3, whole=True)}
 
@@ -83,6 +85,17 @@ def test_a_space_is_checked_against_the_config(toy):
         ({"train.clip": {"low": 1.0}}, "required"),
         ({"train.clip": {"low": 1.0, "high": 2.0, "logg": True}}, "logg"),
         ({"inner.optimizer": ["sgd", "adamm"]}, "adam"),
+        *(
+            ({key: [1, 2]}, f"{key}: trials are compared by it")
+            for key in (
+                "task.shots",
+                "task.ways",
+                "train.steps",
+                "train.seeds",
+                "children.batch_size",
+                "evaluate.draws",
+            )
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused(toy, space, said):
@@ -101,6 +114,8 @@ def test_the_table_of_a_file_is_read_and_left_alone_by_others(toy, tmp_path):
         load_search(str(toml(toy, tmp_path / "bad.toml", "[search]\ntrails = 4\n")), None, {})
     with pytest.raises(InputError, match="must be a table"):
         load_search(str(toml(toy, tmp_path / "bad.toml", "search = 4\n")), None, {})
+    with pytest.raises(InputError, match=r"`presets.quick.search` must be a table"):
+        load_search(str(toml(toy, tmp_path / "bad.toml", "[presets.quick]\nsearch = 4\n")), "quick", {})
 
 
 # -- samplers
@@ -213,7 +228,7 @@ def test_a_search_that_was_cut_off_goes_on(toy, tmp_path, monkeypatch, capsys):
     path = toml(
         toy, tmp_path / "toy.toml",
         '[search]\ntrials = 5\nfolds = 2\nat_once = 2\n'
-        'space = { "train.learning_rate" = { low = 1e-3, high = 1e-1, log = true }, "task.shots" = [1, 2] }\n',
+        'space = { "train.learning_rate" = { low = 1e-3, high = 1e-1, log = true }, "inner.steps" = [1, 2] }\n',
     )  # fmt: skip
     words = ("search", str(path), "--out", str(tmp_path / "whole"))
     assert jaxmeta(*words) == 0
@@ -224,7 +239,7 @@ def test_a_search_that_was_cut_off_goes_on(toy, tmp_path, monkeypatch, capsys):
     best = max(whole, key=lambda line: line["score"])
     written = load(tmp_path / "whole" / "best.toml")
     assert written.train.learning_rate == best["values"]["train.learning_rate"]
-    assert written.task.shots == best["values"]["task.shots"]
+    assert written.inner.steps == best["values"]["inner.steps"]
     assert (tmp_path / "whole" / "trials.png").stat().st_size > 1000
 
     finished, runs = searching_module._Runner.run, []
@@ -290,7 +305,7 @@ def test_a_search_that_is_killed_repeats_no_trial(toy, tmp_path):
 @pytest.mark.parametrize("method", ["source_and_target", "nearest_sources"])
 def test_no_fold_replays_what_it_holds_out(toy, method):
     config = searching_module.of_method(settled(config_of(toy)), SearchConfig(method=method))
-    runner = searching_module._Runner(config, SearchConfig(method=method, folds=2))
+    runner = searching_module._Runner(config, SearchConfig(method=method, folds=2), {})
     programs, folds = runner._programs({}, 3)
     assert len(set(map(id, programs))) == 2
     own = []
@@ -303,6 +318,46 @@ def test_no_fold_replays_what_it_holds_out(toy, method):
         assert not tokens & {tuple(row) for inputs in asked for row in inputs.tolist()}
         own.append(frozenset(dev))
     assert not own[0] & own[1]
+
+
+def test_pairs_are_held_out_by_their_languages():
+    changes = {"task.kind": "translation", "evaluate.methods": ("maml",), "evaluate.shot_curve": ()}
+    config = load(changes={**changes, "task.test_languages": ("he", "uk"), "task.dev_languages": ("th",)})
+    config = searching_module.of_method(settled(config), SearchConfig(method="maml"))
+    folds = searching_module._fold_changes(build(config), SearchConfig(folds=2))
+    held_out = [set(fold["task.dev_languages"]) for fold in folds]
+    assert not held_out[0] & held_out[1]
+    assert "th" in held_out[0] | held_out[1]
+    for fold, dev in zip(folds, held_out, strict=True):
+        assert set(fold["task.test_languages"]) == {"he", "uk"}
+        tasks = build(changed(config, fold, "here")).tasks
+        assert all(dev & set(tasks.codes(pair)) for pair in tasks.languages("dev"))
+        assert not any(dev & set(tasks.codes(pair)) for pair in tasks.languages("train"))
+        assert all({"he", "uk"} & set(tasks.codes(pair)) for pair in tasks.languages("test"))
+
+
+def test_folds_with_pieces_of_their_own_have_programs_of_their_own(toy):
+    pieces = {"tokenizer.kind": "sentencepiece", "tokenizer.vocab_size": 280}
+    for keys, expected in (({}, 1), (pieces, 2)):
+        config = searching_module.of_method(settled(config_of(toy, **keys)), SearchConfig())
+        runner = searching_module._Runner(config, SearchConfig(folds=2), {})
+        assert len(set(map(id, runner._programs({}, 3)[0]))) == expected
+
+
+@pytest.mark.parametrize("damage", ["{", "[1]\n", '{"trial": 0}\n'])
+def test_a_damaged_search_is_one_sentence(toy, tmp_path, capsys, damage):
+    path = toml(toy, tmp_path / "toy.toml", "")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "search.json").write_text("{}", "utf-8")
+    (tmp_path / "out" / "trials.jsonl").write_text(damage, "utf-8")
+    assert jaxmeta("search", str(path), "--folds", "1", "--out", str(tmp_path / "out")) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_search_that_was_killed_before_it_began_leaves_no_obstacle(tmp_path):
+    (tmp_path / "search.json.part").write_text("{", "utf-8")
+    assert opened(tmp_path, {"config": 1}) == []
+    assert json.loads((tmp_path / "search.json").read_text("utf-8")) == {"config": 1}
 
 
 @pytest.mark.parametrize("sampler", ["halving", *OPTUNA, "hypergradient"])
@@ -336,4 +391,33 @@ def test_bad_searches_are_one_sentence(toy, tmp_path, capsys, words, said):
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_choices_that_go_together_may_be_searched(toy):
+    space = {"model.width": (6, 12), "model.heads": (3, 6)}
+    config = searching_module.of_method(settled(config_of(toy)), SearchConfig(folds=1))
+    searching_module._Runner(config, SearchConfig(folds=1), space)  # neither goes with the config's own
+
+
+def test_the_best_config_trains_the_method_that_was_searched(toy, tmp_path):
+    path = toml(toy, tmp_path / "toy.toml", "[search]\ntrials = 1\nfolds = 1\nat_once = 1\nmethod = 'maml'\n")
+    assert jaxmeta("search", str(path), "--out", str(tmp_path / "out")) == 0
+    best = load(tmp_path / "out" / "best.toml")
+    assert best.evaluate.methods == ("zero_shot", "ridge", "maml")
+    assert best.train.learning_rate == lines(tmp_path / "out")[0]["values"]["train.learning_rate"]
+
+
+def test_what_a_task_is_judged_on_is_not_searched(toy):
+    queries = SearchConfig(space={"task.queries": [1, 2]})
+    assert space_of(queries, config_of(toy)) == {"task.queries": (1, 2)}
+    waves = load(changes={"task.source": "sinusoid", "model.kind": "mlp", "task.test_languages": 2})
+    with pytest.raises(InputError, match=r"task\.queries: trials are compared by it"):
+        space_of(queries, waves)
+
+
+def test_a_choice_that_makes_no_run_is_found_before_the_first_trial(toy, tmp_path, capsys):
+    space = '[search]\nfolds = 1\nspace = { "model.heads" = [1, 2, 3] }\n'
+    assert jaxmeta("search", str(toml(toy, tmp_path / "toy.toml", space)), "--out", str(tmp_path / "out")) == 2
+    assert "heads" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ from jaxmeta.config.tasks import (
     make_tokenizer,
     named_columns,
     read_prepared,
+    repeats_of,
     scripts_read,
     weighting_of,
 )
@@ -64,6 +65,10 @@ class PairTasks:
         """Returns the languages, or the pairs of languages, of `split`."""
         return getattr(self.split, split)
 
+    def codes(self, language: str) -> tuple[str, ...]:
+        """Returns the codes of the languages of a pair, or of a language its own."""
+        return self.table.codes(language)
+
     def episode(self, language: str, *, shots: int, draw: int, split: str) -> Episode:
         """Returns the `draw`-th few-shot problem of a language."""
         support, query = self.rows(language, shots=shots, draw=draw, split=split)
@@ -112,6 +117,7 @@ class PairTasks:
             "corpus": f"{table.name}: {len(table) + self.shared} rows, {len(table.languages())} languages",
             "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
             "overlap": f"{self.overlap}; {self.shared} rows that say what a judged row says left out of training",
+            "repeats": repeats_of(table, self.split),
             "tokenizer": self.tokenizer.statistics(seen),
             "texts": {role: sum(map(len, found.values())) for role, found in texts.items()},
             "truncated_texts": {role: self._count_cut(found) for role, found in texts.items()},

@@ -2,7 +2,7 @@
 
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pydantic
@@ -26,11 +26,14 @@ TRACED = (
     "inner.coupling",
     *("generator.learning_rate", "generator.cost_weight", "transfer.temperature", "children.scale"),
 )
-# Whoever may move these finds the easier test, not the better method.
+# What `[task]` says of training alone. Whoever may move the rest of it, or these others, finds the easier test, not the
+# better method; the steps of training are said by `train.steps`, or by a rung.
+_OF_TRAINING = ("queries", "tasks_per_step", "lexicon", "sampling", "temperature", "epochs")
 _FIXED = (
-    *("name", "seed", "task.kind", "task.source", "task.path"),
-    *("task.train_languages", "task.dev_languages", "task.test_languages", "task.left_out_languages"),
+    *("name", "seed", "train.steps", "train.seeds", "train.at_once"),
+    *("children.judged", "children.languages", "children.batch_size"),
 )
+_QUERIES_NOT_JUDGED = ("cldr", "tsv", "tfds", "npz")  # sources whose problems are judged on other queries
 
 
 Sampler = Literal["random", "halving", "tpe", "cmaes", "quasi_random", "hypergradient"]
@@ -84,7 +87,12 @@ def load_search(path: str | None, preset: str | None, changes: Mapping[str, Any]
     if not isinstance(values, dict):
         raise InputError(f"{where}: `search` must be a table; write it as [search].")
     if preset is not None:
-        values |= file.get("presets", {}).get(preset, {}).get("search", {})
+        of_preset = file.get("presets", {}).get(preset, {}).get("search", {})
+        if not isinstance(of_preset, dict):
+            raise InputError(
+                f"{where}: `presets.{preset}.search` must be a table; write it as [presets.{preset}.search]."
+            )
+        values |= of_preset
     try:
         return SearchConfig.model_validate({**values, **changes})
     except pydantic.ValidationError as error:
@@ -106,21 +114,38 @@ def space_of(search: SearchConfig, config: Config) -> dict[str, Between | tuple[
         where = f"`search.space`, {key}"
         if key not in known_keys():
             raise InputError(f"{where}: unknown key; {nearest_key(key)}")
-        if key in _FIXED or (key.startswith("evaluate.") and key not in LISTED):
+        if _is_fixed(key, config):
             raise InputError(f"{where}: trials are compared by it, so it must stay the same; leave it out.")
         found[key] = _domain(domain, where)
-        ends = (found[key].low, found[key].high) if isinstance(found[key], Between) else found[key]
-        for value in ends:
-            value = int(value) if isinstance(found[key], Between) and found[key].whole else value
+        for value in ends(found[key]):
             changed(config, settings({key: value}), where)
         if search.sampler == "hypergradient":
             _check_differentiable(key, found[key], where)
     return found
 
 
+def ends(domain: Between | Sequence[Any]) -> tuple[Any, ...]:
+    """Returns every choice, or both ends of a range."""
+    if not isinstance(domain, Between):
+        return tuple(domain)
+    return tuple(int(end) if domain.whole else end for end in (domain.low, domain.high))
+
+
 def settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the values of a trial are in a config."""
     return {key: (value,) if key in LISTED else value for key, value in values.items()}
+
+
+def _is_fixed(key: str, config: Config) -> bool:
+    section, _, name = key.partition(".")
+    # What is read of a text is judged where each of its bytes is, and children are made of it.
+    if config.task.kind == "generation" and section == "tokenizer":
+        return True
+    if config.task.source == "children" and key in ("tokenizer.length", "model.buckets"):
+        return True
+    if section == "task":
+        return name not in _OF_TRAINING or (name == "queries" and config.task.source not in _QUERIES_NOT_JUDGED)
+    return key in _FIXED or (section == "evaluate" and key not in LISTED)
 
 
 def _check_differentiable(key: str, domain: Between | tuple[Any, ...], where: str) -> None:

@@ -1,6 +1,5 @@
 """`jaxmeta search`: settings of a config chosen by cross-validation over languages."""
 
-import json
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +13,22 @@ from jaxmeta.config.build import Built, build, check_device
 from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.methods import READ_SOURCES, phases_and_methods
+from jaxmeta.config.pair_tasks import PairTasks
+from jaxmeta.config.problems import AnyTasks
 from jaxmeta.config.read import Jobs, changed, dump
 from jaxmeta.config.recipes import rate_of_training, recipes
 from jaxmeta.config.schema import Config
-from jaxmeta.config.search_space import ADAPTING, LISTED, TRACED, SearchConfig, settings, space_of
+from jaxmeta.config.search_space import ADAPTING, LISTED, TRACED, SearchConfig, ends, settings, space_of
 from jaxmeta.config.setting import with_numbers
 from jaxmeta.config.tasks import WaveTasks
 from jaxmeta.config.turns import takes_turns
 from jaxmeta.core.checks import InputError
 from jaxmeta.run import figure_style
-from jaxmeta.run.files import write_json, write_whole
+from jaxmeta.run.files import write_whole
 from jaxmeta.run.logging import progress
 from jaxmeta.run.samplers import OPTUNA, Space, Trial, descended, draw, promoted, rungs, suggested
 from jaxmeta.run.search_figure import parallel_coordinates
+from jaxmeta.run.trial_log import opened, write_trials
 from jaxmeta.run.trials import SideBySide, Values, Variant
 
 SHOWN = 10  # trials in the table
@@ -63,15 +65,17 @@ def search_run(config: Config, search: SearchConfig, out: str | None) -> None:
     Raises:
       InputError: the config or the space cannot be carried out, or the folder holds another search.
     """
-    config = settled(config)
-    config = of_method(config, search)
+    asked = settled(config)
+    config = of_method(asked, search)
     space = space_of(search, config)
     check_device(config)
-    runner = _Runner(config, search)
+    runner = _Runner(config, search, space)
     if search.sampler == "hypergradient":
         _check_exact(runner.built)
     folder = pathlib.Path(out or f"searches/{config.name}")
-    done = _opened(folder, config, search)
+    # How many run at once changes no result.
+    identity = {"config": config.model_dump(mode="json"), "search": search.model_dump(mode="json", exclude={"at_once"})}
+    done = opened(folder, identity)
     higher = runner.built.experiment.judging.higher_is_better
     ladder = (
         rungs(search.trials, config.train.steps)
@@ -83,10 +87,10 @@ def search_run(config: Config, search: SearchConfig, out: str | None) -> None:
         for rung, (count, steps) in enumerate(ladder):
             for pending in _proposed(space, search, config.seed, done, rung, count, steps, higher=higher):
                 done += runner.run(pending)
-                _write(folder, done)
+                write_trials(folder, done)
                 display.update(len(done))
         display.end()
-    _report(folder, config, done, space, runner.built.experiment.judging.metric, higher=higher)
+    _report(folder, asked, config.evaluate.main, done, space, runner.built.experiment.judging.metric, higher=higher)
 
 
 def of_method(config: Config, search: SearchConfig) -> Config:
@@ -169,11 +173,25 @@ def _runs(pending: Sequence[Pending]) -> Iterator[list[Pending]]:
 class _Runner:
     """Runs trials on every fold; what was built and compiled for one program is kept until another is needed."""
 
-    def __init__(self, config: Config, search: SearchConfig):
+    def __init__(self, config: Config, search: SearchConfig, space: Space):
+        """Takes what is searched.
+
+        Raises:
+          InputError: a fold, or a choice of the space, makes no run.
+        """
         self._config, self._search = config, search
         self.built = build(config)
         self._folds = _fold_changes(self.built, search)
         self._current: tuple[Any, list[SideBySide], list[Built]] | None = None
+        # What is found when its turn comes would leave a search that cannot end: each choice, the others as they come
+        # first, and each fold.
+        choices = {key: ends(domain) for key, domain in space.items() if key not in TRACED}
+        first = {key: of_key[0] for key, of_key in choices.items()}
+        for fold in self._folds:
+            self._build(first, fold)
+        for key, of_key in choices.items():
+            for choice in of_key[1:]:
+                self._build({**first, key: choice}, self._folds[0])
 
     def run(self, pending: Sequence[Pending]) -> list[Trial]:
         programs, folds = self._programs(_static(pending[0].values), pending[0].steps)
@@ -187,7 +205,9 @@ class _Runner:
         }
         seed = self._config.seed
         found = [
-            program.scores(values, fold.tasks, training_seed=seed, seed=seed, judged=len(pending))
+            program.scores(
+                values, fold.tasks, fold.experiment.readout, training_seed=seed, seed=seed, judged=len(pending)
+            )
             for program, fold in zip(programs, folds, strict=True)
         ]
         scores = np.stack([of_fold.scores for of_fold in found], axis=1)
@@ -209,17 +229,22 @@ class _Runner:
         key = (static, steps)
         if self._current is None or self._current[0] != key:
             self._current = None  # let go of the old one first
-            changes = {**settings(static), "train.steps": steps}
-            folds = [build(changed(self._config, {**changes, **fold}, "`search.space`")) for fold in self._folds]
+            folds = [self._build(static, {"train.steps": steps, **fold}) for fold in self._folds]
             by_slope = tuple(self._search.space) if self._search.sampler == "hypergradient" else ()
             alike = all(key in ADAPTING or key not in TRACED for key in self._search.space)
-            if self._config.evaluate.main in READ_SOURCES:
-                # A program holds the examples that it replays, and those of another fold are of its held-out languages.
+            setting = folds[0].setting
+            of_its_own = setting.config.tokenizer.kind != "bytes" or setting.source_classes
+            if self._config.evaluate.main in READ_SOURCES or of_its_own:
+                # A program holds the examples that it replays, and those of another fold are of its held-out languages;
+                # and pieces that are learned, and classes of images to train on, are others in every fold.
                 programs = [side_by_side(fold, by_slope, alike=alike) for fold in folds]
             else:
                 programs = [side_by_side(folds[0], by_slope, alike=alike)] * len(folds)
             self._current = key, programs, folds
         return self._current[1], self._current[2]
+
+    def _build(self, static: Mapping[str, Any], changes: Mapping[str, Any]) -> Built:
+        return build(changed(self._config, {**settings(static), **changes}, "`search.space`"))
 
 
 def _check_exact(built: Built) -> None:
@@ -273,80 +298,44 @@ def _fold_changes(built: Built, search: SearchConfig) -> list[dict[str, Any]]:
         return [{}]
     if isinstance(built.tasks, WaveTasks | ChildTasks) or built.setting.config.task.mixed:
         raise InputError("`search.folds` must be 1 where tasks have no names.")
-    names = sorted((*built.tasks.languages("train"), *built.tasks.languages("dev")))
+    names, test, common = _codes(built.tasks)
     if len(names) < 2 * search.folds:
         raise InputError(
             f"`search.folds` {search.folds}: there are {len(names)} train and dev languages; at most {len(names) // 2}."
         )
     order = np.random.default_rng(built.setting.config.seed).permutation(names).tolist()
-    test = tuple(built.tasks.languages("test"))
     held_out = [tuple(sorted(order[k :: search.folds])) for k in range(search.folds)]
     return [
         {
             "task.test_languages": test,
             "task.dev_languages": dev,
-            "task.train_languages": tuple(name for name in names if name not in dev),
+            "task.train_languages": (*(name for name in names if name not in dev), *common),
             "task.left_out_languages": (),  # they are not among the names
         }
         for dev in held_out
     ]
 
 
-def _opened(folder: pathlib.Path, config: Config, search: SearchConfig) -> list[Trial]:
-    """Returns the trials that an earlier search of the same kind has finished; makes the folder."""
-    # How many run at once changes no result.
-    identity = {"config": config.model_dump(mode="json"), "search": search.model_dump(mode="json", exclude={"at_once"})}
-    path = folder / "search.json"
-    if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise InputError(f"{folder} exists and is not a search; give another folder with --out.")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, identity)
-        return []
-    if json.loads(path.read_text("utf-8")) != json.loads(json.dumps(identity)):
-        raise InputError(f"{folder} holds another search; give another folder with --out, or the same command.")
-    lines = folder / "trials.jsonl"
-    if not lines.exists():
-        return []
-    return [_trial(json.loads(line)) for line in lines.read_text("utf-8").splitlines()]
+def _codes(tasks: AnyTasks) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """Returns what a config names languages by: those of train and dev, those of test, and those that all pairs have.
+
+    The partner of a test language that is also in a pair to train on is no test language.
+    """
+    of = tasks.codes if isinstance(tasks, PairTasks) else lambda name: (name,)
+    found = {role: [set(of(name)) for name in tasks.languages(role)] for role in ("train", "dev", "test")}
+    every = [codes for role in found.values() for codes in role]
+    common = set.intersection(*every) if len(every) > 1 else set()
+    names = set().union(*found["train"], *found["dev"]) - common
+    return sorted(names), tuple(sorted(set().union(*found["test"]) - names - common)), tuple(sorted(common))
 
 
-def _trial(line: dict[str, Any]) -> Trial:
-    def number(value: float | None) -> float:
-        return math.nan if value is None else value
-
-    trial = Trial(
-        line["trial"], line["rung"], line["values"], tuple(map(number, line["scores"])), number(line["score"])
-    )
-    if "slopes" not in line:
-        return trial
-    slopes = {key: number(slope) for key, slope in line["slopes"].items()}
-    return trial._replace(loss=number(line["loss"]), slopes=slopes)
-
-
-def _write(folder: pathlib.Path, done: Sequence[Trial]) -> None:
-    def finite(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    def sloping(trial: Trial) -> dict[str, Any]:
-        slopes = {key: finite(slope) for key, slope in trial.slopes.items()}
-        return {"loss": finite(trial.loss), "slopes": slopes} if slopes else {}
-
-    lines = [
-        {
-            "trial": trial.number, "rung": trial.rung, "values": trial.values,
-            "scores": [finite(score) for score in trial.scores], "score": finite(trial.score), **sloping(trial),
-        }
-        for trial in done
-    ]  # fmt: skip
-    write_whole(folder / "trials.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-
-
-def _report(folder: pathlib.Path, config: Config, done: Sequence[Trial], space: Space, metric: str, *, higher: bool):
+def _report(
+    folder: pathlib.Path, config: Config, method: str, done: Sequence[Trial], space: Space, metric: str, *, higher: bool
+):
     keys = list(space)
     last = [trial for trial in done if trial.rung == max(trial.rung for trial in done)]
     order = promoted(last, len(last), higher_is_better=higher)
-    table = Table(title=f"{config.evaluate.main} on {config.name}: the best of {len({t.number for t in done})} trials")
+    table = Table(title=f"{method} on {config.name}: the best of {len({t.number for t in done})} trials")
     for heading in ("trial", f"dev {metric}", "folds", *keys):
         table.add_column(heading, justify="right")
     for trial in order[:SHOWN]:
@@ -355,7 +344,9 @@ def _report(folder: pathlib.Path, config: Config, done: Sequence[Trial], space: 
     best = order[0]
     if math.isnan(best.score):
         raise InputError("Every trial diverged; lower the rates in `search.space`.")
-    write_whole(folder / "best.toml", dump(changed(config, settings(best.values), "the best trial")))
+    methods = tuple(dict.fromkeys((*config.evaluate.methods, method)))
+    found = {**settings(best.values), "evaluate.methods": methods}
+    write_whole(folder / "best.toml", dump(changed(config, found, "the best trial")))
     _draw(folder, last, space, metric, higher=higher)
     console = Console()
     console.print(table)

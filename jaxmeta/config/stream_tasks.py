@@ -43,6 +43,10 @@ class StreamTasks(PairTasks):
         make = functools.partial(self._episodes_of, seed=seed)
         return drawn(self.config, self.rows_on_disk, self.split, make, seed, first, self._left_out)
 
+    def codes(self, language: str) -> tuple[str, ...]:
+        """Returns the codes of the languages of a pair, or of a language its own."""
+        return self.rows_on_disk.codes(language)
+
     def facts(self) -> dict[str, Any]:
         """Returns what the report says of the data; of train languages, texts are those of the sample."""
         cells = [cell for code in self.split.train for cell in self.rows_on_disk.cells(code, "train")]

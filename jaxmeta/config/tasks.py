@@ -115,6 +115,7 @@ class TextTasks:
             "languages": {role: len(codes) for role, codes in self.split._asdict().items()},
             "overlap": str(self.overlap),
             "shots": f"{known} of {shots} rows to adapt to say what a row that is trained on says",
+            "repeats": repeats_of(self.corpus, self.split),
             "tokenizer": self.tokenizer.statistics(texts["train"]),
             "texts": {role: len(found) for role, found in texts.items()},
             "truncated_texts": {role: data.count_cut(self.tokenizer, found) for role, found in texts.items()},
@@ -203,6 +204,12 @@ def number_of_waves(config: Config, split: str) -> int:
     if not isinstance(count, int):
         raise InputError(f"`task.{split}_languages`: these have no names; give a number of them.")
     return count
+
+
+def repeats_of(rows: data.Rows, split: data.LanguageSplit) -> str:
+    """Returns what the report says of shots that are judged rows too."""
+    repeated, shots = data.repeated_shots(rows, split)
+    return f"{repeated} of {shots} rows that held-out languages adapt to are among those they are judged on"
 
 
 def read_corpus(config: Config) -> Corpus:

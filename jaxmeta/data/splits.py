@@ -236,6 +236,20 @@ def translated_shots(corpus: Rows, split: LanguageSplit) -> tuple[int, int]:
     return sum(number in seen for number in corpus.sentence[shots].tolist()), len(shots)
 
 
+def repeated_shots(corpus: Rows, split: LanguageSplit) -> tuple[int, int]:
+    """Returns how many rows that held-out languages adapt to are rows that the same language is judged on, and of how
+    many: all their texts are equal. Whoever matches strings knows the answer to those.
+    """
+    repeated = total = 0
+    for role in ("dev", "test"):
+        for language in getattr(split, role):
+            judged = {tuple(map(normalised, corpus.texts_of(row))) for row in corpus.rows(language, role)}
+            shots = [tuple(map(normalised, corpus.texts_of(row))) for row in corpus.rows(language, "train")]
+            repeated += sum(texts in judged for texts in shots)
+            total += len(shots)
+    return repeated, total
+
+
 def without_overlap(corpus: _AnyRows, split: LanguageSplit) -> tuple[_AnyRows, int]:
     """Returns `corpus` without the meta-training rows that say what a judged row says, and how many they were.
 

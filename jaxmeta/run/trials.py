@@ -91,6 +91,7 @@ class SideBySide:
         self,
         values: Mapping[str, np.ndarray],
         tasks: Tasks,
+        readout: Readout | None = None,
         *,
         training_seed: int,
         seed: int,
@@ -101,6 +102,8 @@ class SideBySide:
         Args:
           values: `[N]` by name.
           tasks: what is learned.
+          readout: what compares texts of these tasks on the host, where they are others than those that this was made
+            for; it reads states in the same way.
           training_seed: of the parameters and of the episodes, the same for all.
           seed: of methods that draw at random while they adapt.
           judged: how many are judged; the others fill up. All by default.
@@ -122,7 +125,7 @@ class SideBySide:
                 place = 0 if self._alike else number
                 start, tangents = jax.tree.map(lambda leaf, place=place: leaf[place], trained[self._method.phase])
             grid = score_grid(
-                partial(self._run, own), self._readout, self._method.complete(start),
+                partial(self._run, own), readout or self._readout, self._method.complete(start),
                 rate, posed, seed=seed, tasks_per_call=len(posed.cells),
             )  # fmt: skip
             by_steps = grid.scores[self._judging.metric].mean(axis=(0, 1))
