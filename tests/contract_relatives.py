@@ -74,8 +74,8 @@ def learned(rule, batch_size: int | None = None, **options):
     return lambda s: algorithms.learned_optimizer(rule, s.mlp(), s.classify(), batch_size=batch_size, **options)
 
 
-def two_kinds(algorithm: MetaAlgorithm) -> GradientEstimator:
-    """Two estimators that take tasks in turn, where there are as many tasks for each."""
+def one_kind(algorithm: MetaAlgorithm) -> GradientEstimator:
+    """Tasks that are dealt out to a single estimator; which has which of several, the order would decide."""
     each = estimators.backprop(algorithm, num_steps=2)
     return estimators.together(each)
 
@@ -180,7 +180,7 @@ ROWS = [
     Row(
         "learned optimizer, lstm",
         learned(RECURRENT, gradient=forward_over_reverse),
-        two_kinds,
+        one_kind,
         draws=True,
         fewer_classes=False,
     ),

@@ -250,6 +250,11 @@ ALGORITHMS = {
     "cavia": algorithms.cavia(MODEL, OBJECTIVE, SGD),
     "cavia with decay": algorithms.cavia(MODEL, OBJECTIVE, SGD, decay=0.1),
     "knowledge_transfer": algorithms.knowledge_transfer(MODEL, OBJECTIVE, SGD, algorithms.l2_sp),
+    "source_replay": algorithms.source_replay(
+        algorithms.imaml(MODEL, OBJECTIVE, SGD),
+        {"inputs": np.ones((4, 3), np.float32), "targets": np.zeros(4, np.int32)},
+        num_examples=2,
+    ),
     **SOLVED,
 }
 # What each estimator takes; the others it refuses, with this sentence. `backprop` takes all.
@@ -260,7 +265,7 @@ TAKEN = {
     ),
     "pooled": ([name for name in ALGORITHMS if name not in SOLVED], "learn to repeat them; use `backprop`"),
     "displacement": (
-        ["maml", "boil", "reptile", "meta_curvature", "per_step", "imaml", "knowledge_transfer"],
+        ["maml", "boil", "reptile", "meta_curvature", "per_step", "imaml", "knowledge_transfer", "source_replay"],
         "`displacement` needs an algorithm that adapts a copy of its parameters",
     ),
     "implicit": (

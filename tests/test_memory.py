@@ -1,6 +1,7 @@
 """What the compiler is given: the memory of an outer step, what carries a task axis, and how often things are done."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,10 @@ from quick import quick_jit
 
 from jaxmeta.algorithms import LearnedRates, maml
 from jaxmeta.core.checks import InputError
-from jaxmeta.core.gradients import forward_over_reverse, linearized, reverse
+from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, Model
-from jaxmeta.estimators import backprop
+from jaxmeta.estimators import backprop, multistep
 from jaxmeta.models import mlp, transformer
 from jaxmeta.objectives import classification, regression
 
@@ -182,6 +183,17 @@ def test_rows_are_exact(optimizer, rates, standard_promotion, x64):
     assert_same_gradient(*gradients, rtol=1e-9, atol=1e-12)
 
 
+def test_rows_that_do_not_adapt_may_be_compacted_all_the_same(standard_promotion, x64):
+    episodes, gradients = text_tasks(), []
+    for rows in (None, matching("^embedding/")):
+        algorithm = maml(
+            text_model(dtype=jnp.float64), classification(3), optax.sgd(0.1), select=matching("^head/"), rows=rows
+        )
+        run, meta_params = outer_gradient(algorithm, episodes)
+        gradients.append(quick_jit(run)(meta_params, episodes))
+    assert_same_gradient(*gradients, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("task_axis", ["vmap", "sequential", "chunked(2)"])
 def test_rows_work_along_any_task_axis(task_axis):
     episodes = text_tasks()
@@ -335,6 +347,18 @@ def test_without_a_loop_the_gradient_is_the_same(strategy, memory, unroll):
     run, meta_params = outer_gradient(algorithm, episodes, num_steps=3, memory=memory, unroll=unroll)
     loop, _ = outer_gradient(algorithm, episodes, num_steps=3, unroll=1)
     assert_same_gradient(quick_jit(run)(meta_params, episodes), quick_jit(loop)(meta_params, episodes))
+
+
+def test_what_is_traced_before_the_cut_is_differentiated_to_first_order():
+    episodes = wave_tasks()
+    gradients = []
+    for strategy, memory in ((reverse, "truncated(0)"), (first_order, "none")):
+        algorithm = maml(mlp((8,), 1, activation=jnp.tanh), regression(), optax.sgd(0.1), gradient=strategy)
+        estimator = multistep(algorithm, num_steps=3, anneal_over=10, memory=memory)
+        meta_params = quick_jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
+        run = quick_jit(partial(estimator.estimate, jax.random.key(1)))
+        gradients.append(run(meta_params, jnp.zeros((), jnp.int32), episodes)[0])
+    assert_same_gradient(*gradients)
 
 
 @pytest.mark.parametrize("unroll", [0, -1, "all", 1.5])

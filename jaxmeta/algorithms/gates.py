@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 
 def relaxed(logits: jax.Array) -> jax.Array:
-    """Returns gates in [0, 1], without chance: the middle of what `sampled` draws."""
+    """Returns gates in [0, 1] without chance or temperature, as the paper uses them after training."""
     return _stretched(jax.nn.sigmoid(logits))
 
 

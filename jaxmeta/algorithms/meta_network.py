@@ -53,10 +53,10 @@ def meta_network(
 ) -> MetaAlgorithm:
     """A generator from the mean of what is told of a support's texts to low-rank adapters of a model, and gates.
 
-    A short code `z = tanh(A e + a)` is made of the mean `e` of what is told of the real examples, at length one. Each
-    selected parameter, as a matrix `[m, n]`, gets an adapter of rank r whose factors are linear in `z`; a vector gets
-    an offset. Adapters enter the model through its parameters, so any model of any library has them, at no change to
-    it. At the start they are zero: the model is that of its parameters.
+    A short code `z = tanh(A e + a) / E`, of E numbers, is made of the mean `e` of what is told of the real examples, at
+    length one. Each selected parameter, as a matrix `[m, n]`, gets an adapter of rank r whose factors are linear in
+    `z`; a vector gets an offset. Adapters enter the model through its parameters, so any model of any library has them,
+    at no change to it. At the start they are zero: the model is that of its parameters.
 
     No label is read by `begin`. With no inner step this is zero-shot; inner steps are gradient steps on the generated
     adapters alone.

@@ -48,7 +48,7 @@ def rl2(
         `environment.actions` reads the outputs (`jm.models.recurrent_policy`).
       environment: where it acts.
       rollouts: how many of the support each step plays; all by default.
-      discount: of later rewards, through the whole trial.
+      discount: of later rewards, through the whole trial; a rollout that ends early counts with its whole horizon.
       critic: the weight of the squared error of predicted returns.
       entropy: the weight of the entropy of what may be done at each step, in nats, which training goes up by too: a
         policy that settles on one action before it has learned to read what came of it never learns to (Mnih et al.

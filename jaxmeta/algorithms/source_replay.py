@@ -53,4 +53,5 @@ def source_replay(
         replayed = jax.tree.map(lambda leaf: leaf[chosen], source)
         return base.step(step_key, meta_params, state, joined(support, replayed))
 
-    return base._replace(step=step)
+    # It goes to no minimum of the support's loss, and the source's rows are not those of an episode.
+    return base._replace(step=step, stationary=None, compact=None)

@@ -112,8 +112,8 @@ def l2_sp(model: Model, params: ArrayTree, source: ArrayTree, support: Batch) ->
 def distillation(temperature: float = 2.0, on: Batch | None = None) -> Regularizer:
     """The regularizer `T² KL(softmax(f_θ(x) / T) | softmax(f_φ(x) / T))`, a mean over real examples.
 
-    The factor keeps its gradient of one size whatever the temperature is. Outputs are logits `[N, ..., C]`; classes
-    that the batch says are absent are left out.
+    The factor keeps its gradient of one size whatever the temperature is. Outputs are logits `[N, C]`; classes that
+    the batch says are absent are left out.
 
     Args:
       temperature: T; more of it makes the wrong answers matter more.
@@ -121,15 +121,16 @@ def distillation(temperature: float = 2.0, on: Batch | None = None) -> Regulariz
         if need be; the support by default.
 
     Raises:
-      ValueError: if `temperature` is not positive.
+      ValueError: if `temperature` is not positive; when it is called if an example has more than one vector of logits,
+        of which some would be padding.
     """
     check_positive("temperature", temperature)
 
     def regularizer(model: Model, params, source, support):
         batch = support if on is None else on
-        ours, theirs = (
-            jax.nn.log_softmax(_present(model.apply(p, batch["inputs"]), batch) / temperature) for p in (params, source)
-        )
+        outputs = [model.apply(p, batch["inputs"]) for p in (params, source)]
+        _check_vectors("distillation", outputs[0])
+        ours, theirs = (jax.nn.log_softmax(_present(logits, batch) / temperature) for logits in outputs)
         return temperature**2 * _mean(jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1), batch)
 
     return regularizer
@@ -142,12 +143,16 @@ def feature_matching(on: Batch | None = None) -> Regularizer:
 
     Args:
       on: inputs that the two models are compared on, see `distillation`.
+
+    Raises:
+      ValueError: when it is called if an example has more than one vector, of which some would be padding.
     """
 
     def regularizer(model: Model, params, source, support):
         batch = support if on is None else on
         ours, theirs = (at_least_float32(features_of(model)(p, batch["inputs"])) for p in (params, source))
-        return _mean(jnp.square(ours - theirs), batch)
+        _check_vectors("feature_matching", ours)
+        return _mean(jnp.mean(jnp.square(ours - theirs), axis=1), batch)
 
     return regularizer
 
@@ -179,9 +184,13 @@ def _present(logits: jax.Array, batch: Batch) -> jax.Array:
     return jnp.where(present, logits, jnp.asarray(IMPOSSIBLE, logits.dtype))
 
 
+def _check_vectors(name: str, outputs: jax.Array) -> None:
+    if outputs.ndim != 2:
+        raise ValueError(f"`{name}` compares one vector for each example, [N, D]; the model's are {outputs.shape}")
+
+
 def _mean(values: jax.Array, batch: Batch) -> jax.Array:
-    """Returns the mean over real examples of values `[N, ...]`."""
-    of_examples = jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+    """Returns the mean over real examples of values `[N]`."""
     real = jnp.asarray(batch["mask"], bool) if "mask" in batch else jnp.ones(leading_size(dict(batch)), bool)
     count = jnp.maximum(jnp.sum(real), 1).astype(values.dtype)
-    return jnp.sum(jnp.where(real, of_examples, jnp.zeros((), values.dtype))) / count
+    return jnp.sum(jnp.where(real, values, jnp.zeros((), values.dtype))) / count

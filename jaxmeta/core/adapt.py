@@ -41,7 +41,8 @@ def memory_policy(text: str) -> Memory:
                        step's gradient is computed once more, and memory grows with sqrt(K)
         offload        as per_step, but kept in the memory of the host
         truncated(n)   the derivative of the last n steps; what earlier ones added is taken as a constant, which is
-                       first order for them (Shaban et al. 2019, arXiv 1810.10667). n = 0 is FOMAML
+                       first order for them (Shaban et al. 2019, arXiv 1810.10667). n = 0 is FOMAML for what
+                       adapts; what steps read besides (learned rates) learns from the last n alone
 
     Raises:
       ValueError: it is none of these.
@@ -138,6 +139,9 @@ def adapt(
         early = max(0, num_steps - policy.last)
         cut = stop_gradient((meta_params, support))
         state, first = _scan(body(*cut), stop_gradient(begun), keys[:early], unroll)
+        if trace:  # a loss after one of these steps is differentiated to first order too
+            metrics, states = first
+            first = metrics, jax.tree.map(lambda leaf, of_all: _constant_step(leaf[None], of_all), begun, states)
         state = jax.tree.map(_constant_step, begun, state)
         state, second = _scan(body(meta_params, support), state, keys[early:], unroll)
         metrics, states = _joined([first, second])

@@ -98,6 +98,8 @@ def check_by_row(optimizer: optax.GradientTransformation, fast: ArrayTree, table
     Raises:
       ValueError: it does not (weight decay, norms of whole arrays), or its learning rate is not a number yet.
     """
+    if not any(tables(path_of(path)) for path, _ in jax.tree_util.tree_leaves_with_path(fast)):
+        return  # no table adapts
     whole, some = 256, 200
     try:
         with jax.ensure_compile_time_eval():

@@ -70,8 +70,9 @@ class Model(NamedTuple):
 class Objective(NamedTuple):
     """What a task asks of the outputs.
 
-    `loss` is a mean over the real examples. `counts` are sufficient statistics that may be *summed* over batches, so
-    that a score over many batches (macro-F1, calibration) is exact; `scores` turns a sum of them into named numbers.
+    `loss` is a mean over the real examples, or over what they consist of (tokens). `counts` are sufficient statistics
+    that may be *summed* over batches, so that a score over many batches (macro-F1, calibration) is exact; `scores`
+    turns a sum of them into named numbers.
     """
 
     loss: Callable[[ArrayTree, Batch], tuple[jax.Array, Metrics]]

@@ -8,7 +8,9 @@ from jaxmeta.estimators.backprop import backprop
 
 
 def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
-    """The gradient of the mean loss over all examples of all tasks, support and query alike, with no inner step.
+    """The gradient of the mean over tasks of the loss of all their examples, support and query, with no inner step.
+
+    A task weighs as much as another, however many of its examples are real.
 
     This trains the multilingual baselines (and the warm start of any meta-learner): an algorithm whose `begin` copies
     the parameters, such as `maml`, is trained by it as one ordinary model of all tasks. So is a `meta_network` that is

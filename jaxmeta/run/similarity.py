@@ -21,7 +21,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.trees import leading_size
-from jaxmeta.core.types import Batch, MetaParams
+from jaxmeta.core.types import ArrayTree, Batch, MetaParams, TaskState
 from jaxmeta.run.plan import META, Experiment, Method, Rate
 
 SIMILARITY = "similarity.json"  # the file of a run folder
@@ -86,12 +86,14 @@ def overlaps(shares: np.ndarray) -> np.ndarray:
 def closeness(cosine: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Returns how close vectors end, `[N, N]`: one minus their distance as a share of the sum of their lengths.
 
-    One where two are the same, zero where they point away from each other, a half and more where one is not moved.
+    One where two are the same, zero where they point away from each other, or where one has no finite length.
     """
     first, second = norms[:, None], norms[None]
     distances = np.sqrt(np.maximum(first**2 + second**2 - 2 * first * second * cosine, 0))
-    total = first + second
-    return 1 - np.divide(distances, total, out=np.zeros_like(total), where=total > 0)
+    known = (first > 0) & (second > 0)
+    found = 1 - np.divide(distances, first + second, out=np.ones_like(distances), where=known)
+    np.fill_diagonal(found, 1.0)
+    return found
 
 
 def gradient_method(experiment: Experiment) -> Method | None:
@@ -132,11 +134,8 @@ def displacements(
     algorithm, key = method.build(learning_rate), jax.random.key(0)
 
     def vector(meta_params, support):
-        # What adapts, without what the optimizer remembers.
-        start = algorithm.begin(key, meta_params, support)
-        end, _ = adapt(algorithm, key, meta_params, support, num_steps=steps)
-        first, last = (ravel_pytree(getattr(state, "fast", state))[0] for state in (start, end))
-        return last - first
+        both, _ = adapt(algorithm, key, meta_params, support, num_steps=steps, trace=(0, steps))
+        return ravel_pytree(jax.tree.map(lambda leaf: leaf[1] - leaf[0], _adapted(both)))[0]
 
     return _compared(vector, meta_params, supports)
 
@@ -162,6 +161,15 @@ def nearest_sources(similarity: Mapping[str, Any], *, at_most: int = 3) -> dict[
 def rounded(values: np.ndarray) -> list:
     """Returns numbers as a file of them has them."""
     return np.round(np.asarray(values, np.float64), 4).tolist()
+
+
+def _adapted(state: TaskState) -> ArrayTree:
+    """Returns what adapts, without what an optimizer or a learned rule remembers and how often it stepped."""
+    fields = state._asdict() if hasattr(state, "_asdict") else {"state": state}
+    for whole in ("params", "memory"):  # of a child that is trained; of a policy that remembers
+        if whole in fields:
+            return fields[whole]
+    return {name: value for name, value in fields.items() if name not in ("opt_state", "step")}
 
 
 def _has_params(meta_params: MetaParams) -> bool:
