@@ -11,7 +11,7 @@ from tiny_run import TINY, evaluation, jaxmeta, kept_programs, toy_lines, train,
 
 from jaxmeta.config import build, commands, compare_methods, load
 from jaxmeta.run.comparison import compare, comparison_table, sentence
-from jaxmeta.run.judge import summary
+from jaxmeta.run.judge import conclusion, summary
 from jaxmeta.run.statistics import paired_difference
 
 LANGUAGES = ["aa", "bb", "cc", "dd", "ee"]
@@ -23,7 +23,9 @@ def judged(means, dev, *, higher=True, metric="accuracy"):
     methods = {}
     for place, (name, mean) in enumerate(means.items()):
         grid = mean + NOISE + 0.1 * np.random.default_rng(place + 1).normal(size=(5, 2))
-        methods[name] = summary(metric, higher, "meta-learner", grid, LANGUAGES, gradient_examples=1200, seconds=3)
+        methods[name] = summary(
+            metric, higher, "meta-learner", grid, LANGUAGES, training_seeds=1, gradient_examples=1200, seconds=3
+        )
         methods[name]["adaptation"] = {"dev_score": dev[name]}
     facts = {"metric": metric, "higher_is_better": higher, "languages": LANGUAGES, "task": "toy", "shots": 1}
     return {**facts, "training_seeds": [0], "shot_seeds": [0, 1], "methods": methods}
@@ -58,6 +60,35 @@ def test_what_cannot_be_told_apart_did_not_win():
         "Nothing won alone: ridge, the best on the dev languages, cannot be told apart from maml;"
     )
     assert told(found).endswith("It is ahead of protonet, and that is real.")
+
+
+@pytest.mark.parametrize(
+    ("ridge", "words", "expected"),
+    [
+        (60.0, 50.0, "ridge, the best meta-learner on the dev languages, beats words, the best baseline, by "),
+        (50.0, 60.0, "A baseline wins: words beats ridge, the best meta-learner on the dev languages, by "),
+        (59.95, 60.0, "ridge and the best baseline, words, cannot be told apart: words is ahead by "),
+    ],
+)
+def test_a_verdict_counts_from_the_side_of_the_one_that_is_ahead(ridge, words, expected):
+    found = judged({"ridge": ridge, "words": words}, {"ridge": 9, "words": 8})
+    found["methods"]["words"]["kind"] = "baseline"
+    scores = {name: np.array(list(method["repetitions"].values())) for name, method in found["methods"].items()}
+    facts = {key: value for key, value in found.items() if key != "methods"}
+    verdict = conclusion(facts, scores, found["methods"])["verdict"]
+    ahead = paired_difference(*(scores[name] for name in (("ridge", "words") if ridge > words else ("words", "ridge"))))
+    assert ahead.mean > 0
+    assert verdict == (
+        f"{expected}{ahead.mean:.2f} accuracy (95% interval {ahead.low:.2f} to {ahead.high:.2f}; "
+        f"better in {ahead.wins} languages, worse in {ahead.losses})."
+    )
+
+
+def test_several_that_are_ahead_on_test_alone_are_not_told_apart():
+    found = judged({"ridge": 50.0, "maml": 59.9, "protonet": 60.0}, {"ridge": 9, "maml": 8, "protonet": 7})
+    said = told(found)
+    assert said.startswith("protonet, maml are ahead of ridge, which was the best on the dev languages, protonet by ")
+    assert "won" not in said
 
 
 def test_a_method_that_is_ahead_on_test_alone_is_named():

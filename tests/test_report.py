@@ -376,20 +376,3 @@ def test_what_scores_are_averaged_over_is_called_by_its_name():
     one = evaluation | {"languages": ["af"], "unit": "speaker"}
     assert table.unit_note(one).startswith("One held-out speaker: ")
     assert table.unit_note(one).endswith(" nothing of other speakers.")
-
-
-def test_markdown_table():
-    scores = {"af": 0.25, "yi": 0.5}
-    methods = {
-        "a|b": _method(scores, "baseline", ci95=[-0.125, 0.5]),
-        "maml": _method({"af": 0.5, "yi": 1.0}, "meta-learner", ci95=[0.5, 1.0]),
-    }
-    evaluation = _evaluation(1, methods=methods, best_baseline="a|b")
-    assert table.markdown_table(evaluation).splitlines() == [
-        "| method | mean | 95% interval | worst language | worst quarter | gradient examples | seconds |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-        "| **maml** | 0.750 | 0.500 to 1.000 | 0.500 af | 0.500 | 1.25M | 61 |",
-        "| a\\|b | 0.375 | -0.125 to 0.500 | 0.250 af | 0.250 | 1.25M | 61 |",
-        "",
-        "maml beats joint by 9.5 points.",
-    ]

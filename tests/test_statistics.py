@@ -80,14 +80,31 @@ def test_same_seed_same_numbers():
     assert statistics.bootstrap_interval(grid, seed=5) != statistics.bootstrap_interval(grid, seed=6)
 
 
-def test_by_language_is_each_row_alone():
-    rng = np.random.default_rng(7)
-    grid = rng.normal([[0.0], [50.0]], 1, (2, 30))
-    intervals = statistics.bootstrap_by_language(grid)
-    for row, interval in zip(grid, intervals, strict=True):
-        assert interval.mean == pytest.approx(row.mean())
-        expected = 2 * 1.96 * row.std() / np.sqrt(30)
-        assert interval.high - interval.low == pytest.approx(expected, rel=0.1)
+def test_what_is_said_again_for_every_seed_tells_no_more():
+    """A method without training seeds stands beside each of them; its interval is that of its draws alone."""
+    draws = np.random.default_rng(9).normal(50, 5, (3, 4))
+    alone = statistics.bootstrap_interval(draws)
+    tiled = statistics.bootstrap_interval(np.tile(draws, (1, 6)), training_seeds=6)
+    assert tiled.high - tiled.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    as_if = statistics.bootstrap_interval(np.tile(draws[:1], (1, 6)))
+    of_one = statistics.bootstrap_interval(np.tile(draws[:1], (1, 6)), training_seeds=6)
+    assert of_one.high - of_one.low > 2 * (as_if.high - as_if.low)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_intervals_of_seeds_and_draws_hold_the_truth(seeds):
+    rng, held = np.random.default_rng(11), 0
+    for number in range(200):
+        of_seed, of_draw = rng.normal(size=(12, seeds, 1)), rng.normal(size=(12, 1, 4))
+        grid = rng.normal(size=(12, 1, 1)) + of_seed + of_draw + 0.1 * rng.normal(size=(12, seeds, 4))
+        found = statistics.bootstrap_interval(grid.reshape(12, -1), training_seeds=seeds, resamples=500, seed=number)
+        held += found.low <= 0 <= found.high
+    assert held >= 0.86 * 200
+
+
+def test_seeds_divide_the_repetitions():
+    with pytest.raises(ValueError, match="`training_seeds` must divide the 4 repetitions, got 3"):
+        statistics.bootstrap_interval(np.ones((2, 4)), training_seeds=3)
 
 
 def test_paired_removes_what_both_share():

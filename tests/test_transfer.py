@@ -15,6 +15,7 @@ def judged(grids, higher=True, best="maml"):
     """Returns an evaluation of methods by their grids `[3, R]`; only `target_only` has trained on nothing."""
     return {
         "languages": LANGUAGES, "metric": "accuracy", "higher_is_better": higher, "best_meta_learner": best,
+        "training_seeds": [0],
         "methods": {
             name: {
                 "repetitions": dict(zip(LANGUAGES, grid, strict=True)),

@@ -35,7 +35,9 @@ def compare(evaluation: Evaluation) -> Comparison:
     winner = max(methods, key=lambda name: sign * methods[name]["adaptation"]["dev_score"])
     grids = {name: np.array(list(method["repetitions"].values())) for name, method in methods.items()}
     behind = {
-        name: paired_difference(grids[winner], grids[name], higher_is_better=higher)
+        name: paired_difference(
+            grids[winner], grids[name], higher_is_better=higher, training_seeds=len(evaluation["training_seeds"])
+        )
         for name in ranked(evaluation)
         if name != winner
     }
@@ -50,13 +52,17 @@ def sentence(evaluation: Evaluation, found: Comparison) -> str:
         return f"{pair.mean:.2f} {metric} (95% interval {pair.low:.2f} to {pair.high:.2f})"
 
     better = [name for name, pair in behind.items() if pair.high < 0]
+    if len(better) > 1:  # which of them is best was not asked of the dev tasks
+        return (
+            f"{', '.join(better)} are ahead of {winner}, which was the best on the dev {others}, {better[0]} by "
+            f"{figures(behind[better[0]].reversed())}; the differences are real, though the dev {others} did not "
+            "foresee them, and cannot say which of these is the best."
+        )
     if better:
-        name = min(better, key=lambda name: behind[name].mean)
-        mean, low, high, wins, losses = behind[name]
-        ahead = Paired(-mean, -high, -low, losses, wins)
+        name = better[0]
         return (
             f"{name} won: it is ahead of {winner}, which was the best on the dev {others}, by "
-            f"{figures(ahead)}; the difference is real, though the dev {others} did not foresee it."
+            f"{figures(behind[name].reversed())}; the difference is real, though the dev {others} did not foresee it."
         )
     open_ = [name for name, pair in behind.items() if not pair.low > 0]
     if not open_:

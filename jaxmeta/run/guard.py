@@ -63,10 +63,11 @@ def guarded(
         own, alone = scores[name], scores[ALONE]
         says = np.array([says_alone(*pair) for pair in zip(right[name], right[ALONE], strict=True)]).reshape(-1, draws)
         # The folds are answered once, by the first training seed; what they say holds for all.
-        says = np.tile(says, (1, own.shape[1] // draws))
+        seeds = own.shape[1] // draws
+        says = np.tile(says, (1, seeds))
         grid = np.where(says, alone, own)
-        interval = bootstrap_interval(grid)
-        gain = paired_difference(grid, own, higher_is_better=higher_is_better)
+        interval = bootstrap_interval(grid, training_seeds=seeds)
+        gain = paired_difference(grid, own, higher_is_better=higher_is_better, training_seeds=seeds)
         hurt = sign * (alone - own) > 0
         found[name] = {
             "mean": interval.mean,

@@ -28,7 +28,7 @@ from jaxmeta.run.experiment import Trained
 from jaxmeta.run.judgements import Judged, Judgements
 from jaxmeta.run.logging import ProgressDisplay
 from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, told, training_cost
-from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
+from jaxmeta.run.statistics import Paired, bootstrap_interval, paired_difference, worst_language, worst_quartile
 from jaxmeta.run.transfer import ALONE
 from jaxmeta.run.units import counted, unit, units
 
@@ -132,7 +132,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     seconds = np.mean([sum(trained.seconds[seed, link.name] for link in links) for seed in seeds])
     result = summary(
         judging.metric, judging.higher_is_better, method.kind, grid[..., place], problems.languages,
-        gradient_examples=training_cost(experiment.phases, method.phase), seconds=seconds,
+        training_seeds=len(seeds), gradient_examples=training_cost(experiment.phases, method.phase), seconds=seconds,
         step_bytes=trained.step_bytes.get((seeds[0], method.phase or "")),
     )  # fmt: skip
     result["adaptation"] = {
@@ -154,10 +154,10 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
         "steps": list(method.steps),
         "per_language": dict(zip(problems.languages, curves, strict=True)),
     }
-    by_steps = [_point(steps, grid[..., i]) for i, steps in enumerate(method.steps)]
+    by_steps = [_point(steps, grid[..., i], len(seeds)) for i, steps in enumerate(method.steps)]
     by_shots = []
     if method.name in judging.curve_methods:
-        here = _point(judging.shots, grid[..., place])
+        here = _point(judging.shots, grid[..., place], len(seeds))
         by_shots = [here, *_shot_curve(experiment, method, choice, params[0], problems)]
     return Judged(
         grid[..., place],
@@ -187,6 +187,7 @@ def _judge_classical(experiment: Experiment, problems: Problems, classical: Clas
         BASELINE,
         scores,
         problems.languages,
+        training_seeds=len(experiment.training_seeds),
         gradient_examples=0.0,
         seconds=0.0,
     )
@@ -201,7 +202,7 @@ def _judge_classical(experiment: Experiment, problems: Problems, classical: Clas
     result["scores"] = {name: float(_scale(name) * found.mean()) for name, found in grid.scores.items()}
     by_shots = []
     if classical.name in judging.curve_methods:
-        by_shots.append(_point(judging.shots, scores))
+        by_shots.append(_point(judging.shots, scores, len(experiment.training_seeds)))
         for shots in problems.by_shots:
             by_shots.append(_point(shots, scale * on_test(shots, 1).scores[judging.metric][..., 0]))
     by_shots.sort(key=lambda point: point["x"])
@@ -281,11 +282,11 @@ def _scale(score: str) -> float:
 
 
 def summary(
-    metric: str, higher: bool, kind: str, grid: np.ndarray, languages: Sequence[str], *, gradient_examples, seconds,
-    step_bytes=None,
+    metric: str, higher: bool, kind: str, grid: np.ndarray, languages: Sequence[str], *, training_seeds: int,
+    gradient_examples, seconds, step_bytes=None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Returns what `evaluation.json` says of a method whose scores are `grid` `[L, R]`."""
-    interval = bootstrap_interval(grid)
+    """Returns what `evaluation.json` says of a method whose scores are `grid` `[L, R]`, see `bootstrap_interval`."""
+    interval = bootstrap_interval(grid, training_seeds=training_seeds)
     return {
         "metric": metric,
         "kind": kind,
@@ -307,8 +308,8 @@ def _calibration(experiment: Experiment, grids: Sequence[Grid], place: int) -> d
     return {name: scores[name] for name in ("nll", "brier", "ece")} if "ece" in scores else {}
 
 
-def _point(x: float, grid: np.ndarray) -> dict[str, Any]:
-    interval = bootstrap_interval(grid, resamples=2000)
+def _point(x: float, grid: np.ndarray, training_seeds: int = 1) -> dict[str, Any]:
+    interval = bootstrap_interval(grid, training_seeds=training_seeds, resamples=2000)
     return {"x": x, "mean": interval.mean, "ci95": [interval.low, interval.high]}
 
 
@@ -334,7 +335,9 @@ def conclusion(
     for a in metas:
         for b in results:
             if b not in metas:
-                difference = paired_difference(scores[a], scores[b], higher_is_better=higher)
+                difference = paired_difference(
+                    scores[a], scores[b], higher_is_better=higher, training_seeds=len(facts["training_seeds"])
+                )
                 pairs[f"{a} - {b}"] = {
                     "mean": difference.mean,
                     "ci95": [difference.low, difference.high],
@@ -361,17 +364,20 @@ def _verdict(best, pairs, results, facts) -> str:
     meta, baseline = best[META], best[BASELINE]
     pair = pairs[f"{meta} - {baseline}"]
     low, high = pair["ci95"]
+    pair = Paired(pair["mean"], low, high, pair["wins"], pair["losses"])
+    ahead, name = (pair.reversed(), baseline) if pair.mean < 0 else (pair, meta)
     figures = (
-        f"by {abs(pair['mean']):.2f} {facts['metric']} (95% interval {low:.2f} to {high:.2f}; better in "
-        f"{counted(pair['wins'], unit(facts))}, worse in {pair['losses']})"
+        f"by {ahead.mean:.2f} {facts['metric']} (95% interval {ahead.low:.2f} to {ahead.high:.2f}; better in "
+        f"{counted(ahead.wins, unit(facts))}, worse in {ahead.losses})"
     )
     chosen_on = f"the dev {units(facts)}"
-    if low > 0:
+    if pair.low > 0:
         verdict = f"{meta}, the best meta-learner on {chosen_on}, beats {baseline}, the best baseline, {figures}."
-    elif high < 0:
+    elif pair.high < 0:
         verdict = f"A baseline wins: {baseline} beats {meta}, the best meta-learner on {chosen_on}, {figures}."
     else:
-        verdict = f"{meta} and the best baseline, {baseline}, cannot be told apart: they differ {figures}."
+        verdict = f"{meta} and the best baseline, {baseline}, cannot be told apart: "
+        verdict += f"{name} is ahead {figures}." if pair.mean else f"they differ {figures}."
     # The best baseline was picked on the dev languages; one that does better on test must not go unmentioned.
     winners = [
         name

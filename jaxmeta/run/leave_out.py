@@ -34,11 +34,12 @@ def leave_one_out(
       mean of what the same languages lose without another source (None where none was left out); "says", a sentence.
     """
     higher, languages = evaluation["higher_is_better"], evaluation["languages"]
+    seeds = len(evaluation["training_seeds"])
     full = _grid(evaluation, method)
     grids = {source: _grid(found, method) for source, found in without.items()}
     sources = {}
     for source, grid in grids.items():
-        pair = paired_difference(full, grid, higher_is_better=higher)
+        pair = paired_difference(full, grid, higher_is_better=higher, training_seeds=seeds)
         sources[source] = _entry(pair, languages, _difference(full, grid, higher))
     own, others, named = [], [], {}
     for place, language in enumerate(languages):
@@ -53,7 +54,7 @@ def leave_one_out(
     found: dict[str, Any] = {"method": method, "sources": sources, "nearest": None}
     if own:
         rows = np.array(own)
-        interval, means = bootstrap_interval(rows), rows.mean(axis=1)
+        interval, means = bootstrap_interval(rows, training_seeds=seeds), rows.mean(axis=1)
         pair = Paired(*interval, wins=int((means > 0).sum()), losses=int((means < 0).sum()))
         found["nearest"] = _entry(pair, list(named), rows) | {
             "removed": named,

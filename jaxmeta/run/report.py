@@ -72,7 +72,8 @@ _CAPTIONS = {
     "draws of shots within a {one}, so it speaks for {many} that are not in the table.",
     "gains": "Each bar is one held-out {one}; below zero, the baseline serves it better.",
     "inner_steps": "How the score changes with the number of adaptation steps; zero steps is no adaptation.",
-    "shots": "How the score changes with the number of examples of the new {one}.",
+    "shots": "How the score changes with the number of examples of the new {one}. At numbers other than that of the "
+    "table it is of one draw and of the first training seed.",
     "fits": "Tasks that were not trained on. Triangles are the only points that adaptation sees.",
     "similarity_texts": "Languages that write alike stand together. Texts are those that a language adapts to.",
     "similarity_gradients": "Languages whose few examples pull the same parameters the same way, before adaptation.",

@@ -2,8 +2,9 @@
 
 Shapes: `L` languages, `R` repetitions of one language (training seeds x draws of the support set).
 
-A score grid is `[L, R]`; a plain `[L]` is read as one repetition each. A non-finite score makes the numbers
-that depend on it `nan`: it is shown, not dropped.
+A score grid is `[L, R]`; a plain `[L]` is read as one repetition each. The `R` are `S` training seeds times `R / S`
+draws, the draws of a seed side by side. A non-finite score makes the numbers that depend on it `nan`: it is shown, not
+dropped.
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,10 @@ class Paired(NamedTuple):
     wins: int  # languages where the first method has the better mean score
     losses: int  # languages where it has the worse one; ties are neither
 
+    def reversed(self) -> "Paired":
+        """Returns how much better the second method is than the first."""
+        return Paired(0.0 - self.mean, 0.0 - self.high, 0.0 - self.low, self.losses, self.wins)  # no -0.0
+
 
 class Worst(NamedTuple):
     """The language that is served worst, and its mean score."""
@@ -43,9 +48,12 @@ class Worst(NamedTuple):
 
 
 def bootstrap_interval(
-    scores: npt.ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+    scores: npt.ArrayLike, *, training_seeds: int = 1, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Bootstraps the mean of `scores [L, R]` in two stages: languages, then repetitions within each.
+    """Bootstraps the mean of `scores [L, R]` in two stages: languages, then seeds and draws within each.
+
+    Seeds and draws are resampled each by itself: what a method scores with one seed in several draws, or in one draw
+    with several seeds, is not as much as independent repetitions would tell.
 
     The interval is the percentile one. It answers "what would other languages give", so it stays wide however
     many examples and repetitions each language has. Two things to know: repetitions that are drawn anew
@@ -56,6 +64,7 @@ def bootstrap_interval(
 
     Args:
       scores: `[L, R]`.
+      training_seeds: `S`, which divides `R`.
       level: the share of cases in which the interval should hold the truth.
       resamples: how many times the grid is drawn anew.
       seed: of the draws; grids of one shape and seed are drawn alike.
@@ -64,26 +73,23 @@ def bootstrap_interval(
       The mean of the grid and the ends of the interval.
 
     Raises:
-      ValueError: an empty grid, a grid with more than two axes, a `level` outside (0, 1).
+      ValueError: an empty grid, a grid with more than two axes, seeds that do not divide its repetitions, a `level`
+        outside (0, 1).
 
     See Davison and Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
     """
     grid = _grid("scores", scores)
-    return _interval(grid, level, resamples, np.random.default_rng(seed))
-
-
-def bootstrap_by_language(
-    scores: npt.ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> list[Interval]:
-    """Bootstraps the mean of every language of `scores [L, R]` over its own repetitions alone.
-
-    These are error bars for a figure. With three repetitions they say how far seeds and shots differ, and
-    little more; with one they have no width.
-    """
-    grid = _grid("scores", scores)
-    rng = np.random.default_rng(seed)
-    # One row is a grid whose repetitions are the outer unit: `[R, 1]`.
-    return [_interval(row[:, None], level, resamples, rng) for row in grid]
+    check_positive("resamples", resamples)
+    check_positive("training_seeds", training_seeds)
+    if grid.shape[1] % training_seeds:
+        raise ValueError(f"`training_seeds` must divide the {grid.shape[1]} repetitions, got {training_seeds}")
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1, got {level}")
+    if not np.isfinite(grid).all():
+        return Interval(np.nan, np.nan, np.nan)
+    tail, crossed = (1 - level) / 2, grid.reshape(len(grid), training_seeds, -1)
+    low, high = np.quantile(_resampled_means(crossed, resamples, np.random.default_rng(seed)), [tail, 1 - tail])
+    return Interval(float(grid.mean()), float(low), float(high))
 
 
 def paired_difference(
@@ -91,6 +97,7 @@ def paired_difference(
     b: npt.ArrayLike,
     *,
     higher_is_better: bool = True,
+    training_seeds: int = 1,
     level: float = 0.95,
     resamples: int = 10_000,
     seed: int = 0,
@@ -108,7 +115,9 @@ def paired_difference(
         raise ValueError(f"`a` and `b` must have the same shape, got {first.shape} and {second.shape}")
     difference = first - second if higher_is_better else second - first
     by_language = difference.mean(1)
-    interval = bootstrap_interval(difference, level=level, resamples=resamples, seed=seed)
+    interval = bootstrap_interval(
+        difference, training_seeds=training_seeds, level=level, resamples=resamples, seed=seed
+    )
     return Paired(*interval, wins=int((by_language > 0).sum()), losses=int((by_language < 0).sum()))
 
 
@@ -143,25 +152,18 @@ def _worst_first(means: np.ndarray, higher_is_better: bool) -> np.ndarray:
     return np.argsort(-np.where(np.isnan(badness), np.inf, badness), kind="stable")
 
 
-def _interval(grid: np.ndarray, level: float, resamples: int, rng: np.random.Generator) -> Interval:
-    check_positive("resamples", resamples)
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must lie between 0 and 1, got {level}")
-    if not np.isfinite(grid).all():
-        return Interval(np.nan, np.nan, np.nan)
-    tail = (1 - level) / 2
-    low, high = np.quantile(_resampled_means(grid, resamples, rng), [tail, 1 - tail])
-    return Interval(float(grid.mean()), float(low), float(high))
-
-
 def _resampled_means(grid: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns `resamples` means `[resamples]` of grids drawn from `grid [L, R]`."""
-    num_languages, num_repetitions = grid.shape
+    """Returns `resamples` means `[resamples]` of grids drawn from `grid [L, S, D]`."""
+    num_languages, num_seeds, num_draws = grid.shape
     means = np.empty(resamples)
     chunk = max(1, _CHUNK // grid.size)
     for start in range(0, resamples, chunk):
         size = min(chunk, resamples - start)
-        languages = rng.integers(num_languages, size=(size, num_languages, 1))
-        repetitions = rng.integers(num_repetitions, size=(size, num_languages, num_repetitions))
-        means[start : start + size] = grid[languages, repetitions].mean((1, 2))
+        languages = rng.integers(num_languages, size=(size, num_languages, 1, 1))
+        seeds, draws = (
+            # What there is one of takes nothing from the generator.
+            rng.integers(n, size=(size, num_languages, n)) if n > 1 else np.zeros((1, 1, 1), np.int64)
+            for n in (num_seeds, num_draws)
+        )
+        means[start : start + size] = grid[languages, seeds[..., None], draws[..., None, :]].mean((1, 2, 3))
     return means

@@ -1,4 +1,4 @@
-"""The results of an evaluation as a table: for the terminal, for Markdown, and as rows for the report.
+"""The results of an evaluation as a table: for the terminal, and as rows for the report.
 
 An *evaluation* is what `evaluation.json` holds; `jaxmeta.run.records.read_evaluation` reads and checks it.
 """
@@ -99,17 +99,6 @@ def results_table(evaluation: Evaluation) -> Table:
         name = Text(f"{_MARKS[row.kind]} {row.method}", style=_STYLES[row.kind])
         table.add_row(name, *(Text(cell) for cell in cells(row)))
     return table
-
-
-def markdown_table(evaluation: Evaluation) -> str:
-    """Returns the same table in Markdown: meta-learners in bold, the verdict under it."""
-    over = headers(evaluation)
-    lines = ["| " + " | ".join(over) + " |", "|---" + "|---:" * (len(over) - 1) + "|"]
-    for row in table_rows(evaluation):
-        name = row.method.replace("|", "\\|")
-        shown = [f"**{name}**" if row.kind == META else name, *cells(row)]
-        lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join([*lines, "", evaluation["verdict"], ""])
 
 
 def table_rows(evaluation: Evaluation) -> list[Row]:

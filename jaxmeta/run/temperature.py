@@ -11,6 +11,7 @@ side of certainty.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -167,13 +168,27 @@ def of_classical(
     found = []
     for language in languages:
         where = (value, language, shots, 0, "test")
-        parts = []
-        for fold in range(folds):
-            answered, batch = classical.logits(*where, lambda labels, fold=fold: held_out(labels, fold, folds))
-            parts.append((answered, batch["targets"]))
+        parts = _of_folds(partial(classical.logits, *where), folds)
         of_folds, targets = (np.concatenate(each) for each in zip(*parts, strict=True))
         found.append((*classical.logits(*where, None), of_folds, targets))
     return with_temperatures(readout, found)
+
+
+def _of_folds(logits: Callable, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the answers to each fold, and the targets."""
+    found, largest = [], folds
+    for fold in range(folds):
+        if fold >= largest:  # no class has so many shots: there is nothing to ask
+            break
+
+        def chosen(labels: np.ndarray, fold: int = fold) -> np.ndarray:
+            nonlocal largest
+            largest = int(np.unique(labels, return_counts=True)[1].max())
+            return held_out(labels, fold, folds)
+
+        answered, batch = logits(chosen)
+        found.append((answered, batch["targets"]))
+    return found
 
 
 def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

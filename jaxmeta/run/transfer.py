@@ -34,7 +34,9 @@ def transfer(
     grids = {name: np.array(list(methods[name]["repetitions"].values())) for name in (*trained, ALONE)}
     found = {}
     for name in trained:
-        pair = paired_difference(grids[name], grids[ALONE], higher_is_better=higher)
+        pair = paired_difference(
+            grids[name], grids[ALONE], higher_is_better=higher, training_seeds=len(evaluation["training_seeds"])
+        )
         gains = _gains(grids[name], grids[ALONE], higher)
         hurt = [language for language, gain in zip(evaluation["languages"], gains, strict=True) if gain < 0]
         found[name] = {

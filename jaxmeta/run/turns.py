@@ -32,6 +32,7 @@ def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         scores[name] = grid
         results[name] = summary(
             facts["metric"], facts["higher_is_better"], method["kind"], grid, facts["languages"],
+            training_seeds=len(facts["training_seeds"]),
             **{key: np.mean([part["compute"][key] for part in parts]) for key in method["compute"]},
         )  # fmt: skip
         results[name]["adaptation"] = _adaptations([part["adaptation"] for part in parts])
