@@ -188,6 +188,8 @@ class Comparison:
             self._note(worker)
             tolerance = self._args.tolerance or TOLERANCE[_dtype(side)]
             row |= judged(self._gradient(side), reference, tolerance)
+        if row["status"] == "ready" and row["platform"] != self.machine["platform"]:
+            row |= {"status": "failed", "reason": f"it ran on {row['platform']}, not on {self.machine['platform']}"}
         if row["status"] == "ready":
             self._workers[side.name] = worker
         else:

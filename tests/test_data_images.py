@@ -279,6 +279,11 @@ def test_a_run_on_images_is_trained_and_judged(run, capsys):
     assert "only a run on text or recordings can be adapted to a file" in capsys.readouterr().err
 
 
+def test_a_curve_goes_as_far_as_the_drawings(run):
+    changes = {"evaluate.shot_curve": (1, 2, 3), "evaluate.curve_methods": ("prototypes",)}
+    assert build(load(run / "config.toml", changes=changes)).experiment.judging.shot_curve == (1, 2)
+
+
 def test_problems_of_mixed_alphabets_are_the_unit_of_the_table(run):
     config = load(run / "config.toml", changes={"task.mixed": True, "task.problems": 3, "evaluate.draws": 2})
     tasks = build(config).tasks

@@ -138,6 +138,15 @@ def test_a_run_that_was_cut_off_before_a_source_was_judged_goes_on(planted):
     assert evaluation(folder / "run") == scores
 
 
+def test_a_source_that_is_asked_for_later_is_added_to_those_of_the_config(planted, again):
+    before = evaluation(again)["leave_one_out"]["sources"]["sb"]
+    with quiet(planted[0]):
+        assert jaxmeta("evaluate", str(again), "--leave-out", "sc") == 0
+    sources = evaluation(again)["leave_one_out"]["sources"]
+    assert list(sources) == ["sb", "sc"]
+    assert sources["sb"]["per_language"] == before["per_language"]
+
+
 def test_problems_on_disk_are_judged_instead_of_drawn_ones(planted, again, tmp_path, capsys):
     path = tmp_path / "shots.json"
     assert jaxmeta("data", "manifest", str(again), "--out", str(path)) == 0

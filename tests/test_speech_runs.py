@@ -247,6 +247,8 @@ REFUSED = [
     ({"task.test-languages": "each", "task.dev-languages": ("voice001",)}, "`task.dev_languages` must be a number"),
     *(({"task.test-languages": "each", key: ("voice001",)}, f"`{key.replace('-', '_')}` names voice001, and where")
       for key in ("task.train-languages", "task.left-out-languages", "evaluate.leave-out")),
+    ({"task.test-languages": "each", "evaluate.leave-out": "each"}, "`evaluate.leave_out` names each, and where"),
+    ({"task.test-languages": "each", "evaluate.guard-methods": "ridge"}, "`evaluate.guard_methods` must be empty"),
     ({**SYNTHETIC, "task.test-languages": "each"}, "`task.speakers` must say how many voices"),
     ({"task.source": "cldr", "task.path": "", "task.test-languages": "each"}, '`task.test_languages` "each" is for'),
     ({"task.source": "cldr", "task.path": "", "train.augment": True}, "`train.augment` is about recordings"),

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -72,7 +73,8 @@ def prepare(side: Side, workload: Workload, args: argparse.Namespace) -> Prepare
     facts = {
         "flops": _flops(step),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "platform": device,
+        "platform": "gpu" if device == "cuda" else device,  # as JAX calls it
+        "threads": torch.get_num_threads(),
         "versions": _versions(side),
     }
     return Prepared(step, facts, _device_peak if device == "cuda" else dict)
@@ -82,8 +84,8 @@ def _same_arithmetic(args: argparse.Namespace) -> None:
     exact = args.precision == "highest"
     torch.set_float32_matmul_precision("highest" if exact else "high")
     torch.backends.cudnn.allow_tf32 = not exact
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    # Left alone it counts physical cores, where XLA takes every one that the process may use.
+    torch.set_num_threads(args.threads or len(os.sched_getaffinity(0)))
 
 
 def _tensors(workload: Workload, device: str) -> tuple[torch.Tensor, ...]:

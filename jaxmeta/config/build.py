@@ -19,7 +19,7 @@ from jaxmeta.config.kinds import CLASSES, RECORDED, UNSCALED, kind_of, settled
 from jaxmeta.config.language_texts import nearest_train_languages
 from jaxmeta.config.methods import known_methods, phases_and_methods
 from jaxmeta.config.pair_tasks import PairTasks
-from jaxmeta.config.problems import AnyTasks, follow_manifest
+from jaxmeta.config.problems import AnyTasks, follow_manifest, shot_curve
 from jaxmeta.config.readouts import readout_for
 from jaxmeta.config.recipes import recipes
 from jaxmeta.config.schema import Config
@@ -92,7 +92,7 @@ def build(config: Config) -> Built:
             shots=config.task.shots,
             draws=evaluate.draws,
             dev_draws=evaluate.dev_draws,
-            shot_curve=evaluate.shot_curve,
+            shot_curve=shot_curve(tasks, config),
             curve_methods=evaluate.curve_methods if evaluate.shot_curve else (),
             tasks_at_once=evaluate.tasks_at_once,
             temperature_methods=evaluate.temperature_methods,
@@ -234,6 +234,8 @@ def check_guard(config: Config, setting: Setting) -> None:
     if unknown := [name for name in evaluate.guard_methods if name not in allowed]:
         said = f"some of {', '.join(allowed)}" if allowed else f"empty without {ALONE} or classes to compare by"
         raise InputError(f"`evaluate.guard_methods` must be {said}, got {', '.join(unknown)}.")
+    if evaluate.guard_methods and config.task.shots < 2:
+        raise InputError("`evaluate.guard_methods` needs folds of the shots; set `task.shots` to 2 or more.")
 
 
 def check_rows(config: Config, setting: Setting, tasks: AnyTasks) -> None:
@@ -299,6 +301,11 @@ def check_methods(config: Config, setting: Setting) -> None:
     if len(set(evaluate.methods)) < len(evaluate.methods):
         raise InputError(f"`evaluate.methods` must name each method once, got {', '.join(evaluate.methods)}.")
     parts = config.gradient.microbatches
+    if parts > 1 and not kind.head:
+        raise InputError(
+            f"`gradient.microbatches` must be 1 for {kind.title}, got {parts}: only of classes and of numbers is the "
+            "loss of a support the mean of those of its parts."
+        )
     if setting.support % parts:
         raise InputError(
             f"`gradient.microbatches` must divide the {setting.support} examples of a support, got {parts}."

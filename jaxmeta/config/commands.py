@@ -143,12 +143,15 @@ def evaluate_run(folder: pathlib.Path, changes: Mapping[str, Any] = types.Mappin
 
     Args:
       folder: of the run.
-      changes: of its config, by dotted key, for this judgement.
+      changes: of its config, by dotted key, for this judgement; sources to leave out are added to its own.
 
     Raises:
       InputError: there is no run, or it is not finished.
     """
-    config = changed(settled(read_run_config(folder)), changes, "the command line")
+    config = settled(read_run_config(folder))
+    if sources := changes.get("evaluate.leave_out"):
+        changes = {**changes, "evaluate.leave_out": tuple(dict.fromkeys((*config.evaluate.leave_out, *sources)))}
+    config = changed(config, changes, "the command line")
     if takes_turns(config):
         turns = turns_of(config)
         for name in turns:

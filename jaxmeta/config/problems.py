@@ -23,7 +23,7 @@ def manifest_of(tasks: AnyTasks, config: Config) -> data.Manifest:
     """
     judged = _judged(tasks)
     name, parts = judged.corpus.name, []
-    for split, shots, draws in _wanted(config):
+    for split, shots, draws in _wanted(tasks, config):
         queries = config.evaluate.max_queries
         made = data.make_manifest(judged, shots=[shots], draws=draws, split=split, max_queries=queries)
         parts += made.problems
@@ -57,7 +57,7 @@ def follow_manifest(tasks: AnyTasks, config: Config) -> dict[str, str]:
         fixed = data.with_problems(judged, manifest, str(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    for split, shots, draws in _wanted(config):
+    for split, shots, draws in _wanted(tasks, config):
         for language in getattr(judged.split, split):
             for draw in range(draws):
                 fixed.evaluation_rows(
@@ -74,11 +74,21 @@ def _judged(tasks: AnyTasks) -> data.FewShot:
     return tasks.judged
 
 
-def _wanted(config: Config) -> Iterator[tuple[str, int, int]]:
+def shot_curve(tasks: AnyTasks, config: Config) -> tuple[int, ...]:
+    """Returns the shots of the curve that is drawn: those of the config, as far as the data have them."""
+    evaluate = config.evaluate
+    if not evaluate.curve_methods:
+        return ()
+    if isinstance(tasks, ROWLESS) and not isinstance(tasks, ImageTasks):
+        return evaluate.shot_curve
+    return tuple(shots for shots in evaluate.shot_curve if shots <= tasks.judged.most_shots())
+
+
+def _wanted(tasks: AnyTasks, config: Config) -> Iterator[tuple[str, int, int]]:
     """Yields split, shots and number of draws of the problems that a run is judged on."""
     evaluate, shots = config.evaluate, config.task.shots
     yield "dev", shots, evaluate.dev_draws
     yield "test", shots, evaluate.draws
-    for other in dict.fromkeys(evaluate.shot_curve):
+    for other in dict.fromkeys(shot_curve(tasks, config)):
         if other != shots:
             yield "test", other, 1

@@ -312,7 +312,8 @@ class GradientConfig(Section):
     unroll: Count | Literal["auto"] = "auto"
     """Inner steps that are compiled one after another instead of as a loop; auto: all of few steps of a tiny task."""
     microbatches: Count = 1
-    """Parts that a support is cut into for an inner gradient, one after another."""
+    """Parts that a support is cut into for an inner gradient, one after another (where a loss is a mean over examples:
+    of classes and of numbers)."""
     rows: str = ""
     """Embedding tables adapted by the rows that an episode reads, as a regular expression of names; empty: whole."""
 
@@ -356,7 +357,7 @@ class EvaluateConfig(Section):
     sgd_learning_rates: tuple[float, ...] = (0.05, 0.1, 0.2)
     """Inner learning rates tried on the dev languages by methods that were meta-trained with SGD."""
     shot_curve: tuple[int, ...] = (1, 2, 4)
-    """Shots of the score-against-shots figure; empty for no such figure."""
+    """Shots of the score-against-shots figure, as far as the data have them; empty for no such figure."""
     curve_methods: tuple[str, ...] = (AUTO,)
     """The methods in that figure; auto: a few that suit the kind of task."""
     temperature_methods: tuple[str, ...] = (AUTO,)

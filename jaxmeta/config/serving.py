@@ -99,7 +99,7 @@ class Shelf:
     def facts(self) -> dict[str, Any]:
         """Returns what is served."""
         config = self.run or self.models[DEFAULT].config
-        labels = {name: model.labels for name, model in self.models.items()}
+        labels = {name: model.labels for name, model in dict(self.models).items()}  # others are added meanwhile
         return {"name": config.name, "kind": config.task.kind, "adapts": self.run is not None, "models": labels}
 
     def predict(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class Shelf:
         lines, name = asked.get("lines"), asked.get("model", DEFAULT)
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
             raise InputError('`lines` must be a list of texts, such as {"lines": ["one", "two"]}.')
-        if name not in self.models:
+        if not isinstance(name, str) or name not in self.models:
             there = f"there are {', '.join(self.models)}" if self.models else "post examples to /adapt first"
             raise InputError(f"`model`: there is no {name!r}; {there}.")
         with self.lock:
@@ -124,6 +124,8 @@ class Shelf:
                 '`name` and `shots` must be texts, such as {"name": "mine", "shots": "label\\ttext\\n..."}.'
             )
         method, family = asked.get("method", self.run.evaluate.main), asked.get("family", "")
+        if not (isinstance(method, str) and isinstance(family, str)):
+            raise InputError('`method` and `family` must be texts, such as {"method": "ridge"}.')
         with self.lock, tempfile.TemporaryDirectory() as scratch:
             shots, model = pathlib.Path(scratch) / "shots", pathlib.Path(scratch) / "model"
             shots.write_text(asked["shots"], encoding="utf-8")
@@ -145,8 +147,11 @@ def _reads_text(model: adapted.Adapted) -> adapted.Adapted:
 def _read(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        json.dumps(found, ensure_ascii=False).encode()  # JSON can name halves of characters, which are no text
+    except json.JSONDecodeError as error:
         raise InputError(f"The body is not JSON: {error}.") from None
+    except UnicodeError as error:
+        raise InputError(f"The body is not Unicode text: {error}.") from None
     if not isinstance(found, dict):
         raise InputError('The body must be an object, such as {"lines": ["one", "two"]}.')
     return found

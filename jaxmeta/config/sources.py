@@ -63,7 +63,6 @@ def without_source(config: Config, source: str) -> Config:
             "evaluate.methods": (config.evaluate.main,),
             "evaluate.leave_out": (),
             "evaluate.similarity": False,
-            "evaluate.shot_curve": (),
             "evaluate.curve_methods": (),
             "evaluate.temperature_methods": (),
             "evaluate.guard_methods": (),

@@ -5,7 +5,6 @@ from jaxmeta.config.read import changed
 from jaxmeta.config.schema import Config
 from jaxmeta.config.speech_tasks import recordings_of
 from jaxmeta.core.checks import InputError
-from jaxmeta.run.leave_out import EACH
 
 
 def takes_turns(config: Config) -> bool:
@@ -35,7 +34,7 @@ def turns_of(config: Config) -> dict[str, Config]:
     named = {
         "task.train_languages": task.train_languages,
         "task.left_out_languages": task.left_out_languages,
-        "evaluate.leave_out": [source for source in config.evaluate.leave_out if source != EACH],
+        "evaluate.leave_out": config.evaluate.leave_out,
     }
     for key, sources in named.items():
         if sources:
@@ -43,6 +42,11 @@ def turns_of(config: Config) -> dict[str, Config]:
                 f'`{key}` names {", ".join(sources)}, and where `task.test_languages` is "each" every speaker is held '
                 "out in turn; leave it out."
             )
+    if config.evaluate.guard_methods:
+        raise InputError(
+            '`evaluate.guard_methods` must be empty where `task.test_languages` is "each": a guard is judged over the '
+            "speakers of one run."
+        )
     names = recordings_of(config).languages()
     if len(names) < task.dev_languages + 2:
         raise InputError(

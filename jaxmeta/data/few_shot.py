@@ -117,20 +117,25 @@ class FewShot(abc.ABC, Generic[_Rows]):
         del support, query
         return episode
 
+    def most_shots(self) -> int:
+        """Returns the largest number of train rows that a class of some language has."""
+        every = [language for languages in self.split for language in languages]
+        return max(self.most_of_a_class(self.rows(language, "train")) for language in every)
+
     def check_shots(self) -> None:
         """Refuses shots that no class of any language has.
 
         Raises:
           InputError: with the most that there are.
         """
-        most = max(self.most_shots(self.rows(language, "train")) for languages in self.split for language in languages)
+        most = self.most_shots()
         if self.shots > most:
             raise InputError(
                 f"`task.shots` is {self.shots}, but no class of a language of {self.corpus.name} has more than {most} "
                 f"train rows; take {most} or fewer."
             )
 
-    def most_shots(self, rows: np.ndarray) -> int:
+    def most_of_a_class(self, rows: np.ndarray) -> int:
         """Returns how many of `rows` are of the class that has most of them."""
         classes = self._class[rows]
         return int(np.bincount(classes[classes >= 0], minlength=1).max())

@@ -145,6 +145,10 @@ class ImageEpisodes:
             batch["source_class"] = places * np.int32(self.turns) + turned.astype(np.int32)
         return batch
 
+    def most_shots(self) -> int:
+        """Returns how many shots every character has beside the drawings of a query."""
+        return min(len(drawings) for of_each in self._drawings.values() for drawings in of_each) - self.queries
+
     def _check_drawings(self, shots: int) -> None:
         for (role, _), of_each in self._drawings.items():
             fewest = min(of_each, key=len)

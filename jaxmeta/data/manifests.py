@@ -177,7 +177,7 @@ def with_problems(episodes: _Episodes, manifest: Manifest, name: str = "The mani
     """
     check_manifest(manifest, episodes.corpus)
     for problem in manifest.problems:
-        if episodes.most_shots(np.array(problem.support)) > problem.shots:
+        if episodes.most_of_a_class(np.array(problem.support)) > problem.shots:
             raise InputError(
                 f"The manifest has a problem of {problem.language} that adapts to more rows than its {problem.shots} "
                 "shots; write it again."
