@@ -213,6 +213,16 @@ def test_wrong_arguments_are_named():
         build_it(unfreezing=Unfreezing((matching("tail"),), 1)).init(jax.random.key(0), Episode(batch, batch))
 
 
+@pytest.mark.parametrize("name", ["distillation", "feature_matching"])
+def test_sequences_of_vectors_are_not_compared(name):
+    """Of the places of a sequence some are padding, which no mask of examples tells."""
+    regularizer = distillation() if name == "distillation" else feature_matching()
+    batch = {"inputs": np.ones((2, 5, 4), np.float32), "mask": np.ones(2, bool), "classes": np.ones((2, 3), bool)}
+    params = {"w": np.ones((4, 3), np.float32)}
+    with pytest.raises(ValueError, match=rf"`{name}` compares one vector for each example, .* \(2, 5, 3\)"):
+        regularizer(LINEAR, params, params, batch)
+
+
 # -- nearest sources
 
 
@@ -284,6 +294,14 @@ def test_a_config_names_them_and_none_is_given_more_trials(toy):
         ({"transfer.strengths": ()}, "`transfer.strengths`"),
         ({"transfer.strengths": (-1.0,)}, "`transfer.strengths`"),
         ({"evaluate.guard_methods": ("tfidf",)}, "`evaluate.guard_methods`"),
+        (
+            {
+                "evaluate.guard_methods": ("gradual_unfreezing",),
+                "evaluate.methods": ("gradual_unfreezing", "target_only"),
+                "task.shots": 1,
+            },
+            "needs folds of the shots",
+        ),
     ],
 )
 def test_wrong_settings_are_one_sentence(toy, changes, said):

@@ -15,7 +15,8 @@ def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns what `evaluation.json` holds, of several such: their tasks side by side, as if of one run.
 
     The scores are those of each turn; intervals and differences are taken anew, over all tasks. What was chosen on the
-    dev tasks of each turn is under "turns", costs and dev scores are means over them.
+    dev tasks of each turn is under "turns", costs, dev scores and calibration are means over them (such a mean error of
+    calibration is not less than that of all their answers together).
 
     Args:
       evaluations: of runs with the same methods, shots, draws and training seeds, and other test tasks.
