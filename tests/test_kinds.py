@@ -325,7 +325,8 @@ REFUSED = [
     ({"task.kind": "classification", "task.source": "sinusoid", "model.kind": "mlp", "task.left_out_languages": ("a",)},
      "`task.left_out_languages` is about languages, and waves have none"),
     ({"task.kind": "translation", "tokenizer.target-length": -1}, "`tokenizer.target_length`"),
-    ({"task.kind": "translation", "gradient.microbatches": 2}, "`gradient.microbatches` must be 1 for translation"),
+    ({"task.kind": "translation", "gradient.microbatches": 2, **SOME},
+     "`gradient.microbatches` must be 1 for translation"),
 ]  # fmt: skip
 
 
