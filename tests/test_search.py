@@ -401,11 +401,17 @@ def test_choices_that_go_together_may_be_searched(toy):
 
 
 def test_the_best_config_trains_the_method_that_was_searched(toy, tmp_path):
-    path = toml(toy, tmp_path / "toy.toml", "[search]\ntrials = 1\nfolds = 1\nat_once = 1\nmethod = 'maml'\n")
-    assert jaxmeta("search", str(path), "--out", str(tmp_path / "out")) == 0
-    best = load(tmp_path / "out" / "best.toml")
+    space = {"train.learning_rate": Between(1e-3, 1e-1, log=True)}
+    done = [
+        trial(number, score, **{"train.learning_rate": rate})
+        for number, (score, rate) in enumerate([(1, 0.01), (2, 0.02)])
+    ]
+    config = settled(config_of(toy, **{"evaluate.methods": ("zero_shot", "ridge")}))
+    searching_module._report(tmp_path, config, "maml", done, space, "accuracy", higher=True)
+    best = load(tmp_path / "best.toml")
     assert best.evaluate.methods == ("zero_shot", "ridge", "maml")
-    assert best.train.learning_rate == lines(tmp_path / "out")[0]["values"]["train.learning_rate"]
+    assert best.train.learning_rate == 0.02
+    assert best.train.seeds == config.train.seeds
 
 
 def test_what_a_task_is_judged_on_is_not_searched(toy):
