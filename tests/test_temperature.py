@@ -6,6 +6,7 @@ import pytest
 
 from jaxmeta.core.types import IMPOSSIBLE, Episode
 from jaxmeta.objectives import classification
+from jaxmeta.run import temperature as temperature_module
 from jaxmeta.run.plan import Classical
 from jaxmeta.run.temperature import (
     classified,
@@ -137,3 +138,18 @@ def test_a_baseline_outside_jax_is_asked_the_same():
     assert seen == [(code, last) for code in ("aa", "bb") for last in (False, False, True)]
     assert sum(found["after"]["bins"]["correct"]) == 8
     assert found["temperature"]["mean"] < 1
+
+
+@pytest.mark.parametrize(("labels", "asked"), [([0, 0, 1], 2), ([0, 1], 1), ([0, 0, 0, 0, 0], 3)])
+def test_folds_beyond_the_shots_of_every_class_are_not_asked(labels, asked):
+    """What they hold out is nothing, and scikit-learn refuses to answer that."""
+    held = []
+
+    def logits(held_out):
+        held.append(held_out(np.array(labels)))
+        return np.zeros((int(held[-1].sum()), 2)), {"targets": np.array(labels)[held[-1]]}
+
+    found = temperature_module._of_folds(logits, 3)
+    assert len(found) == asked
+    assert all(len(targets) for _, targets in found)
+    np.testing.assert_array_equal(np.sum(held, axis=0), 1)  # every shot once
