@@ -28,7 +28,7 @@ from jaxmeta.run.experiment import Trained
 from jaxmeta.run.judgements import Judged, Judgements
 from jaxmeta.run.logging import ProgressDisplay
 from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, told, training_cost
-from jaxmeta.run.statistics import Paired, bootstrap_interval, paired_difference, worst_language, worst_quartile
+from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
 from jaxmeta.run.transfer import ALONE
 from jaxmeta.run.units import counted, unit, units
 
@@ -330,24 +330,22 @@ def conclusion(
     for kind in (META, BASELINE):
         names = [n for n, r in results.items() if r["kind"] == kind]
         best[kind] = max(names, key=lambda n: sign * results[n]["adaptation"]["dev_score"], default=None)
-    pairs = {}
     metas = [n for n, r in results.items() if r["kind"] == META]
-    for a in metas:
-        for b in results:
-            if b not in metas:
-                difference = paired_difference(
-                    scores[a], scores[b], higher_is_better=higher, training_seeds=len(facts["training_seeds"])
-                )
-                pairs[f"{a} - {b}"] = {
-                    "mean": difference.mean,
-                    "ci95": [difference.low, difference.high],
-                    "wins": difference.wins,
-                    "losses": difference.losses,
-                }
+    pairs = {
+        (a, b): paired_difference(
+            scores[a], scores[b], higher_is_better=higher, training_seeds=len(facts["training_seeds"])
+        )
+        for a in metas
+        for b in results
+        if b not in metas
+    }
     found = {
         **facts,
         "methods": dict(results),
-        "paired": pairs,
+        "paired": {
+            f"{a} - {b}": {"mean": pair.mean, "ci95": [pair.low, pair.high], "wins": pair.wins, "losses": pair.losses}
+            for (a, b), pair in pairs.items()
+        },
         "best_meta_learner": best[META],
         "best_baseline": best[BASELINE],
     }
@@ -362,9 +360,7 @@ def conclusion(
 
 def _verdict(best, pairs, results, facts) -> str:
     meta, baseline = best[META], best[BASELINE]
-    pair = pairs[f"{meta} - {baseline}"]
-    low, high = pair["ci95"]
-    pair = Paired(pair["mean"], low, high, pair["wins"], pair["losses"])
+    pair = pairs[meta, baseline]
     ahead, name = (pair.reversed(), baseline) if pair.mean < 0 else (pair, meta)
     figures = (
         f"by {ahead.mean:.2f} {facts['metric']} (95% interval {ahead.low:.2f} to {ahead.high:.2f}; better in "
@@ -382,6 +378,6 @@ def _verdict(best, pairs, results, facts) -> str:
     winners = [
         name
         for name, result in results.items()
-        if result["kind"] == BASELINE and name != baseline and pairs[f"{meta} - {name}"]["ci95"][1] < 0
+        if result["kind"] == BASELINE and name != baseline and pairs[meta, name].high < 0
     ]
     return verdict + (f" A baseline wins: {', '.join(winners)} beats {meta}." if winners else "")
