@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmeta.core.types import Episode
-from jaxmeta.run.evaluate import Choice, classical_grid, on_edge, tune_classical
+from jaxmeta.run.evaluate import Choice, Posed, alike, classical_grid, on_edge, tune_classical
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.judge import evaluate
 from jaxmeta.run.judgements import Judgements
@@ -199,3 +199,31 @@ def test_draws_and_languages_have_their_places():
 def test_edges_are_those_of_what_was_tried(rates, steps, choice, expected):
     method = Method("maml", BASELINE, None, lambda rate: rate, rates, steps)
     assert on_edge(method, Choice(*choice)) == expected
+
+
+def posed(tasks: int, queries: int, shots: int = 3) -> Posed:
+    def batch(size: int) -> dict:
+        inputs = np.arange(tasks * size, dtype=np.float32).reshape(tasks, size)
+        return {"inputs": inputs, "mask": np.ones((tasks, size), bool)}
+
+    return Posed(Episode(batch(shots), batch(queries)), [f"task {n}" for n in range(tasks)], (tasks, 1))
+
+
+def test_queries_of_two_splits_get_one_size():
+    dev, test = posed(2, 4), posed(3, 6)
+    padded, same = alike(dev, test)
+    assert padded.episodes.query["inputs"].shape == (2, 6)
+    assert padded.episodes.query["mask"].tolist() == [[True] * 4 + [False] * 2] * 2
+    np.testing.assert_array_equal(padded.episodes.query["inputs"][:, :4], dev.episodes.query["inputs"])
+    np.testing.assert_array_equal(padded.episodes.support["inputs"], dev.episodes.support["inputs"])
+    assert (padded.cells, padded.shape) == (dev.cells, dev.shape)
+    np.testing.assert_array_equal(same.episodes.query["inputs"], test.episodes.query["inputs"])
+    assert same.episodes.query["mask"].all()
+
+
+@pytest.mark.parametrize("other", [posed(2, 17), posed(2, 6, shots=5)], ids=["much longer", "other shots"])
+def test_splits_that_differ_too_much_are_left_as_they_are(other):
+    one = posed(2, 4)
+    left = alike(one, other)
+    assert left[0] is one
+    assert left[1] is other

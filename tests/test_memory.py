@@ -14,6 +14,8 @@ from jaxmeta.algorithms import LearnedRates, maml
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.select import matching
+from jaxmeta.core.task_axis import mean_in_chunks
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Episode, Model
 from jaxmeta.estimators import backprop, multistep
 from jaxmeta.models import mlp, transformer
@@ -81,6 +83,18 @@ def test_every_task_axis_gives_the_same_gradient(task_axis):
         return jax.jit(estimator.estimate)(jax.random.key(1), meta_params, (), episodes)
 
     assert_same_gradient(estimate(task_axis), estimate("vmap"))
+
+
+def test_a_chunk_is_traced_once():
+    traces = []
+
+    def sizes(batch):
+        traces.append(leading_size(batch))
+        return jnp.mean(batch, axis=0), batch
+
+    means, each = jax.jit(lambda batch: mean_in_chunks(sizes, batch, 2))(jnp.arange(5.0))
+    assert (float(means), each.tolist()) == (2.0, [0.0, 1.0, 2.0, 3.0, 4.0])
+    assert traces == [2, 1]
 
 
 @pytest.mark.parametrize("task_axis", ["chunked(0)", "chunked()", "all", "chunked(-1)"])

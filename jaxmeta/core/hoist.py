@@ -4,6 +4,7 @@ A frozen trunk under an adapted head gives the same features at every inner step
 functions here read it off the computation itself, for any model of any library.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -112,15 +113,20 @@ def evaluate(
     def read(var):
         return var.val if isinstance(var, Literal) else values[var]
 
-    for eqn in jaxpr.eqns:
-        if id(eqn) in instead:
-            outputs = instead[id(eqn)](*map(read, eqn.invars))
-        elif _is_call(eqn):
-            outputs = evaluate(eqn.params["jaxpr"], [read(var) for var in eqn.invars], instead)
-        else:
-            names = list(free_in([eqn], []))
-            outputs = part_of(jaxpr, [eqn], names, eqn.outvars)(*map(read, names))
-        values.update(zip(eqn.outvars, outputs, strict=True))
+    # What stays as it is stays together: each part on its own costs as much to begin as several equations.
+    for stays, eqns in itertools.groupby(jaxpr.eqns, lambda eqn: not (id(eqn) in instead or _is_call(eqn))):
+        if stays:
+            part = list(eqns)
+            names, made = list(free_in(part, [])), [var for eqn in part for var in eqn.outvars]
+            values.update(zip(made, part_of(jaxpr, part, names, made)(*map(read, names)), strict=True))
+            continue
+        for eqn in eqns:
+            arguments = map(read, eqn.invars)
+            if id(eqn) in instead:
+                outputs = instead[id(eqn)](*arguments)
+            else:
+                outputs = evaluate(eqn.params["jaxpr"], list(arguments), instead)
+            values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(var) for var in jaxpr.outvars]
 
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from jaxmeta.core.trees import leading_size, sum_dtype, zeros_of
 from jaxmeta.core.types import ArrayTree
@@ -55,17 +57,22 @@ def mean_in_chunks(
     if chunks == 1 and not left:
         return function(batch)
     head = jax.tree.map(lambda leaf: leaf[: chunks * size].reshape(chunks, size, *leaf.shape[1:]), batch)
-    shapes, _ = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], head))
+    # Traced once: for the shape of a sum, and for the loop. To differentiate it is most of the time before it compiles.
+    closed, found = jax.make_jaxpr(function, return_shape=True)(jax.tree.map(lambda leaf: leaf[0], head))
 
-    def add(total, chunk):
-        means, each = function(chunk)
+    def traced(chunk):
+        return jax.tree.unflatten(jax.tree.structure(found), jaxpr_as_fun(closed)(*jax.tree.leaves(chunk)))
+
+    def add(of_chunk, total, chunk):
+        means, each = of_chunk(chunk)
         share = leading_size(chunk) / num_tasks
         return jax.tree.map(lambda t, m: t + share * m.astype(t.dtype), total, means), each
 
+    shapes, _ = found
     zeros = jax.tree.map(lambda shape: zeros_of(shape, sum_dtype(shape.dtype)), shapes)
-    total, each = jax.lax.scan(add, zeros, head)
+    total, each = jax.lax.scan(partial(add, traced), zeros, head)
     each = jax.tree.map(lambda leaf: leaf.reshape(chunks * size, *leaf.shape[2:]), each)
     if left:
-        total, last = add(total, jax.tree.map(lambda leaf: leaf[chunks * size :], batch))
+        total, last = add(function, total, jax.tree.map(lambda leaf: leaf[chunks * size :], batch))
         each = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), each, last)
     return jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), total, shapes), each

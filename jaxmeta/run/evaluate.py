@@ -11,11 +11,12 @@ import numpy as np
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.trees import leading_size
-from jaxmeta.core.types import ArrayTree, Episode, MetaParams
+from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaParams
 from jaxmeta.run.plan import Cell, Classical, Judging, Method, Rate, Readout, Tasks, told
 
 TASKS_PER_CALL = 20
 _FEW_STEPS = 100
+_MUCH = 4  # times as many rows, which cost more to answer than a program to compile
 _Setting = TypeVar("_Setting")
 
 
@@ -39,6 +40,24 @@ def pose(tasks: Tasks, split: str, languages: Sequence[str], shots: int, draws: 
     cells = [Cell(language, shots, number, split) for language in languages for number in range(draws)]
     episodes = [tasks.episode(cell.language, shots=cell.shots, draw=cell.draw, split=cell.split) for cell in cells]
     return Posed(stack_episodes(episodes), cells, (len(languages), draws))
+
+
+def alike(dev: Posed, test: Posed) -> tuple[Posed, Posed]:
+    """Pads the queries of two splits to one size, so that one program judges both; not where one is much the longer."""
+
+    def shapes(batches: Batch) -> ArrayTree:
+        return jax.tree.map(lambda leaf: leaf.shape[1:], dict(batches))
+
+    (supports, queries) = zip(dev.episodes, test.episodes, strict=True)
+    short, long = sorted(jax.tree.leaves(batch)[0].shape[1] for batch in queries)
+    if shapes(supports[0]) != shapes(supports[1]) or long > _MUCH * short:
+        return dev, test
+    each = [jax.tree.map(lambda leaf, i=i: leaf[i], p.episodes) for p in (dev, test) for i in range(len(p.cells))]
+    padded, size = stack_episodes(each), len(dev.cells)
+    return (
+        dev._replace(episodes=jax.tree.map(lambda leaf: leaf[:size], padded)),
+        test._replace(episodes=jax.tree.map(lambda leaf: leaf[size:], padded)),
+    )
 
 
 class Grid(NamedTuple):

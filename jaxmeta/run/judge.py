@@ -15,6 +15,7 @@ from jaxmeta.run.evaluate import (
     Choice,
     Grid,
     Posed,
+    alike,
     classical_grid,
     evaluator,
     on_edge,
@@ -105,11 +106,15 @@ def _problems(experiment: Experiment) -> Problems:
     judging, tasks = experiment.judging, experiment.tasks
     languages, dev_languages = list(tasks.languages("test")), list(tasks.languages("dev"))
     others = [shots for shots in judging.shot_curve if shots != judging.shots]
+    dev, test = alike(
+        pose(tasks, "dev", dev_languages, judging.shots, judging.dev_draws),
+        pose(tasks, "test", languages, judging.shots, judging.draws),
+    )
     return Problems(
         languages,
         dev_languages,
-        pose(tasks, "dev", dev_languages, judging.shots, judging.dev_draws),
-        pose(tasks, "test", languages, judging.shots, judging.draws),
+        dev,
+        test,
         {shots: pose(tasks, "test", languages, shots, 1) for shots in others},
     )
 
