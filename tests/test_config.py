@@ -182,6 +182,14 @@ def test_every_method_known_has_a_phase_and_is_what_it_is_called(config):
         assert phase.start_from is None or names.index(phase.start_from) < names.index(phase.name)
 
 
+def test_phases_of_as_many_steps_are_one_program():
+    names = {"train.warm_start": 0.5, "evaluate.methods": ["joint_finetune", "joint_cipher_finetune", "maml"]}
+    phases, _ = phases_and_methods(setting_of(load(changes={"train.steps": 10, **names})))
+    by_name = {phase.name: phase.learner for phase in phases}
+    assert by_name["warm_start"] is by_name["joint"] is by_name["joint_cipher"]
+    assert by_name["maml"] is not by_name["joint"]
+
+
 def test_every_phase_chain_costs_the_same_within_half_a_step(config):
     setting = with_all_methods(config)
     if setting.kind.children:

@@ -1,7 +1,7 @@
 """The methods a config can name, and what is trained for them."""
 
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -123,6 +123,7 @@ def phases_and_methods(setting: Setting) -> tuple[tuple[Phase, ...], tuple[Metho
         learner = augmenting(learner, config)
         phases.append(Phase(name, learner, steps, tasks * joint_cost, tasks * cost, start, augmented))
 
+    @cache  # phases of as many steps are one program
     def joint(steps: int) -> MetaLearner:
         algorithm = finetuned(setting, config.evaluate.learning_rates[0])
         optimizer = outer_optimizer(config, steps, exact=setting.exact)
