@@ -48,7 +48,7 @@ def alike(dev: Posed, test: Posed) -> tuple[Posed, Posed]:
     def shapes(batches: Batch) -> ArrayTree:
         return jax.tree.map(lambda leaf: leaf.shape[1:], dict(batches))
 
-    (supports, queries) = zip(dev.episodes, test.episodes, strict=True)
+    supports, queries = zip(dev.episodes, test.episodes, strict=True)
     short, long = sorted(jax.tree.leaves(batch)[0].shape[1] for batch in queries)
     if shapes(supports[0]) != shapes(supports[1]) or long > _MUCH * short:
         return dev, test
