@@ -2,16 +2,34 @@
 
 import os
 
-# Eight devices on one CPU, so that anything sharded is tested everywhere.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import itertools
 import pathlib
 import signal
+import subprocess
+import sys
 
 import jax
 import pytest
+
+# Eight devices on one CPU, so that anything sharded is tested everywhere.
+DEVICES = "--xla_force_host_platform_device_count=8"
+# What a test compiles runs once or twice: the best machine code would take longer to make than it saves.
+QUICK = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+
+
+def _known(flags: str) -> bool:
+    """Returns whether this XLA knows the flags: it ends a process that gives it others."""
+    trial = [sys.executable, "-c", "import jax; jax.devices()"]
+    return not subprocess.run(trial, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True).returncode
+
+
+if "XLA_FLAGS" not in os.environ:  # workers have them from the process that starts them
+    os.environ["XLA_FLAGS"] = f"{DEVICES} {QUICK}" if _known(QUICK) else DEVICES
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from quick import quick_jit
 
 
 def assert_derivatives(loss, params) -> None:
@@ -15,7 +14,7 @@ def assert_derivatives(loss, params) -> None:
 
     random = np.random.default_rng(2)
     flat, direction = flat + 0.1 * random.normal(size=flat.shape), random.normal(size=flat.shape)
-    both = quick_jit(lambda flat: (of_flat(flat), *jax.jvp(jax.grad(of_flat), (flat,), (direction,))))
+    both = jax.jit(lambda flat: (of_flat(flat), *jax.jvp(jax.grad(of_flat), (flat,), (direction,))))
     _, gradient, product = both(flat)
     (above, gradient_above, _), (below, gradient_below, _) = (
         both(flat + 1e-6 * direction),

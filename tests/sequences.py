@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick import quick_jit
 
 from jaxmeta import models
 from jaxmeta.core.select import path_of
@@ -59,7 +58,7 @@ def next_logits(kind: str, model, dtype=np.float64):
 
     A sentence is a row of inputs, continuations are lists of tokens, all of one length.
     """
-    apply = quick_jit(model.apply)
+    apply = jax.jit(model.apply)
 
     def logits(params, sentence: dict[str, np.ndarray], continuations: list[list[int]]) -> np.ndarray:
         prompt = [int(token) for token in sentence["previous"] if token] if kind == "language_model" else [BOS]

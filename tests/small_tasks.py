@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quick import quick_jit
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.types import Episode
@@ -34,16 +33,16 @@ def plain_model(dtype=jnp.float64):
 
 
 def init(algorithm, task=None):
-    return quick_jit(algorithm.init)(jax.random.key(0), task or episodes(1)[0])
+    return jax.jit(algorithm.init)(jax.random.key(0), task or episodes(1)[0])
 
 
 def adapted(algorithm, meta_params, support, num_steps, seed=0):
-    run = quick_jit(lambda *args: adapt(algorithm, *args, num_steps=num_steps)[0])
+    run = jax.jit(lambda *args: adapt(algorithm, *args, num_steps=num_steps)[0])
     return run(jax.random.key(seed), meta_params, support)
 
 
 def estimate(estimator, meta_params, batch):
-    gradient, state, metrics = quick_jit(estimator.estimate)(jax.random.key(0), meta_params, (), batch)
+    gradient, state, metrics = jax.jit(estimator.estimate)(jax.random.key(0), meta_params, (), batch)
     assert state == ()
     return gradient, metrics
 

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 from small_tasks import OBJECTIVE, RATE, adapted, assert_close, distance, episodes, examples, init, model
 
 from jaxmeta.algorithms import maml, source_replay, target_only
@@ -18,7 +17,7 @@ def test_target_only_reads_its_own_support_and_nothing_else():
     assert algorithm.init(jax.random.key(0), tasks[0]) == {}
     keys = jax.random.split(jax.random.key(1), 3)
 
-    @quick_jit
+    @jax.jit
     def outputs(keys, meta_params, batch):
         def one(key, task):
             state, _ = adapt(algorithm, key, meta_params, task.support, num_steps=3)
@@ -55,14 +54,14 @@ def test_a_step_of_source_replay_is_the_step_on_both_batches(masked):
     algorithm = source_replay(base, source, num_examples=4)
     meta_params = init(base)
     state = algorithm.begin(jax.random.key(0), meta_params, support)
-    got, metrics = quick_jit(algorithm.step)(jax.random.key(3), meta_params, state, support)
+    got, metrics = jax.jit(algorithm.step)(jax.random.key(3), meta_params, state, support)
     chosen = jax.random.randint(jax.random.split(jax.random.key(3))[0], (4,), 0, 8)
     both = {name: np.concatenate([support[name], source[name][chosen]]) for name in source}
     if masked:
         both["mask"] = np.concatenate([support["mask"], np.ones(4, bool)])
-    want, want_metrics = quick_jit(base.step)(jax.random.key(0), meta_params, state, both)
+    want, want_metrics = jax.jit(base.step)(jax.random.key(0), meta_params, state, both)
     assert_close((got, metrics), (want, want_metrics))
-    alone, _ = quick_jit(base.step)(jax.random.key(0), meta_params, state, support)
+    alone, _ = jax.jit(base.step)(jax.random.key(0), meta_params, state, support)
     assert distance(got.fast, alone.fast) > 1e-4
     others = {int(jax.random.randint(jax.random.split(jax.random.key(k))[0], (4,), 0, 8)[0]) for k in range(8)}
     assert len(others) > 2, "each step draws anew"

@@ -1,7 +1,6 @@
 """The benchmarks: that they run whole, count right, and time nobody whose gradient is wrong."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_run import environment
 
 from jaxmeta.run.arithmetic import operations
 
@@ -24,10 +24,9 @@ def importable(monkeypatch):
 
 def benchmark(out: pathlib.Path, *arguments: str) -> tuple[dict, str]:
     """Runs the harness on small workloads; returns its JSON and its Markdown."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, str(FOLDER / "run.py"), "--tiny", "--device", "cpu", "--repeats", "2", "--turn", "0.01"]
     command += ["--workloads", "W1", "--steps", "2", "--out", str(out), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text("utf-8")), done.stdout
 

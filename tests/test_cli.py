@@ -25,7 +25,6 @@ from tiny_run import (
     evaluation,
     files,
     jaxmeta,
-    kept_programs,
     metrics,
     process,
     toy_lines,
@@ -54,14 +53,8 @@ class Kept(NamedTuple):
     shown: str  # what the command printed
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    with kept_programs(tmp_path_factory.mktemp("programs")):
-        yield
-
-
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory, programs) -> Kept:
+def kept(tmp_path_factory) -> Kept:
     folder = tmp_path_factory.mktemp("kept")
     write_lines(folder / "toy.tsv", toy_lines())
     write_lines(folder / "shots.tsv", toy_shots())

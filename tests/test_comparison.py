@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from tiny_run import TINY, evaluation, jaxmeta, kept_programs, toy_lines, train, write_lines
+from tiny_run import TINY, evaluation, jaxmeta, toy_lines, train, write_lines
 
 from jaxmeta.config import build, commands, compare_methods, load
 from jaxmeta.run.comparison import compare, comparison_table, sentence
@@ -141,8 +141,7 @@ def compared(tmp_path_factory):
     del words[place : place + 1 + len(TINY["evaluate.methods"])]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
         patch.setattr(commands, "write_report", lambda run: run)
-        with kept_programs(folder / "programs"):
-            assert jaxmeta(*words, "--methods", "joint_finetune", "protonet", "tfidf") == 0
+        assert jaxmeta(*words, "--methods", "joint_finetune", "protonet", "tfidf") == 0
     return folder / "run", shown.getvalue()
 
 

@@ -11,7 +11,6 @@ import optax
 import pytest
 from contract_relatives import ROWS
 from contract_table import CLASSES, VOCABULARY, Row, Setting, episode
-from quick import quick_jit
 
 from jaxmeta.core.adapt import adapt
 from jaxmeta.core.batches import stack_episodes
@@ -157,7 +156,7 @@ def study(row: Row) -> Study:
         keys, key = jax.vmap(jax.random.key)(np.array(KEYS)), jax.random.key(KEY)
         traces = []
 
-        @quick_jit
+        @jax.jit
         def outcome(*args):
             traces.append(1)
             return outcome_of(row, algorithm)(*args)
@@ -239,7 +238,7 @@ def test_outer_gradient_agrees_with_finite_differences(row, x64):
 def test_first_order_gradient_is_the_one_at_the_adapted_parameters(row, x64):
     found = study(row)
 
-    @quick_jit
+    @jax.jit
     def gradient(task):
         state, _ = adapt(found.algorithm, jax.random.key(0), found.meta_params, task.support, num_steps=row.num_steps)
 
@@ -259,7 +258,7 @@ def test_first_order_gradient_is_the_one_at_the_adapted_parameters(row, x64):
 def test_displacement_is_where_adaptation_to_all_examples_came_from(row, x64):
     found = study(row)
 
-    @quick_jit
+    @jax.jit
     def displacement(key, task):
         examples, (adapt_key, _) = joined(*task), jax.random.split(key)
         state, _ = adapt(found.algorithm, adapt_key, found.meta_params, examples, num_steps=row.num_steps)
@@ -287,7 +286,7 @@ def test_a_task_of_fewer_classes_is_the_task_of_a_smaller_model(row, x64):
     small = Episode(*({**side, "targets": np.searchsorted(KEPT, side["targets"]).astype(np.int32)} for side in large))
     keys, key = jax.vmap(jax.random.key)(np.array(KEYS[last:])), jax.random.key(KEY)
     with promotion_of(row):
-        outcome = quick_jit(outcome_of(row, algorithm))
+        outcome = jax.jit(outcome_of(row, algorithm))
         want = jax.device_get(outcome(keys, key, smaller(found.meta_params), stack_episodes([small])))
     got, want = found.looped[last], want._replace(tasks=task_of(want.tasks, 0))
     total = lambda tree: sum(np.abs(leaf).sum() for leaf in jax.tree.leaves(tree))  # noqa: E731
@@ -354,10 +353,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_nothing_is_traced_twice(r
     algorithm = row.build(Setting(CLASSES, np.float32))
     learner = build_learner(algorithm, row.estimator(algorithm), optax.adam(1e-2))
     batches = [stack_episodes([episode(row, 2 * step + t, 6, 5, np.float32) for t in range(2)]) for step in range(4)]
-    start = quick_jit(learner.init)(jax.random.key(0), batches[0])
+    start = jax.jit(learner.init)(jax.random.key(0), batches[0])
     traces = []
 
-    @quick_jit
+    @jax.jit
     def update(state, batch):
         traces.append(1)
         return learner.update(state, batch)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from quick import quick_jit
 
 from jaxmeta import models, objectives
 from jaxmeta.models.conv4 import conv_lax, conv_patches, max_pool, normalized
@@ -112,18 +111,18 @@ def test_transductive_examples_see_one_another(key):
 def test_conv4_can_be_differentiated_twice(normalization, key, x64):
     images = jax.random.normal(key, (2, 16, 16), jnp.float64)
     model = models.conv4(OUT, width=4, groups=2, normalization=normalization, param_dtype=jnp.float64)
-    params = quick_jit(model.init)(key, images)
+    params = jax.jit(model.init)(key, images)
     ravelled, unravel = ravel_pytree(params)
 
     def gradient(flat):
         return jax.grad(lambda flat: jnp.mean(jnp.square(model.apply(unravel(flat), images) - 1)))(flat)
 
     direction = jax.random.normal(key, ravelled.shape, ravelled.dtype)
-    forward = quick_jit(lambda flat: jax.jvp(gradient, (flat,), (direction,))[1])(ravelled)
-    reverse = quick_jit(jax.grad(lambda flat: jnp.vdot(gradient(flat), direction)))(ravelled)
+    forward = jax.jit(lambda flat: jax.jvp(gradient, (flat,), (direction,))[1])(ravelled)
+    reverse = jax.jit(jax.grad(lambda flat: jnp.vdot(gradient(flat), direction)))(ravelled)
     chex.assert_trees_all_close(forward, reverse, rtol=1e-8, atol=1e-10)
     step = 1e-7
-    at = quick_jit(gradient)
+    at = jax.jit(gradient)
     numeric = (at(ravelled + step * direction) - at(ravelled - step * direction)) / (2 * step)
     chex.assert_trees_all_close(forward, numeric, rtol=1e-4, atol=1e-5)
 

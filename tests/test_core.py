@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta.algorithms import maml, reptile
 from jaxmeta.core.adapt import adapt
@@ -59,19 +58,19 @@ def test_adapt_is_begin_and_then_steps(key):
     algorithm, support = noisy(), examples(0, 5)
     begin_key, rest = jax.random.split(key)
     states, metrics = [algorithm.begin(begin_key, PARAMS, support)], []
-    step = quick_jit(algorithm.step)
+    step = jax.jit(algorithm.step)
     for step_key in jax.random.split(rest, 4):
         state, values = step(step_key, PARAMS, states[-1], support)
         states.append(state)
         metrics.append(values)
-    last, got_metrics = quick_jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4))(key)
-    traced, _ = quick_jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4, trace=True))(key)
+    last, got_metrics = jax.jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4))(key)
+    traced, _ = jax.jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4, trace=True))(key)
     assert_equal(last, states[-1])
     assert_equal(got_metrics, jax.tree.map(lambda *leaves: np.stack(leaves), *metrics))
     assert_equal(traced, jax.tree.map(lambda *leaves: np.stack(leaves), *states))
     assert traced.step.tolist() == [0, 1, 2, 3, 4]
     some = (0, 1, 4)
-    kept, _ = quick_jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4, trace=some))(key)
+    kept, _ = jax.jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4, trace=some))(key)
     assert_equal(kept, jax.tree.map(lambda leaf: leaf[np.array(some)], traced))
 
 
@@ -95,7 +94,7 @@ def test_memory_policies_agree_in_value_and_gradient(key, strategy):
         return algorithm.loss(key, params, state, one.query)[0], (state, metrics)
 
     results = [
-        quick_jit(jax.value_and_grad(lambda p, m=m: loss(p, m), has_aux=True))(PARAMS) for m in ("none", "per_step")
+        jax.jit(jax.value_and_grad(lambda p, m=m: loss(p, m), has_aux=True))(PARAMS) for m in ("none", "per_step")
     ]
     assert_equal(results[0], results[1], rtol=1e-5)
     assert np.abs(results[0][1]["params"]).max() > 1e-3
@@ -156,9 +155,9 @@ def test_update_reports_the_estimators_metrics_and_the_norm(standard_promotion, 
     estimator, outer = backprop(algorithm, num_steps=2), optax.adam(0.1)
     learner, tasks = build_learner(algorithm, estimator, outer), batch(0)
     state = learner.init(key, tasks)
-    new, metrics = quick_jit(learner.update)(state, tasks)
+    new, metrics = jax.jit(learner.update)(state, tasks)
     assert set(metrics) == {"loss", "mse", "gradient_norm"}
-    gradient, _, want = quick_jit(estimator.estimate)(key, state.meta_params, (), tasks)
+    gradient, _, want = jax.jit(estimator.estimate)(key, state.meta_params, (), tasks)
     np.testing.assert_allclose(metrics["loss"], want["loss"], rtol=1e-6)
     np.testing.assert_allclose(metrics["gradient_norm"], np.linalg.norm(gradient["params"]), rtol=1e-5)
     updates, opt_state = outer.update(gradient, state.opt_state, state.meta_params)
@@ -171,12 +170,12 @@ def test_update_reports_the_estimators_metrics_and_the_norm(standard_promotion, 
 def test_the_key_of_an_update_is_a_function_of_its_number(key):
     estimator = displacement(noisy(), num_steps=2)
     learner, tasks = build_learner(noisy(), estimator, optax.sgd(1.0)), batch(0)
-    update, state = quick_jit(learner.update), learner.init(key, tasks)
+    update, state = jax.jit(learner.update), learner.init(key, tasks)
     norms = []
     for number in (0, 1, 7):
         at = state._replace(step=jnp.asarray(number, jnp.int32))
         step_key = jax.random.fold_in(jax.random.wrap_key_data(state.key), number)
-        gradient, _, _ = quick_jit(estimator.estimate)(step_key, state.meta_params, (), tasks)
+        gradient, _, _ = jax.jit(estimator.estimate)(step_key, state.meta_params, (), tasks)
         new, metrics = update(at, tasks)
         assert_equal(new.meta_params["params"], state.meta_params["params"] - gradient["params"], rtol=1e-5)
         norms.append(float(metrics["gradient_norm"]))
@@ -204,7 +203,7 @@ def test_weak_types_are_stripped_from_what_models_and_optimizers_give(key):
     state = learner.init(key, batch(0))
     begun = algorithm.begin(key, state.meta_params, task(0).support)
     assert not any(leaf.weak_type for leaf in jax.tree.leaves((state, begun)))
-    update = quick_jit(learner.update)
+    update = jax.jit(learner.update)
     state, _ = update(state, batch(0))
     update(state, batch(1))
     assert update._cache_size() == 1
@@ -216,7 +215,7 @@ def test_the_state_may_be_donated_whatever_the_optimizer_keeps(standard_promotio
     outer = optax.contrib.schedule_free_sgd(0.1)
     learner = build_learner(algorithm, backprop(algorithm, num_steps=1), outer)
     state = learner.init(key, batch(0))
-    update = quick_jit(learner.update, donate_argnums=0)
+    update = jax.jit(learner.update, donate_argnums=0)
     for number in range(2):
         state, metrics = update(state, batch(number))
     assert np.isfinite(metrics["loss"])

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 from sequences import (
     BOS,
     BUILDERS,
@@ -47,7 +46,7 @@ class Case:
         return model_of(self.kind, search=search, max_new_tokens=NEW, dtype=jnp.float64).generate
 
     def generate(self, search):
-        return quick_jit(self.writing(search))
+        return jax.jit(self.writing(search))
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -92,7 +91,7 @@ def test_one_beam_is_greedy_and_padding_and_neighbours_change_nothing(case, x64)
 def test_decoding_with_parameters_of_each_task_is_that_of_the_tasks_alone(case, x64):
     search = beam_search(2)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *case.params)
-    together = quick_jit(jax.vmap(case.writing(search), (0, None)))(stacked, case.inputs)
+    together = jax.jit(jax.vmap(case.writing(search), (0, None)))(stacked, case.inputs)
     generate = case.generate(search)
     for params, tokens in zip(case.params, together, strict=True):
         np.testing.assert_array_equal(tokens, generate(params, case.inputs))
@@ -106,14 +105,14 @@ def test_an_algorithm_built_on_generate_decodes_with_adapted_parameters(x64):
     support = {"inputs": inputs, "targets": np.roll(inputs["previous"], -1, axis=1)}
     meta_params = {"params": random_params(model, inputs)}
 
-    @quick_jit
+    @jax.jit
     def written(meta_params):
         state, _ = adapt(learner, jax.random.key(0), meta_params, support, num_steps=3)
         return state.fast, writer.predict(meta_params, state, inputs)
 
     adapted, tokens = written(meta_params)
-    np.testing.assert_array_equal(tokens, quick_jit(model.generate)(adapted, inputs))
-    assert np.any(tokens != quick_jit(model.generate)(meta_params["params"], inputs))
+    np.testing.assert_array_equal(tokens, jax.jit(model.generate)(adapted, inputs))
+    assert np.any(tokens != jax.jit(model.generate)(meta_params["params"], inputs))
 
 
 def test_what_is_left_out_is_what_the_model_has_room_for():
@@ -152,7 +151,7 @@ def test_wide_beams_find_the_best_of_all_sentences():
             worths[tokens[:end]] = total / ((5 + end) / 6) ** penalty
         best = [token for token in max(worths, key=worths.__getitem__) if token != eos]
         search = beam_search(words**length, length_penalty=penalty)
-        (found,) = quick_jit(lambda table, search=search: search(chain(table, length)))(table)
+        (found,) = jax.jit(lambda table, search=search: search(chain(table, length)))(table)
         assert [token for token in found.tolist() if token] == best
 
 
@@ -163,7 +162,7 @@ def test_a_search_stops_when_every_sentence_has_ended():
     for search, most in ((greedy, 1), (sampling(jax.random.key(0)), 1), (beam_search(2), 2)):
         calls = []
         steps = chain(table, 50, sentences=3, count=lambda calls=calls: calls.append(1))
-        tokens = quick_jit(lambda search=search, steps=steps: search(steps))()
+        tokens = jax.jit(lambda search=search, steps=steps: search(steps))()
         jax.effects_barrier()
         np.testing.assert_array_equal(tokens[:, :2], [[2, 0]] * 3)
         assert not tokens[:, 2:].any()
@@ -174,7 +173,7 @@ def test_draws_stay_in_the_nucleus_with_its_probabilities():
     logits, draws = np.array([-np.inf, 0.4, 2.0, 1.1, -0.5, 1.0, -3.0], np.float32), 20_000
     for top_p, temperature in ((1.0, 1.0), (0.9, 2.0), (1e-6, 1.0)):
 
-        @quick_jit
+        @jax.jit
         def drawn(key, table, top_p=top_p, temperature=temperature):
             search = sampling(key, temperature=temperature, top_p=top_p)
             return search(chain(table, 1, eos=6, sentences=draws))[:, 0]
@@ -197,7 +196,7 @@ def test_draws_stay_in_the_nucleus_with_its_probabilities():
 def test_draws_of_a_sentence_do_not_depend_on_its_neighbours():
     table = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
     one, more, other = (
-        quick_jit(lambda n=n, key=key: sampling(jax.random.key(key))(chain(table, 8, sentences=n)))()
+        jax.jit(lambda n=n, key=key: sampling(jax.random.key(key))(chain(table, 8, sentences=n)))()
         for n, key in ((2, 0), (5, 0), (2, 1))
     )
     np.testing.assert_array_equal(more[:2], one)
@@ -217,7 +216,7 @@ def test_logits_in_half_precision_are_searched_in_single(standard_promotion):
     assert sum_dtype(jnp.bfloat16) == jnp.float32
     model, inputs = model_of("seq2seq", search=beam_search(2), max_new_tokens=NEW), inputs_of("seq2seq")
     params = random_params(model, inputs, jnp.float32)
-    tokens = quick_jit(models.cast(model, jnp.bfloat16).generate)(params, inputs)
+    tokens = jax.jit(models.cast(model, jnp.bfloat16).generate)(params, inputs)
     assert tokens.shape == (3, NEW)
     assert tokens.dtype == jnp.int32
 

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 from small_tasks import (
     CLASSES,
     OBJECTIVE,
@@ -37,7 +36,7 @@ def test_reptile_goes_to_the_mean_of_the_adapted_parameters():
         params = meta_params["params"]
         both = {name: np.concatenate([task.support[name], task.query[name]]) for name in task.support}
         loss = lambda params: OBJECTIVE.loss(model().apply(params, both["inputs"]), both)[0]  # noqa: E731
-        slope = quick_jit(jax.grad(loss))
+        slope = jax.jit(jax.grad(loss))
         for _ in range(3):
             params = jax.tree.map(lambda p, g: p - RATE * g, params, slope(params))
         return params
@@ -88,7 +87,7 @@ def test_pooled_is_the_gradient_of_the_mean_loss_over_all_examples():
     sides = [side for task in tasks for side in task]
     every = {name: np.concatenate([side[name] for side in sides]) for name in sides[0]}
     loss = lambda params: OBJECTIVE.loss(model().apply(params, every["inputs"]), every)[0]  # noqa: E731
-    value, slope = quick_jit(jax.value_and_grad(loss))(meta_params["params"])
+    value, slope = jax.jit(jax.value_and_grad(loss))(meta_params["params"])
     assert_close(gradient["params"], slope)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
 

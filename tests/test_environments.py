@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta import algorithms, environments, estimators
 from jaxmeta.core.checks import InputError
@@ -33,7 +32,7 @@ def test_a_point_goes_where_it_is_sent_and_stops_at_its_goal():
     goals = jnp.array([[0.35, 0.0], [0.3, 0.0], [-0.1, 0.4]])
     inputs = {"task": {"goal": goals}, "seed": jnp.arange(3, dtype=jnp.int32)}
     action = np.array([5.0, 0.0], np.float32)
-    rollouts, steps, _, seen = quick_jit(lambda: play(environment, steady(action), jnp.zeros(3), inputs))()
+    rollouts, steps, _, seen = jax.jit(lambda: play(environment, steady(action), jnp.zeros(3), inputs))()
     # An action of one is as far as it gets, and the second one arrives with its third step.
     x = 0.1 * np.arange(1, 10)
     np.testing.assert_allclose(rollouts.observations[0, :, 0], x - 0.1, atol=1e-6)
@@ -64,7 +63,7 @@ def test_arms_are_rewarded_as_often_as_they_say_and_states_follow_their_tables()
     count = 2000
     many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), task)
     inputs = {"task": many, "seed": jnp.arange(count, dtype=jnp.int32)}
-    rollouts = quick_jit(lambda: play(environment, steady(np.int32(1)), jnp.zeros(count), inputs).rollouts)()
+    rollouts = jax.jit(lambda: play(environment, steady(np.int32(1)), jnp.zeros(count), inputs).rollouts)()
     states = rollouts.observations.argmax(axis=-1)
     assert set(np.unique(rollouts.rewards)) <= {0.0, 1.0}
     np.testing.assert_array_equal(states[:, 0], 0)
@@ -142,7 +141,7 @@ def test_a_baseline_takes_away_what_time_and_place_tell():
     inputs = {"task": {"goal": jnp.full((20, 2), 0.3)}, "seed": jnp.arange(20, dtype=jnp.int32)}
     params = model.init(jax.random.key(0), inputs)
 
-    @quick_jit
+    @jax.jit
     def slopes(params):
         def slope(baseline):
             objective = control(baseline=baseline, normalize=False)
@@ -174,7 +173,7 @@ def test_a_half_cheetah_is_rewarded_for_its_velocity():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         task = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), forward, back)
         inputs = {"task": task, "seed": jnp.zeros(2, jnp.int32)}
-        rollouts = quick_jit(lambda: play(environment, steady(action), jnp.zeros(2), inputs).rollouts)()
+        rollouts = jax.jit(lambda: play(environment, steady(action), jnp.zeros(2), inputs).rollouts)()
     np.testing.assert_allclose(rollouts.rewards.sum(axis=0), np.full(5, -2 * 0.05 * 6 * 0.25), atol=1e-4)
     assert np.abs(rollouts.rewards[0] + 0.05 * 6 * 0.25).max() > 0.01
     assert rollouts.observations.shape == (2, 5, 17)

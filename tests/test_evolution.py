@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.learner import build_learner
@@ -43,7 +42,7 @@ def samples_of(estimator, estimates: int, theta: float = GAIN) -> np.ndarray:
     """Returns many draws of the gradients of consecutive estimates `[N, estimates]`, each from a fresh state."""
     meta_params = {"params": jnp.float32(theta)}
 
-    @quick_jit
+    @jax.jit
     @jax.vmap
     def sample(key):
         keys = jax.random.split(key, estimates + 1)
@@ -190,7 +189,7 @@ def test_training_by_persistent_evolution_finds_the_push_that_ends_at_zero():
     )
     episodes = stack_episodes([Episode(NOTHING, NOTHING)] * 6)
     state = learner.init(jax.random.key(0), episodes)
-    update = quick_jit(learner.update)
+    update = jax.jit(learner.update)
     for _ in range(400):
         state, _ = update(state, episodes)
     np.testing.assert_allclose(state.meta_params["params"], best, atol=0.1)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta.algorithms import LearnedRates, maml
 from jaxmeta.core.adapt import adapt
@@ -96,7 +95,7 @@ def outer_gradient(name, strategy, dtype, num_steps, memory, rates):
     }
     if sides[0].dtype == dtype:
         arguments["inputs"] = sides
-    return jax.device_get(quick_jit(jax.grad(loss))(arguments))
+    return jax.device_get(jax.jit(jax.grad(loss))(arguments))
 
 
 def groups_of(gradient):
@@ -157,9 +156,9 @@ def test_padding_tokens_change_no_number(options, x64, key):
     model = text_encoder(jnp.float64, **options)
     tokens = texts(np.random.default_rng(0), None)
     assert (tokens[:, -1] != 0).any(), "one text fills its row"
-    params = quick_jit(model.init)(key, tokens)
+    params = jax.jit(model.init)(key, tokens)
 
-    @quick_jit
+    @jax.jit
     def value_and_grad(params, tokens):
         outputs = lambda params: model.apply(params, tokens)  # noqa: E731
         return outputs(params), jax.grad(lambda params: jnp.sum(jnp.sin(outputs(params))))(params)
@@ -177,11 +176,11 @@ def test_a_text_does_not_see_the_others_and_an_empty_one_is_harmless(options, ke
     model = text_encoder(**options)
     tokens = texts(np.random.default_rng(1), None)
     tokens[2] = 0
-    params = quick_jit(model.init)(key, tokens)
+    params = jax.jit(model.init)(key, tokens)
     objective = classification(CLASSES)
     mask = np.arange(EXAMPLES) != 2
 
-    @quick_jit
+    @jax.jit
     def value_and_grad(params, tokens):
         batch = {"targets": jnp.zeros(EXAMPLES, jnp.int32), "mask": mask}
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta.algorithms import LearnedRates, cavia, maml, meta_curvature, per_step
 from jaxmeta.core.adapt import adapt
@@ -46,12 +45,12 @@ def drawn(algorithm, seed=0):
 
 
 def adapted(algorithm, meta_params, num_steps):
-    run = quick_jit(lambda *args: adapt(algorithm, *args, num_steps=num_steps)[0])
+    run = jax.jit(lambda *args: adapt(algorithm, *args, num_steps=num_steps)[0])
     return run(jax.random.key(0), meta_params, episode().support)
 
 
 def estimate(estimator, meta_params, state=()):
-    return quick_jit(estimator.estimate)(jax.random.key(0), meta_params, state, stack_episodes([episode(), episode(1)]))
+    return jax.jit(estimator.estimate)(jax.random.key(0), meta_params, state, stack_episodes([episode(), episode(1)]))
 
 
 def assert_close(got, want, rtol=1e-9):
@@ -114,7 +113,7 @@ def test_a_context_on_the_first_bias_is_a_context_concatenated_to_the_inputs():
 
 def test_a_context_begins_at_zero_and_can_move_from_there():
     algorithm = cavia(model(), OBJECTIVE, SGD)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), episode())
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), episode())
     begun, state = (adapted(algorithm, meta_params, steps) for steps in (0, 1))
     assert not np.any(begun.context)
     assert np.abs(state.context).min() > 0
@@ -143,7 +142,7 @@ def test_meta_curvature_multiplies_by_a_kronecker_product():
 
 def test_meta_curvature_begins_as_maml_and_spares_long_axes():
     algorithm = meta_curvature(model(), OBJECTIVE, SGD, largest=4)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), episode())
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), episode())
     matrices = meta_params["curvature"]["layer_0"]["kernel"]  # of a kernel [4, 5]
     assert [None if matrix is None else matrix.shape for matrix in matrices] == [(4, 4), None]
     plain_maml = maml(model(), OBJECTIVE, SGD)
@@ -194,7 +193,7 @@ def test_parameters_per_step_are_read_at_their_step():
 def test_parameters_per_step_begin_as_those_of_all_steps():
     base = maml(model(), OBJECTIVE, SGD, select=matching("kernel$"))
     algorithm = per_step(base, select=matching("bias$"), steps=3)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), episode())
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), episode())
     start = {"params": meta_params["params"]}
     assert_close(adapted(algorithm, meta_params, 2).fast, adapted(base, start, 2).fast)
 
@@ -202,7 +201,7 @@ def test_parameters_per_step_begin_as_those_of_all_steps():
 def test_what_adapts_cannot_differ_from_step_to_step_too():
     algorithm = per_step(maml(model(), OBJECTIVE, SGD), select=matching("bias$"), steps=3)
     with pytest.raises(ValueError, match="is for parameters that do not adapt, and these do: head/bias, layer_0/bias"):
-        adapted(algorithm, quick_jit(algorithm.init)(jax.random.key(0), episode()), 1)
+        adapted(algorithm, jax.jit(algorithm.init)(jax.random.key(0), episode()), 1)
 
 
 def test_rows_of_tables_stay_exact_under_parameters_per_step():
@@ -224,7 +223,7 @@ def test_rows_of_tables_stay_exact_under_parameters_per_step():
             jax.eval_shape(algorithm.init, jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], batch)),
         )
         estimator = backprop(algorithm, num_steps=2)
-        gradients.append(quick_jit(estimator.estimate)(jax.random.key(0), meta_params, (), batch)[0])
+        gradients.append(jax.jit(estimator.estimate)(jax.random.key(0), meta_params, (), batch)[0])
     assert_close(*gradients)
     assert np.abs(gradients[0]["offsets"]["head"]["bias"]).max() > 1e-4
 
@@ -258,7 +257,7 @@ def test_the_order_of_derivatives_anneals_at_its_step():
     estimators = [backprop(algorithm, num_steps=2) for algorithm in (early, late)]
     learner = build_learner(late, in_turn((estimators[0], 2), then=estimators[1]), optax.sgd(0.1))
     batch = stack_episodes([episode(), episode(1)])
-    state, update = quick_jit(learner.init)(jax.random.key(0), batch), quick_jit(learner.update)
+    state, update = jax.jit(learner.init)(jax.random.key(0), batch), jax.jit(learner.update)
     for number in range(4):
         before, (state, _) = state.meta_params, update(state, batch)
         moved = jax.tree.map(lambda old, new: (old - new) / 0.1, before, state.meta_params)
@@ -276,7 +275,7 @@ def test_estimators_in_turn_keep_states_of_their_own_and_report_what_all_report(
     )
     both = in_turn((multistep(algorithm, num_steps=2, anneal_over=4), 3), (silent, 1), then=silent)
     batch, meta_params = stack_episodes([episode(), episode(1)]), drawn(algorithm)
-    state, run = both.init(jax.random.key(0), meta_params, batch), quick_jit(both.estimate)
+    state, run = both.init(jax.random.key(0), meta_params, batch), jax.jit(both.estimate)
     counts, losses = [], []
     for _ in range(5):
         _, state, metrics = run(jax.random.key(0), meta_params, state, batch)

@@ -9,7 +9,6 @@ import jax.test_util
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.core.adapt import adapt
@@ -65,7 +64,7 @@ def test_on_a_quadratic_it_is_the_closed_form(solve, task_axis, x64):
     start = np.random.default_rng(9).normal(size=(DIMENSIONS, 1))
     meta_params = {"params": {"w": start}, "log_strength": np.log(STRENGTH)}
     estimator = implicit(algorithm, num_steps=400, solve=solve, task_axis=task_axis)
-    gradient, _, metrics = quick_jit(estimator.estimate)(jax.random.key(0), meta_params, (), stack_episodes(tasks))
+    gradient, _, metrics = jax.jit(estimator.estimate)(jax.random.key(0), meta_params, (), stack_episodes(tasks))
     wanted = [by_hand(start, STRENGTH, task) for task in tasks]
     np.testing.assert_allclose(gradient["params"]["w"], np.mean([w for w, _ in wanted], axis=0), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(gradient["log_strength"], np.mean([s for _, s in wanted]), rtol=1e-6)
@@ -89,10 +88,10 @@ def test_after_many_steps_it_is_what_backprop_gives(x64):
     rng = np.random.default_rng(1)
     side = lambda n: {"inputs": rng.normal(size=(n, 3)), "targets": np.arange(n, dtype=np.int32) % 2}  # noqa: E731
     batch = stack_episodes([Episode(side(6), side(4)) for _ in range(2)])
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], batch))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], batch))
 
     def estimate(estimator):
-        return quick_jit(estimator.estimate)(jax.random.key(0), meta_params, (), batch)[0]
+        return jax.jit(estimator.estimate)(jax.random.key(0), meta_params, (), batch)[0]
 
     got = estimate(implicit(algorithm, num_steps=100, solve=conjugate_gradient(20, 1e-14)))
     want = estimate(backprop(algorithm, num_steps=100))
@@ -132,7 +131,7 @@ def test_one_gauss_newton_step_ends_a_quadratic(curvature, x64):
     start = np.random.default_rng(9).normal(size=(DIMENSIONS, 1))
     meta_params = {"params": {"w": start}, "log_strength": np.log(STRENGTH)}
     estimator = implicit(algorithm, num_steps=1, solve=solve, curvature=curvature)
-    gradient, _, metrics = quick_jit(estimator.estimate)(jax.random.key(0), meta_params, (), stack_episodes([line(0)]))
+    gradient, _, metrics = jax.jit(estimator.estimate)(jax.random.key(0), meta_params, (), stack_episodes([line(0)]))
     want, of_strength = by_hand(start, STRENGTH, line(0))
     np.testing.assert_allclose(gradient["params"]["w"], want, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(gradient["log_strength"], of_strength, rtol=1e-6)
@@ -149,7 +148,7 @@ def test_gauss_newton_steps_come_near_a_minimum_that_gradient_steps_do_not(x64):
     def left(inner):
         algorithm = algorithms.imaml(model, regression(), inner, strength=0.1)
         meta_params = algorithm.init(jax.random.key(0), Episode(support, support))
-        state, metrics = quick_jit(lambda: adapt(algorithm, jax.random.key(1), meta_params, support, num_steps=16))()
+        state, metrics = jax.jit(lambda: adapt(algorithm, jax.random.key(1), meta_params, support, num_steps=16))()
         end = algorithm.stationary.objective(meta_params, state.fast, support)
         return float(end), np.asarray(metrics["loss"])
 
@@ -172,7 +171,7 @@ def test_no_gauss_newton_step_makes_what_is_minimised_much_larger(scale, shift, 
     algorithm = algorithms.imaml(model, objective, conjugate_gradient(6), strength=1e-3)
     meta_params = algorithm.init(jax.random.key(0), Episode(support, support))
     state = algorithm.begin(jax.random.key(1), meta_params, support)
-    step, losses = quick_jit(algorithm.step), []
+    step, losses = jax.jit(algorithm.step), []
     for _ in range(6):
         losses.append(float(algorithm.stationary.objective(meta_params, state.fast, support)))
         state, _ = step(jax.random.key(1), meta_params, state, support)
@@ -198,7 +197,7 @@ def temporary_bytes(estimator, algorithm) -> int:
     rng = np.random.default_rng(1)
     side = {name: rng.normal(size=(5, 10, 1)).astype(np.float32) for name in ("inputs", "targets")}
     batch = Episode(side, side)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], batch))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], batch))
     run = jax.jit(lambda meta_params, batch: estimator.estimate(jax.random.key(1), meta_params, (), batch))
     return run.lower(meta_params, batch).compile().memory_analysis().temp_size_in_bytes
 

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 from shipped import FOLDER
-from tiny_run import LABELS, evaluation, files, jaxmeta, kept_programs, toy_lines, toy_shots, write_lines
+from tiny_run import LABELS, evaluation, files, jaxmeta, toy_lines, toy_shots, write_lines
 
 from jaxmeta.config import build, commands, dump, load, load_jobs
 from jaxmeta.core.checks import InputError
@@ -138,8 +138,7 @@ def made(tmp_path_factory):
     shown = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder), contextlib.redirect_stdout(shown):
         patch.setattr(commands, "write_report", lambda run: run)  # pictures take seconds
-        with kept_programs(folder / "programs"):
-            assert jaxmeta("train", "my.toml", "--out", "run", "--steps", "3", "--preset", "short") == 0
+        assert jaxmeta("train", "my.toml", "--out", "run", "--steps", "3", "--preset", "short") == 0
     return folder, shown.getvalue()
 
 

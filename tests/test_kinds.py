@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from tiny_run import evaluation, files, jaxmeta, kept_programs, metrics, train, write_lines
+from tiny_run import evaluation, files, jaxmeta, metrics, train, write_lines
 
 from jaxmeta import data
 from jaxmeta.config import build, load
@@ -168,7 +168,7 @@ def run(request, tmp_path_factory) -> Run:
         changes |= {"task.source": "tsv", "task.path": str(folder / "rows.tsv")}
     words = train(str(folder / "run"), CHANGES | changes)
     shown = io.StringIO()
-    with kept_programs(folder / "programs"), contextlib.redirect_stdout(shown):
+    with contextlib.redirect_stdout(shown):
         assert jaxmeta(*words) == 0
     return Run(case, folder / "run", words, shown.getvalue())
 
@@ -214,7 +214,7 @@ def test_scores_are_those_of_the_outputs(run):
 @pytest.mark.parametrize("run", [PARAMS[0], PARAMS[3]], indirect=True)
 def test_the_same_command_again_changes_nothing(run):
     before, scores = files(run.folder / "checkpoints"), evaluation(run.folder)
-    with kept_programs(run.folder.parent / "programs"), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):
         assert jaxmeta(*run.words) == 0
     assert files(run.folder / "checkpoints") == before
     assert evaluation(run.folder) == scores

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 from shipped import FOLDER
 
 import jaxmeta as jm
@@ -40,7 +39,7 @@ def target(params) -> jax.Array:
 
 
 def trained(optimizer: optax.GradientTransformation, params=PARAMS, steps: int = 30):
-    @quick_jit
+    @jax.jit
     def run(params):
         def step(carry, _):
             params, state = carry
@@ -93,7 +92,7 @@ def test_a_rule_without_parameters_says_what_it_needs():
 
 
 def first_update(rule, weights, gradients, params):
-    return quick_jit(lambda *args: rule.update(weights, rule.begin(weights, params), *args)[0])(gradients, params)
+    return jax.jit(lambda *args: rule.update(weights, rule.begin(weights, params), *args)[0])(gradients, params)
 
 
 def test_steps_of_the_perceptron_do_not_depend_on_the_scale_of_the_loss():
@@ -138,7 +137,7 @@ def test_a_loss_that_diverged_is_the_ceiling():
     algorithm = jm.learned_optimizer(mlp_rule((3,)), model, jm.objectives.regression(), ceiling=2.0)
     task = jax.tree.map(lambda leaf: leaf[0], waves(0, 1))
 
-    @quick_jit
+    @jax.jit
     def losses(key):
         meta_params = algorithm.init(key, task)
         state = algorithm.begin(key, meta_params, task.support)
@@ -157,7 +156,7 @@ def test_a_rule_meets_the_child_and_the_minibatches_that_an_ordinary_optimizer_m
     ours = jm.learned_optimizer(rule, model, objective, batch_size=4)
     theirs = on_minibatches(jm.target_only(model, objective, optax.adam(0.01, b2=0.99)), 4)
     key = jax.random.key(5)
-    run = lambda algorithm: quick_jit(lambda p: jm.adapt(algorithm, key, p, task.support, num_steps=8)[0])  # noqa: E731
+    run = lambda algorithm: jax.jit(lambda p: jm.adapt(algorithm, key, p, task.support, num_steps=8)[0])  # noqa: E731
     got, want = run(ours)({"params": still_weights(rule, 0.01)}), run(theirs)({})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got.params, want.fast)
 
@@ -170,9 +169,9 @@ def test_together_is_the_mean_of_estimators_on_shares_of_the_tasks():
     meta_params = {"params": rule.init(jax.random.key(0), jnp.float32)}
     key, both = jax.random.key(7), jm.together(*each)
     state = both.init(key, meta_params, episodes)
-    got, _, metrics = quick_jit(both.estimate)(key, meta_params, state, episodes)
+    got, _, metrics = jax.jit(both.estimate)(key, meta_params, state, episodes)
     parts = [
-        quick_jit(one.estimate)(own, meta_params, (), jax.tree.map(lambda leaf, n=n: leaf[2 * n : 2 * n + 2], episodes))
+        jax.jit(one.estimate)(own, meta_params, (), jax.tree.map(lambda leaf, n=n: leaf[2 * n : 2 * n + 2], episodes))
         for n, (one, own) in enumerate(zip(each, jax.random.split(key, 2), strict=True))
     ]
     want = jax.tree.map(lambda a, b: (a + b) / 2, parts[0][0], parts[1][0])

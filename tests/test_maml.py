@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 from small_tasks import OBJECTIVE, RATE, adapted, assert_close, distance, episodes, estimate, examples, init, model
 
 from jaxmeta.algorithms import LearnedRates, maml
@@ -35,7 +34,7 @@ def test_fomaml_is_the_query_gradient_where_adaptation_ends():
     got, _ = estimate(backprop(algorithm, num_steps=3), meta_params, stack_episodes([task]))
     end = adapted(algorithm, meta_params, task.support, 3).fast
     loss = lambda params: OBJECTIVE.loss(model().apply(params, task.query["inputs"]), task.query)[0]  # noqa: E731
-    assert_close(got, {"params": quick_jit(jax.grad(loss))(end)})
+    assert_close(got, {"params": jax.jit(jax.grad(loss))(end)})
     exact, _ = estimate(
         backprop(maml(model(), OBJECTIVE, optax.sgd(RATE)), num_steps=3), meta_params, stack_episodes([task])
     )
@@ -78,7 +77,7 @@ def test_the_inner_optimizers_state_starts_anew_and_carries_over():
     meta_params = init(algorithm)
     params, opt_state = meta_params["params"], optimizer.init(meta_params["params"])
     loss = lambda params: OBJECTIVE.loss(model().apply(params, support["inputs"]), support)[0]  # noqa: E731
-    slope = quick_jit(jax.grad(loss))
+    slope = jax.jit(jax.grad(loss))
     for _ in range(3):
         updates, opt_state = optimizer.update(slope(params), opt_state, params)
         params = optax.apply_updates(params, updates)

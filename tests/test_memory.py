@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta.algorithms import LearnedRates, maml
 from jaxmeta.core.checks import InputError
@@ -50,7 +49,7 @@ def wave_tasks(tasks=5):
 def outer_gradient(algorithm, episodes, num_steps=2, **options):
     """Returns the function that gives the outer gradient, and the meta-parameters."""
     estimator = backprop(algorithm, num_steps=num_steps, **options)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
     return lambda meta_params, episodes: estimator.estimate(jax.random.key(1), meta_params, (), episodes)[
         0
     ], meta_params
@@ -79,7 +78,7 @@ def test_every_task_axis_gives_the_same_gradient(task_axis):
 
     def estimate(axis):
         estimator = backprop(algorithm, num_steps=2, task_axis=axis)
-        meta_params = quick_jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
+        meta_params = jax.jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
         return jax.jit(estimator.estimate)(jax.random.key(1), meta_params, (), episodes)
 
     assert_same_gradient(estimate(task_axis), estimate("vmap"))
@@ -193,7 +192,7 @@ def test_rows_are_exact(optimizer, rates, standard_promotion, x64):
         model = text_model(dtype=jnp.float64)
         algorithm = maml(model, classification(3), optimizer, rates=rates, rows=rows)
         run, meta_params = outer_gradient(algorithm, episodes)
-        gradients.append(quick_jit(run)(meta_params, episodes))
+        gradients.append(jax.jit(run)(meta_params, episodes))
     assert_same_gradient(*gradients, rtol=1e-9, atol=1e-12)
 
 
@@ -204,7 +203,7 @@ def test_rows_that_do_not_adapt_may_be_compacted_all_the_same(standard_promotion
             text_model(dtype=jnp.float64), classification(3), optax.sgd(0.1), select=matching("^head/"), rows=rows
         )
         run, meta_params = outer_gradient(algorithm, episodes)
-        gradients.append(quick_jit(run)(meta_params, episodes))
+        gradients.append(jax.jit(run)(meta_params, episodes))
     assert_same_gradient(*gradients, rtol=1e-9, atol=1e-12)
 
 
@@ -214,7 +213,7 @@ def test_rows_work_along_any_task_axis(task_axis):
     algorithm = maml(text_model(), classification(3), optax.sgd(0.1), rows=matching("^embedding/"))
     run, meta_params = outer_gradient(algorithm, episodes, task_axis=task_axis)
     whole, _ = outer_gradient(maml(text_model(), classification(3), optax.sgd(0.1)), episodes)
-    assert_same_gradient(quick_jit(run)(meta_params, episodes), quick_jit(whole)(meta_params, episodes), rtol=1e-4)
+    assert_same_gradient(jax.jit(run)(meta_params, episodes), jax.jit(whole)(meta_params, episodes), rtol=1e-4)
 
 
 def test_rows_of_a_large_vocabulary_cost_no_copy_of_the_table():
@@ -360,7 +359,7 @@ def test_without_a_loop_the_gradient_is_the_same(strategy, memory, unroll):
     algorithm = maml(mlp((8,), 1, activation=jnp.tanh), regression(), optax.sgd(0.1), gradient=strategy)
     run, meta_params = outer_gradient(algorithm, episodes, num_steps=3, memory=memory, unroll=unroll)
     loop, _ = outer_gradient(algorithm, episodes, num_steps=3, unroll=1)
-    assert_same_gradient(quick_jit(run)(meta_params, episodes), quick_jit(loop)(meta_params, episodes))
+    assert_same_gradient(jax.jit(run)(meta_params, episodes), jax.jit(loop)(meta_params, episodes))
 
 
 def test_what_is_traced_before_the_cut_is_differentiated_to_first_order():
@@ -369,8 +368,8 @@ def test_what_is_traced_before_the_cut_is_differentiated_to_first_order():
     for strategy, memory in ((reverse, "truncated(0)"), (first_order, "none")):
         algorithm = maml(mlp((8,), 1, activation=jnp.tanh), regression(), optax.sgd(0.1), gradient=strategy)
         estimator = multistep(algorithm, num_steps=3, anneal_over=10, memory=memory)
-        meta_params = quick_jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
-        run = quick_jit(partial(estimator.estimate, jax.random.key(1)))
+        meta_params = jax.jit(algorithm.init)(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], episodes))
+        run = jax.jit(partial(estimator.estimate, jax.random.key(1)))
         gradients.append(run(meta_params, jnp.zeros((), jnp.int32), episodes)[0])
     assert_same_gradient(*gradients)
 

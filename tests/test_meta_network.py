@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from contract_table import CLASSES, Setting, batch
-from quick import quick_jit
 from tiny_run import LABELS, jaxmeta, toy_lines, toy_shots, train, write_lines
 
 import jaxmeta as jm
@@ -87,7 +86,7 @@ def texts():
 
 
 def begun(algorithm, meta_params, support, key=0):
-    return quick_jit(algorithm.begin)(jax.random.key(key), meta_params, support)
+    return jax.jit(algorithm.begin)(jax.random.key(key), meta_params, support)
 
 
 def test_adapters_are_what_is_written_out(x64):
@@ -111,7 +110,7 @@ def test_adapters_are_what_is_written_out(x64):
 def test_it_begins_as_its_trunk(x64):
     support = texts()
     algorithm = of_text("relaxed")
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), jm.Episode(support, support))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), jm.Episode(support, support))
     got = algorithm.predict(meta_params, begun(algorithm, meta_params, support), support["inputs"])
     np.testing.assert_allclose(got, encoder().apply(meta_params["params"], support["inputs"]), rtol=1e-12)
 
@@ -120,7 +119,7 @@ def test_steps_change_the_adapters_alone(x64):
     algorithm, support = of_text("discrete"), texts()
     meta_params = drawn(algorithm, support)
     before = begun(algorithm, meta_params, support)
-    steps = quick_jit(lambda key, meta_params: adapt(algorithm, key, meta_params, support, num_steps=3))
+    steps = jax.jit(lambda key, meta_params: adapt(algorithm, key, meta_params, support, num_steps=3))
     after, metrics = steps(jax.random.key(0), meta_params)
     jax.tree.map(np.testing.assert_array_equal, after.gates, before.gates)
     moved = jax.tree.map(lambda a, b: np.any(a != b), after.adapters, before.adapters)
@@ -372,7 +371,7 @@ def test_a_config_trains_what_it_generates():
 def test_the_gates_of_a_config_remove_blocks_heads_and_hidden_units():
     config = config_with("zero_shot", "meta_network", **{"model.width": 8, "model.heads": 2, "model.layers": 2})
     network, tokens = make_model(config, CLASSES, 257), texts()["inputs"]
-    params = jax.tree.map(jnp.asarray, jax.device_get(quick_jit(network.init)(jax.random.key(0), tokens)))
+    params = jax.tree.map(jnp.asarray, jax.device_get(jax.jit(network.init)(jax.random.key(0), tokens)))
     parts = parts_of(config)
     counts = gating.check_parts(params, parts)
     assert [counts[f"{name}_1"][0] for name in ("block", "heads", "hidden")] == [1, 2, 32]
@@ -381,7 +380,7 @@ def test_the_gates_of_a_config_remove_blocks_heads_and_hidden_units():
     assert counts["hidden_1"][1] == sum(jnp.size(leaf) for leaf in unit_of)
 
     def outputs(params):
-        return quick_jit(network.apply)(params, tokens)
+        return jax.jit(network.apply)(params, tokens)
 
     gates = {name: jnp.ones(count) for name, (count, _) in counts.items()}
     shut = gating.remove_parts(params, parts, {**gates, "hidden_1": gates["hidden_1"].at[5].set(0)})
@@ -400,7 +399,7 @@ def test_the_report_tells_of_hidden_units():
     assert recipe.tells
     algorithm, support = recipe.judged(0.1), batch(0, 6, np.float32, reads="text")
     support["descriptor"] = np.eye(6, dtype=np.float32)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), jm.Episode(support, support))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), jm.Episode(support, support))
 
     def shut(logits):
         return {**logits, "parts": {**logits["parts"], "hidden_0": logits["parts"]["hidden_0"].at[:8].set(-1.0)}}

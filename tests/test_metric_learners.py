@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta.algorithms import (
     logistic,
@@ -44,11 +43,11 @@ def padded(seed, size, rows):
 
 
 def init(algorithm):
-    return quick_jit(algorithm.init)(jax.random.key(0), Episode(examples(0, 6), examples(1, 5)))
+    return jax.jit(algorithm.init)(jax.random.key(0), Episode(examples(0, 6), examples(1, 5)))
 
 
 def adapted(algorithm, meta_params, support, num_steps=0):
-    run = quick_jit(lambda *args: adapt(algorithm, jax.random.key(0), *args, num_steps=num_steps)[0])
+    run = jax.jit(lambda *args: adapt(algorithm, jax.random.key(0), *args, num_steps=num_steps)[0])
     return run(meta_params, support)
 
 
@@ -78,11 +77,11 @@ def test_a_matching_network_is_attention_by_cosine(x64):
 def test_attention_that_is_sure_does_not_underflow():
     algorithm = matching_network(mlp((), CLASSES), OBJECTIVE, num_classes=CLASSES)
     support = {"inputs": np.eye(3, 4, dtype=np.float32), "targets": np.arange(3, dtype=np.int32)}
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), Episode(support, support))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), Episode(support, support))
     meta_params |= {"log_scale": jnp.log(jnp.float32(500.0))}
     state = adapted(algorithm, meta_params, support)
     loss = lambda inputs: algorithm.loss(jax.random.key(0), meta_params, state, {**support, "inputs": inputs})[0]  # noqa: E731
-    value, slope = quick_jit(jax.value_and_grad(loss))(support["inputs"][::-1])
+    value, slope = jax.jit(jax.value_and_grad(loss))(support["inputs"][::-1])
     assert value > 100
     assert np.isfinite(slope).all()
 
@@ -162,9 +161,9 @@ def test_the_logistic_head_has_a_derivative_where_answers_are_sure():
     algorithm = logistic(mlp((), CLASSES), OBJECTIVE, num_classes=CLASSES, newton_steps=20)
     support = {"inputs": 100 * np.eye(3, 4, dtype=np.float32), "targets": np.arange(3, dtype=np.int32)}
     task = Episode(support, support)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), task) | {"log_ridge": jnp.float32(-3.0)}
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), task) | {"log_ridge": jnp.float32(-3.0)}
     estimate = backprop(algorithm, num_steps=0).estimate
-    gradient, _, metrics = quick_jit(estimate)(jax.random.key(0), meta_params, (), stack_episodes([task]))
+    gradient, _, metrics = jax.jit(estimate)(jax.random.key(0), meta_params, (), stack_episodes([task]))
     assert metrics["accuracy"] == 1
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
@@ -183,7 +182,7 @@ def test_proto_maml_without_a_step_is_protonet(x64):
     def found(algorithm):
         state = adapted(algorithm, meta_params, task.support)
         estimate = backprop(algorithm, num_steps=0).estimate
-        gradient, _, metrics = quick_jit(estimate)(jax.random.key(0), meta_params, (), stack_episodes([task]))
+        gradient, _, metrics = jax.jit(estimate)(jax.random.key(0), meta_params, (), stack_episodes([task]))
         return probabilities(algorithm.predict(meta_params, state, task.query["inputs"])), gradient, metrics
 
     got, want = found(algorithm), found(whole)
@@ -202,7 +201,7 @@ def test_a_step_of_proto_maml_moves_the_encoder_and_the_head(x64):
     def answers(now, batch):
         return NETWORK.features(now[0], batch["inputs"]) @ now[1] + now[2][None]
 
-    slope = quick_jit(jax.grad(lambda now: OBJECTIVE.loss(answers(now, support), support)[0]))
+    slope = jax.jit(jax.grad(lambda now: OBJECTIVE.loss(answers(now, support), support)[0]))
     for _ in range(2):
         now = jax.tree.map(lambda leaf, g: leaf - 0.3 * g, now, slope(now))
     outputs = algorithm.predict(meta_params, state, query["inputs"])
@@ -233,7 +232,7 @@ def test_transductive_prototypes_are_soft_k_means(refinements, x64):
     support, query = padded(0, 7, 9), padded(1, 5, 8)
     state = adapted(algorithm, meta_params, support)
     want = refined_by_hand(meta_params, examples(0, 7), examples(1, 5), 9, refinements)
-    seen = quick_jit(algorithm.transduce)(meta_params, state, query)
+    seen = jax.jit(algorithm.transduce)(meta_params, state, query)
     np.testing.assert_allclose(algorithm.predict(meta_params, seen, query["inputs"])[:5], want, rtol=1e-9)
     loss, _ = algorithm.loss(jax.random.key(0), meta_params, state, query)
     np.testing.assert_allclose(loss, OBJECTIVE.loss(want, examples(1, 5))[0], rtol=1e-9)
@@ -260,7 +259,7 @@ def test_judgement_shows_a_transductive_learner_the_query_without_its_targets(x6
         "inductive": protonet(network, objective, num_classes=2),
         "transductive": transductive_protonet(network, objective, num_classes=2, refinements=20),
     }.items():
-        meta_params = quick_jit(algorithm.init)(jax.random.key(0), Episode(support, query))
+        meta_params = jax.jit(algorithm.init)(jax.random.key(0), Episode(support, query))
         meta_params |= {"log_scale": jnp.log(9.0)}
         state = adapted(algorithm, meta_params, support)
         blind = {**query, "targets": np.zeros(5, np.int32)}
@@ -283,7 +282,7 @@ def test_classes_that_the_support_has_not_are_never_predicted(build):
         "targets": np.array([0, 3, 0, 3, 0, 3, 2], np.int32),
         "mask": np.arange(7) < 6,
     }
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), Episode(support, support))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), Episode(support, support))
     state = adapted(algorithm, meta_params, support, num_steps=3 if build is proto_maml else 0)
     outputs = algorithm.predict(meta_params, state, 5 * rng.normal(size=(200, DIMENSIONS)).astype(np.float32))
     assert set(np.argmax(outputs, axis=-1).tolist()) == {0, 3}

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quick_jit
 from sequences import BOS, EOS, VOCABULARY, beam_reference, greedy_reference, inputs_of, model_of, next_logits
 
 from jaxmeta import objectives
@@ -35,7 +34,7 @@ class Case:
         self.meta_params = jax.tree.map(lambda leaf: leaf + 0.5 * rng.normal(size=leaf.shape), meta_params)
 
     def predict(self, meta_params, inputs, support=None):
-        @quick_jit
+        @jax.jit
         def predicted(meta_params, support):
             state = self.algorithm.begin(jax.random.key(0), meta_params, support)
             return self.algorithm.predict(meta_params, state, inputs)
@@ -102,7 +101,7 @@ def test_what_it_writes_with_a_cache_is_what_it_writes_without(search, size, x64
         generate=lambda params, given, *more: generate(params, {"previous": given["prompt"]}, *more)
     )
     algorithm = ngram_memory(writer, objectives.generation(VOCABULARY), longest=LONGEST, hidden=4, buckets=7, width=3)
-    got = quick_jit(lambda params: algorithm.predict(params, state, prompts))(case.meta_params)
+    got = jax.jit(lambda params: algorithm.predict(params, state, prompts))(case.meta_params)
     np.testing.assert_array_equal(got, want)
     plain = greedy_reference(next_logits("language_model", case.model), case.meta_params["params"], inputs, NEW)
     assert np.any(want != plain)  # the memory has a say

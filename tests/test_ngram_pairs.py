@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quick_jit
 
 from jaxmeta import algorithms
 from jaxmeta.core.adapt import adapt
@@ -36,7 +35,7 @@ def test_products_are_cosines_of_bags_and_of_their_projections():
     inputs = {"left": tokens(LEFT), "right": tokens(RIGHT)}
     params = model.init(jax.random.key(0), inputs)
     params["tower"]["log_odds"] = jnp.full((), 0.7)
-    answers = jax.device_get(quick_jit(model.apply)(params, inputs))
+    answers = jax.device_get(jax.jit(model.apply)(params, inputs))
     tower = {name: leaf for name, leaf in params["tower"].items() if name != "log_odds"}
     left, right = (np.asarray(bag.features(tower, inputs[side])) for side in ("left", "right"))
     kernel = np.asarray(tower["head"]["kernel"])

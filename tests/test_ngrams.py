@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quick_jit
 
 from jaxmeta.data import ByteTokenizer
 from jaxmeta.models import NgramEncoder, ngrams
@@ -30,7 +29,7 @@ def lowered(text):
 
 
 def test_bytes_become_characters_whatever_the_script():
-    numbers = np.asarray(quick_jit(characters)(tokens(TEXTS)))
+    numbers = np.asarray(jax.jit(characters)(tokens(TEXTS)))
     known = {}
     for row, text in zip(numbers, TEXTS, strict=True):
         assert (row[: len(text)] > 0).all()
@@ -43,12 +42,12 @@ def test_bytes_become_characters_whatever_the_script():
 
 def test_code_points_and_letters_for_them():
     texts = [*TEXTS, "Обама", "ओबामा", "ওবামা", "café 𝄞"]
-    for row, text in zip(np.asarray(quick_jit(characters)(tokens(texts))), texts, strict=True):
+    for row, text in zip(np.asarray(jax.jit(characters)(tokens(texts))), texts, strict=True):
         assert row[: len(text)].tolist() == [ord(letter) + 1 for letter in lowered(text)]
-    read = np.asarray(quick_jit(lambda given: characters(given, romanization_table()))(tokens(texts)))
+    read = np.asarray(jax.jit(lambda given: characters(given, romanization_table()))(tokens(texts)))
     spelled = ["".join(chr(code - 1) for code in row[row > 0]) for row in read]
     assert spelled == ["".join(romanized(letter) for letter in text) for text in texts]
-    short = np.asarray(quick_jit(lambda given: characters(given, romanization_table(vowels=False)))(tokens(texts)))
+    short = np.asarray(jax.jit(lambda given: characters(given, romanization_table(vowels=False)))(tokens(texts)))
     for row, whole in zip(short, spelled, strict=True):
         assert [chr(code - 1) for code in row[row > 0]] == [letter for letter in whole if letter not in "aeiouwy"]
     assert spelled[-4:] == ["obama", "obama", "obama", "cafe 𝄞"]
@@ -73,7 +72,7 @@ def test_counts_are_scikit_learns(vectorizer, length):
         return ngram_counts(characters(read), BUCKETS, longest=LONGEST, space=33)
 
     texts = [lowered(text) for text in TEXTS if len(text.encode()) <= 40]
-    got = np.asarray(quick_jit(counted)(tokens(texts, length)))
+    got = np.asarray(jax.jit(counted)(tokens(texts, length)))
     model = vectorizer.CountVectorizer(analyzer="char_wb", ngram_range=(1, LONGEST), lowercase=False)
     want = model.fit_transform(texts).toarray()
     want[:, model.vocabulary_[" "]] = 0  # a space alone says how many words there are
@@ -86,7 +85,7 @@ def test_features_are_weighted_sublinear_counts_of_one_length(vectorizer, x64):
     model = ngrams(3, buckets=BUCKETS, longest=LONGEST, dtype=jnp.float64)
     read = tokens(TEXTS)
     params = model.init(jax.random.key(0), read)
-    features = np.asarray(quick_jit(model.features)(params, read))
+    features = np.asarray(jax.jit(model.features)(params, read))
     norms = np.linalg.norm(features, axis=1)
     np.testing.assert_allclose(norms, BUCKETS**0.5)
     fitted = vectorizer.TfidfVectorizer(
@@ -99,7 +98,7 @@ def test_features_are_weighted_sublinear_counts_of_one_length(vectorizer, x64):
     # A bucket of weight zero takes no part in it.
     shared = (features[0] > 0).nonzero()[0][:3]
     heavier = params | {"log_weight": params["log_weight"].at[shared].add(-50.0)}
-    changed = np.asarray(quick_jit(model.features)(heavier, read))[0]
+    changed = np.asarray(jax.jit(model.features)(heavier, read))[0]
     kept = np.delete(features[0], shared)
     np.testing.assert_allclose(np.delete(changed, shared), kept * BUCKETS**0.5 / np.linalg.norm(kept), rtol=1e-9)
 
@@ -118,7 +117,7 @@ def test_a_text_without_characters_has_no_features_and_no_nan_in_derivatives(dty
         return jax.grad(lambda p: sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(jax.grad(loss)(p))))(given)
 
     assert not np.asarray(model.features(params, read))[0].any()
-    for leaf in jax.tree.leaves(quick_jit(twice)(params)):
+    for leaf in jax.tree.leaves(jax.jit(twice)(params)):
         assert leaf.dtype == dtype
         assert np.isfinite(leaf).all()
 
@@ -128,7 +127,7 @@ def test_vmapped_is_looped_and_a_tail_of_padding_changes_nothing():
     model = ngrams(2, buckets=64, longest=3)
     params = model.init(jax.random.key(0), tokens(TEXTS))
     stacked = jnp.stack([tokens(TEXTS[:3]), tokens(TEXTS[3:6])])
-    together = quick_jit(jax.vmap(model.apply, (None, 0)))(params, stacked)
+    together = jax.jit(jax.vmap(model.apply, (None, 0)))(params, stacked)
     apart = jnp.stack([model.apply(params, batch) for batch in stacked])
     np.testing.assert_allclose(together, apart, rtol=1e-6)
     longer = jnp.pad(stacked[0], ((0, 0), (0, 9)))

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
-from tiny_run import TINY, WAVES, files, jaxmeta, kept_programs, metrics, toy_lines, train, write_lines
+from tiny_run import TINY, WAVES, files, jaxmeta, metrics, toy_lines, train, write_lines
 
 import jaxmeta as jm
 from jaxmeta.config import build, load, planning
@@ -30,12 +29,6 @@ SMALL = WAVES | {
     "model.width": 8,
 }
 AUTO = SMALL | {"gradient.strategy": "auto"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    with kept_programs(tmp_path_factory.mktemp("programs")):
-        yield
 
 
 @pytest.fixture
@@ -359,10 +352,10 @@ def test_rows_and_precision_of_a_config_reach_the_step(here, standard_promotion)
         built = build(load(changes=changes | more))
         (learner,) = (phase.learner for phase in built.experiment.phases if phase.name == "maml")
         episodes = next(built.tasks.batches(0, 0, augmented=False)(0))
-        state = quick_jit(learner.init)(jax.random.key(0), episodes)
+        state = jax.jit(learner.init)(jax.random.key(0), episodes)
         lowered = jax.jit(learner.update).lower(state, episodes).as_text()
         # The outer optimizer's moments hold the gradient; its rate is zero at the first step.
-        return lowered, quick_jit(learner.update)(state, episodes)[0].opt_state
+        return lowered, jax.jit(learner.update)(state, episodes)[0].opt_state
 
     whole, moments = step()
     by_row, same = step(**{"gradient.rows": "^embedding/"})

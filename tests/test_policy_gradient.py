@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 from jaxmeta import algorithms, estimators
 from jaxmeta.core.adapt import adapt
@@ -76,7 +75,7 @@ def test_second_derivatives_are_unbiased_where_past_actions_are_coupled(x64, cou
     def loss(params, rollout):
         return objective.loss(model.apply(params, jax.tree.map(lambda leaf: leaf[None], rollout)), {})[0]
 
-    @quick_jit
+    @jax.jit
     def both(params):
         likely = chances * jnp.exp(jnp.sum(model.apply(params, rollouts).log_probs, axis=1))
         orders = [lambda f: f, jax.grad, jax.hessian]
@@ -131,8 +130,8 @@ def test_the_meta_gradient_with_its_sampling_term_is_that_of_the_expected_return
         probability = jax.lax.stop_gradient(jnp.prod(likely(meta_params["params"])[seen], axis=1))
         return jnp.sum(jax.vmap(of)(supports, probability))
 
-    value, got = quick_jit(jax.value_and_grad(estimated))(params)
-    exact, want = quick_jit(jax.value_and_grad(expected))(params)
+    value, got = jax.jit(jax.value_and_grad(estimated))(params)
+    exact, want = jax.jit(jax.value_and_grad(expected))(params)
     np.testing.assert_allclose(value, exact, rtol=1e-12)
     error = np.abs(got["params"] - want["params"]).max()
     assert error < 1e-13 if sampling_term else error > 1e-2
@@ -163,7 +162,7 @@ def test_with_many_rollouts_the_gradient_is_that_of_a_step_along_the_expected_gr
         estimator = estimators.backprop(algorithms.policy_gradient(base), num_steps=1)
         one = lambda key, task: estimator.estimate(key, params, (), jax.tree.map(lambda x: x[None], task))[0]  # noqa: E731
         keys = jax.random.split(jax.random.key(1), count)
-        found = quick_jit(lambda: jax.lax.map(lambda pair: one(*pair), (keys, tasks)))()["params"][:, 0]
+        found = jax.jit(lambda: jax.lax.map(lambda pair: one(*pair), (keys, tasks)))()["params"][:, 0]
         return found.mean(axis=0), found.std(axis=0) / count**0.5
 
     want = jax.grad(exact)(params["params"])[0]
@@ -190,7 +189,7 @@ def test_the_gradient_of_navigation_agrees_with_finite_differences_of_returns():
         state, _ = adapt(algorithm, key, params, task.support, num_steps=1)
         return algorithm.loss(jax.random.fold_in(key, 1), params, state, task.query)[0]
 
-    @quick_jit
+    @jax.jit
     def both(keys):
         def one(pair):
             key, task = pair
@@ -271,8 +270,8 @@ def test_a_policy_that_remembers_is_trained_by_the_return_of_the_whole_trial(ent
 
         return jax.grad(loss)(params)
 
-    found = quick_jit(jax.vmap(estimate))(jax.random.split(jax.random.key(1), count))
-    want = quick_jit(jax.grad(expected))(params)
+    found = jax.jit(jax.vmap(estimate))(jax.random.split(jax.random.key(1), count))
+    want = jax.jit(jax.grad(expected))(params)
     for name in shapes:
         mean, error = found[name].mean(axis=0), found[name].std(axis=0) / count**0.5
         assert np.all(np.abs(mean - want[name]) < 4 * error + 1e-6), name

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from derivatives import assert_derivatives
-from quick import quick_jit
 
 from jaxmeta.core.checks import InputError
 from jaxmeta.objectives import best_path, ctc, edit_distance, recognition
@@ -65,7 +64,7 @@ def cases():
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_ctc_is_the_sum_over_all_alignments(cases, dtype, x64):
     logits, real, targets, expected = cases
-    losses, aligned = quick_jit(ctc)(logits.astype(dtype), real, targets)
+    losses, aligned = jax.jit(ctc)(logits.astype(dtype), real, targets)
     assert losses.dtype == dtype
     np.testing.assert_array_equal(aligned, np.isfinite(expected))
     assert 100 < aligned.sum() < 180, "some sequences fit and some do not"
@@ -75,7 +74,7 @@ def test_ctc_is_the_sum_over_all_alignments(cases, dtype, x64):
 
 def test_ctc_in_single_precision_alone(cases):
     logits, real, targets, expected = cases
-    losses, _ = quick_jit(ctc)(logits.astype(np.float32), real, targets)
+    losses, _ = jax.jit(ctc)(logits.astype(np.float32), real, targets)
     assert losses.dtype == np.float32
     np.testing.assert_allclose(losses, np.nan_to_num(expected), rtol=1e-4, atol=1e-4)
 
@@ -89,7 +88,7 @@ def test_the_loss_is_the_mean_for_each_symbol_over_the_examples_that_align(cases
     def loss(logits):
         return objective.loss({**outputs, "logits": logits}, {"targets": targets, "mask": mask})
 
-    (value, metrics), slope = quick_jit(jax.value_and_grad(loss, has_aux=True))(outputs["logits"])
+    (value, metrics), slope = jax.jit(jax.value_and_grad(loss, has_aux=True))(outputs["logits"])
     lengths = np.maximum((targets > 0).sum(axis=1), 1)
     assert value == pytest.approx(np.nanmean(np.where(mask, expected / lengths, np.nan)), rel=1e-10)
     assert np.isfinite(slope).all()
@@ -116,7 +115,7 @@ def test_ctc_can_be_differentiated_twice_over_a_task_axis(cases, x64):
 def test_counts_add_up_and_scores_are_what_they_say(cases):
     logits, real, targets, expected = cases
     objective = recognition(SYMBOLS)
-    count = quick_jit(objective.counts)
+    count = jax.jit(objective.counts)
     mask = np.arange(len(targets)) % 5 != 0
     whole = count({"logits": logits.astype(np.float32), "real": real}, {"targets": targets, "mask": mask})
     halves = [
@@ -147,7 +146,7 @@ def test_greedy_collapses_repeats_and_removes_blanks():
     rng = np.random.default_rng(1)
     best = rng.integers(0, 4, (60, 9))
     real = np.arange(9)[None] < rng.integers(0, 10, 60)[:, None]
-    found = quick_jit(best_path)(np.eye(4, dtype=np.float32)[best], real)
+    found = jax.jit(best_path)(np.eye(4, dtype=np.float32)[best], real)
     for row, path, rows in zip(np.asarray(found), best, real, strict=True):
         np.testing.assert_array_equal(row, padded(collapsed(path[rows]), 9))
 
@@ -157,7 +156,7 @@ def test_the_edit_distance_is_the_textbooks_on_200_random_pairs():
     first, second = (
         [rng.integers(1, 4, rng.integers(0, width + 1)) for _ in range(200)] for width in (9, 6)
     )  # fmt: skip
-    found = quick_jit(edit_distance)(np.stack([padded(s, 9) for s in first]), np.stack([padded(s, 6) for s in second]))
+    found = jax.jit(edit_distance)(np.stack([padded(s, 9) for s in first]), np.stack([padded(s, 6) for s in second]))
     expected = [slow_distance(a, b) for a, b in zip(first, second, strict=True)]
     np.testing.assert_array_equal(found, expected)
     assert len(set(expected)) > 5

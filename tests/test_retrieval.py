@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from derivatives import assert_derivatives, texts
-from quick import quick_jit
 
 from jaxmeta.core.rows import compact, reading_rows
 from jaxmeta.core.select import matching
@@ -45,7 +44,7 @@ def padded(outputs, batch, rubbish=np.nan):
 @functools.cache
 def compiled():
     objective = retrieval()
-    return quick_jit(objective.loss), quick_jit(objective.counts), objective.scores
+    return jax.jit(objective.loss), jax.jit(objective.counts), objective.scores
 
 
 def slow(outputs, batch):
@@ -166,7 +165,7 @@ def test_what_is_said_twice_is_right_twice():
 @pytest.mark.parametrize("rubbish", [3.0, np.nan])
 def test_padding_has_no_gradient_and_changes_none(rubbish):
     outputs, batch = random_case(11)
-    gradient = quick_jit(jax.grad(lambda outputs, batch: retrieval().loss(outputs, batch)[0]))
+    gradient = jax.jit(jax.grad(lambda outputs, batch: retrieval().loss(outputs, batch)[0]))
     n = len(batch["mask"])
     found = gradient(*padded(outputs, batch, rubbish))
     want = gradient(*padded(outputs, batch, 0.0))
@@ -181,14 +180,14 @@ def test_derivatives_of_a_dual_encoder_in_float64(shared, x64):
     model, objective = dual_encoder(shared=shared, dtype=jnp.float64, **OPTIONS), retrieval()
     inputs = {"left": texts(0, 4, 6), "right": texts(1, 4, 5)}
     batch = {"mask": np.array([True, True, False, True]), "group": np.array([0, 1, 1, 0], np.int32)}
-    params = quick_jit(model.init)(jax.random.key(0), inputs)
+    params = jax.jit(model.init)(jax.random.key(0), inputs)
     assert_derivatives(lambda params: objective.loss(model.apply(params, inputs), batch)[0], params)
 
 
 def test_unit_vectors_are_smooth_at_zero_and_have_length_one():
     x = jnp.array([[3.0, 4.0], [0.0, 0.0], [30.0, -40.0]])
     np.testing.assert_allclose(unit(x), [[0.6, 0.8], [0, 0], [0.6, -0.8]], rtol=1e-6)
-    assert np.all(np.isfinite(quick_jit(jax.hessian(lambda x: jnp.sum(unit(x) ** 3)))(x)))
+    assert np.all(np.isfinite(jax.jit(jax.hessian(lambda x: jnp.sum(unit(x) ** 3)))(x)))
     assert unit(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     np.testing.assert_allclose(unit(x, floor=75.0)[0], [0.3, 0.4], rtol=1e-6)
 
@@ -199,16 +198,16 @@ def test_encoders_read_padding_as_nothing_and_sides_by_their_tower(key):
     swapped = {"left": inputs["right"], "right": inputs["left"]}
     for shared in (True, False):
         model = dual_encoder(shared=shared, initial_scale=5.0, **OPTIONS)
-        params = quick_jit(model.init)(key, inputs)
+        params = jax.jit(model.init)(key, inputs)
         assert set(params) == ({"tower"} if shared else {"left", "right"}) | {"log_scale"}
-        apply = quick_jit(model.apply)
+        apply = jax.jit(model.apply)
         outputs = apply(params, inputs)
         np.testing.assert_allclose(np.linalg.norm(outputs["left"], axis=1), 1, rtol=1e-5)
         np.testing.assert_allclose(outputs["scale"], [5.0] * 3, rtol=1e-6)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), apply(params, longer), outputs)
         same = np.allclose(apply(params, swapped)["right"], outputs["left"], atol=1e-6)
         assert same == shared
-    top = quick_jit(model.apply)({**params, "log_scale": jnp.float32(9.0)}, inputs)
+    top = jax.jit(model.apply)({**params, "log_scale": jnp.float32(9.0)}, inputs)
     np.testing.assert_allclose(top["scale"], [100.0] * 3, rtol=1e-5)
 
 
@@ -216,14 +215,14 @@ def test_rows_of_an_embedding_can_be_read_alone(key):
     model, predicate = dual_encoder(**OPTIONS), matching("/embedding/")
     # Texts that leave letters out, so that rows are fewer than the table has.
     episode = Episode(*({"inputs": {"left": texts(s, 1, 3), "right": texts(s + 1, 1, 3)}} for s in (0, 2)))
-    params = quick_jit(model.init)(key, episode.support["inputs"])
+    params = jax.jit(model.init)(key, episode.support["inputs"])
     rows, local = compact(model, predicate, params, episode)
     table, read = params["tower"]["embedding"]["embedding"], jax.tree.leaves(rows)[0]
     assert len(read) < len(table)
     tower = {**params["tower"], "embedding": {"embedding": table[np.minimum(read, len(table) - 1)]}}
     narrow = {**params, "tower": tower}
-    got = quick_jit(reading_rows(model, predicate).apply)(narrow, local.query["inputs"])
-    want = quick_jit(model.apply)(params, episode.query["inputs"])
+    got = jax.jit(reading_rows(model, predicate).apply)(narrow, local.query["inputs"])
+    want = jax.jit(model.apply)(params, episode.query["inputs"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
 
 

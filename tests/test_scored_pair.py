@@ -9,7 +9,6 @@ import optax
 import pytest
 import scipy.stats
 from derivatives import assert_derivatives, texts
-from quick import quick_jit
 
 from jaxmeta import algorithms
 from jaxmeta.core.adapt import adapt
@@ -26,7 +25,7 @@ SIZES = {"vocab_size": 13, "outputs": 5, "width": 8, "embedding_width": 4, "laye
 @functools.cache
 def compiled(center=0.0):
     objective = scored_pair(center)
-    return quick_jit(objective.loss), quick_jit(objective.counts), objective.scores
+    return jax.jit(objective.loss), jax.jit(objective.counts), objective.scores
 
 
 def padded(outputs, batch):
@@ -128,7 +127,7 @@ def test_derivatives_of_a_pair_regressor_in_float64(x64):
     model = pair_regressor(hidden=(4,), symmetric=False, dtype=jnp.float64, window=3, stride=2, max_length=8, **SIZES)
     inputs = {"left": texts(0, 4, 6), "right": texts(1, 4, 5)}
     batch = {"targets": np.arange(4.0), "mask": np.array([True, True, False, True])}
-    params = quick_jit(model.init)(jax.random.key(0), inputs)
+    params = jax.jit(model.init)(jax.random.key(0), inputs)
     assert_derivatives(lambda params: scored_pair().loss(model.apply(params, inputs), batch)[0], params)
 
 
@@ -167,7 +166,7 @@ def test_a_head_in_closed_form_fits_a_regressor(key):
         (algorithms.maml(model, scored_pair(), optax.sgd(0.05)), 30),
     ):
 
-        @quick_jit
+        @jax.jit
         def losses(key, algorithm=algorithm, steps=steps):
             meta_params = algorithm.init(key, Episode(batch, batch))
             state, _ = adapt(algorithm, key, meta_params, batch, num_steps=steps)

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 from derivatives import assert_derivatives
-from quick import quick_jit
 from sequences import BOS, BUILDERS, EOS, LENGTH, SIZES, VOCABULARY, inputs_of, model_of, random_params
 
 from jaxmeta import models, objectives
@@ -41,7 +40,7 @@ class Case:
             logits = self.model.apply(params, inputs)
             return objective.loss(logits, {"targets": targets})[0], logits
 
-        self.run = quick_jit(jax.value_and_grad(loss, has_aux=True))
+        self.run = jax.jit(jax.value_and_grad(loss, has_aux=True))
         self.targets = np.concatenate([self.inputs["previous"][:, 1:], np.zeros((3, 1), np.int32)], axis=1)
 
     def __call__(self, inputs, targets=None):
@@ -123,7 +122,7 @@ def test_an_untrained_pointer_copies_its_source_and_stops(x64):
     inputs = inputs_of("pointer")
     model = model_of("pointer", width=32, dtype=jnp.float64)
     params = model.init(jax.random.key(0), inputs)
-    written = np.asarray(quick_jit(model.generate)(params, inputs))
+    written = np.asarray(jax.jit(model.generate)(params, inputs))
     np.testing.assert_array_equal(written[:, :LENGTH], inputs["source"])
     assert not written[:, LENGTH:].any()
 
@@ -165,7 +164,7 @@ def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_
     params["copying"]["gate"]["bias"] = jnp.full(1, -1.0)  # most is generated, where the other words are not told apart
     params["head"]["bias"] = jnp.full(VOCABULARY, -5.0)
     params["decoder"]["norm"]["scale"] = jnp.zeros(32)
-    (written,) = np.asarray(quick_jit(model.generate)(params, {"source": source}))
+    (written,) = np.asarray(jax.jit(model.generate)(params, {"source": source}))
     np.testing.assert_array_equal(written[:5], [1, 6, 3, 4, 0])
 
 
@@ -178,7 +177,7 @@ def test_rows_of_the_embedding_adapt_alone_with_the_same_gradient(x64):
         targets = np.concatenate([inputs["previous"][..., 1:], np.full((1, 3, 1), EOS, np.int32)], axis=-1)
         side = {"inputs": inputs, "targets": targets}
         meta_params = {"params": random_params(model, inputs_of("seq2seq"))}
-        estimate = quick_jit(backprop(algorithm, num_steps=1).estimate)
+        estimate = jax.jit(backprop(algorithm, num_steps=1).estimate)
         return estimate(jax.random.key(0), meta_params, (), Episode(side, side))[0]
 
     assert_close(gradient(matching("^embedding/")), gradient(None), rtol=1e-9, atol=1e-12)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import pytest
-from tiny_run import environment, jaxmeta, kept_programs, process, toy_lines, toy_shots, toy_text, train, write_lines
+from tiny_run import environment, jaxmeta, process, toy_lines, toy_shots, toy_text, train, write_lines
 
 from jaxmeta.config.serving import application
 from jaxmeta.core.checks import InputError
@@ -35,7 +35,7 @@ def kept(tmp_path_factory) -> Kept:
     write_lines(folder / "toy.tsv", toy_lines())
     write_lines(folder / "shots.tsv", toy_shots())
     write_lines(folder / "texts.txt", TEXTS)
-    with contextlib.chdir(folder), kept_programs(folder / "programs"):
+    with contextlib.chdir(folder):
         with contextlib.redirect_stdout(io.StringIO()):
             assert jaxmeta(*train("run")) == 0
             assert jaxmeta("adapt", "run", "--shots", "shots.tsv", "--out", "adapted") == 0

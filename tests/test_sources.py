@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from planted import SOURCES, WORDS, command
-from tiny_run import evaluation, files, jaxmeta, kept_programs
+from tiny_run import evaluation, files, jaxmeta
 
 from jaxmeta.config import build, commands, load
 from jaxmeta.config.comparing import similarity_of, text_measures
@@ -32,8 +32,7 @@ def quiet(folder):
     """Draws no pictures, which take seconds, and prints nothing."""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as shown:
         patch.setattr(commands, "write_report", lambda run: run)
-        with kept_programs(folder / "programs"):
-            yield shown
+        yield shown
 
 
 @pytest.fixture(scope="module")

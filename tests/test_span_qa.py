@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from derivatives import assert_derivatives
-from quick import quick_jit
 
 from jaxmeta.models import cast, span_scorer
 from jaxmeta.models.windows import merged, neighbours
@@ -49,7 +48,7 @@ def padded(logits, batch, rubbish=np.nan):
 @functools.cache
 def compiled():
     objective = span_qa(overlap=3.0)
-    return quick_jit(jax.value_and_grad(objective.loss, has_aux=True)), quick_jit(objective.counts), objective.scores
+    return jax.jit(jax.value_and_grad(objective.loss, has_aux=True)), jax.jit(objective.counts), objective.scores
 
 
 def test_the_best_span_is_the_first_of_the_likeliest():
@@ -174,7 +173,7 @@ def test_derivatives_of_a_scorer_in_float64(x64):
     model, objective = span_scorer(dtype=jnp.float64, **SIZES), span_qa()
     inputs, targets = passage(0, 3, 8)
     batch = {"targets": targets, "mask": np.array([True, False, True])}
-    params = quick_jit(model.init)(jax.random.key(0), inputs)
+    params = jax.jit(model.init)(jax.random.key(0), inputs)
     assert_derivatives(lambda params: objective.loss(model.apply(params, inputs), batch)[0], params)
 
 
@@ -186,7 +185,7 @@ def scorer():
     shapes = jax.eval_shape(model.init, jax.random.key(0), inputs)
     random = np.random.default_rng(4)
     params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype(np.float32), shapes)
-    return quick_jit(functools.partial(model.apply, params)), inputs, params
+    return jax.jit(functools.partial(model.apply, params)), inputs, params
 
 
 def test_a_score_is_that_of_its_words_one_span_after_another(scorer):
@@ -236,7 +235,7 @@ def test_half_precision_is_computed_in_and_long_contexts_survive_it(scorer):
     ]
     assert len(products) > 4
     assert all("bf16[" in line.split("=")[0] for line in products)
-    exact, found = (np.asarray(quick_jit(each.apply)(params, inputs)) for each in (model, halved))
+    exact, found = (np.asarray(jax.jit(each.apply)(params, inputs)) for each in (model, halved))
     assert 0 < np.abs(found - exact)[exact > -1e8].max() < 0.05 * np.abs(exact[exact > -1e8]).max()
 
 

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 import jaxmeta as jm
 from jaxmeta.core.gradients import forward_over_reverse, reverse
@@ -35,8 +34,8 @@ def longer(inputs, extra, fill=0.0):
 @pytest.fixture(scope="module")
 def classifier():
     model = speech_classifier(CLASSES, segments=2, **SIZES)
-    params = quick_jit(model.init)(jax.random.key(0), speech())
-    return model, params, quick_jit(model.apply), quick_jit(model.features)
+    params = jax.jit(model.init)(jax.random.key(0), speech())
+    return model, params, jax.jit(model.apply), jax.jit(model.features)
 
 
 def everything_of(outputs):
@@ -51,9 +50,9 @@ def test_padding_changes_no_number(build, x64):
     model = build(CLASSES, dtype=jnp.float64, **SIZES)
     inputs = speech(np.float64)
     inputs["samples"][3] = 0
-    params = quick_jit(model.init)(jax.random.key(0), inputs)
+    params = jax.jit(model.init)(jax.random.key(0), inputs)
 
-    @quick_jit
+    @jax.jit
     def value_and_grad(params, inputs):
         def loss(params):
             found = everything_of(model.apply(params, inputs))
@@ -86,7 +85,7 @@ def test_frames_that_were_computed_before_give_the_same(classifier):
     model, params, apply, _ = classifier
     inputs = speech()
     frames = log_mel(inputs["audio"], inputs["samples"], MEL)
-    np.testing.assert_allclose(quick_jit(model.apply)(params, frames), apply(params, inputs), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(model.apply)(params, frames), apply(params, inputs), rtol=1e-5, atol=1e-6)
 
 
 def slow_segments(weight, segments):
@@ -115,7 +114,7 @@ def test_features_are_means_over_the_segments_of_the_real_places(classifier):
     recognizer = speech_recognizer(CLASSES, **SIZES)
     # A head that hands on what it is given: the places' vectors themselves.
     wide = {**params, "head": {"kernel": jnp.eye(8), "bias": jnp.zeros(8)}}
-    outputs = quick_jit(speech_recognizer(8, **SIZES).apply)(wide, inputs)
+    outputs = jax.jit(speech_recognizer(8, **SIZES).apply)(wide, inputs)
     assert recognizer.features is None
     params = {**params, "loudness": jnp.float32(1.7)}
     found = features(params, inputs)
@@ -129,7 +128,7 @@ def test_features_are_means_over_the_segments_of_the_real_places(classifier):
         expected = slow_segments(spoken[n] * loud[n], 2).T @ mel[n]
         np.testing.assert_allclose(found[n, 16:], expected.reshape(-1), rtol=1e-3, atol=3e-3)
     encoded = speech_classifier(CLASSES, segments=2, skip=False, **SIZES)
-    np.testing.assert_array_equal(quick_jit(encoded.features)(params, inputs), found[:, :16])
+    np.testing.assert_array_equal(jax.jit(encoded.features)(params, inputs), found[:, :16])
 
 
 def test_silence_around_a_word_hardly_changes_its_features():
@@ -142,8 +141,8 @@ def test_silence_around_a_word_hardly_changes_its_features():
     quiet[0, 200:920] += word
     quiet[1, 968:1688] += word
     inputs = {"audio": quiet.astype(np.float32), "samples": np.array([1120, 1920], np.int32)}
-    params = quick_jit(model.init)(jax.random.key(0), inputs)
-    features = quick_jit(model.features)
+    params = jax.jit(model.init)(jax.random.key(0), inputs)
+    features = jax.jit(model.features)
 
     def distance(loudness):
         first, second = features({**params, "loudness": jnp.float32(loudness)}, inputs)
@@ -155,8 +154,8 @@ def test_silence_around_a_word_hardly_changes_its_features():
 def test_as_many_places_are_real_as_the_strides_leave(classifier):
     model = speech_recognizer(CLASSES, **{**SIZES, "strides": (2, 3)})
     inputs = speech()
-    params = quick_jit(model.init)(jax.random.key(0), inputs)
-    real = np.asarray(quick_jit(model.apply)(params, inputs)["real"]).sum(axis=1)
+    params = jax.jit(model.init)(jax.random.key(0), inputs)
+    real = np.asarray(jax.jit(model.apply)(params, inputs)["real"]).sum(axis=1)
     frames = 1 + (inputs["samples"] - 32) // 16
     np.testing.assert_array_equal(real, np.ceil(np.ceil(frames / 2) / 3))
 
@@ -188,7 +187,7 @@ def test_every_head_learns_from_it(classifier):
             found[name] = algorithm.loss(jax.random.key(1), meta_params, state, episode.support)[0]
         return found
 
-    found = quick_jit(losses)(params)
+    found = jax.jit(losses)(params)
     assert all(value < np.log(CLASSES) for value in found.values()), found
 
 
@@ -202,9 +201,9 @@ def test_the_strategies_agree_on_a_recognizer(x64, standard_promotion):
         algorithm = jm.maml(model, recognition(CLASSES), optax.sgd(0.1), gradient=strategy)
         if not found:
             one = jax.tree.map(lambda leaf: leaf[0], episodes)
-            meta_params = quick_jit(algorithm.init)(jax.random.key(0), one)
+            meta_params = jax.jit(algorithm.init)(jax.random.key(0), one)
         estimator = jm.backprop(algorithm, num_steps=2, task_axis="vmap")
-        found.append(quick_jit(estimator.estimate)(jax.random.key(1), meta_params, (), episodes))
+        found.append(jax.jit(estimator.estimate)(jax.random.key(1), meta_params, (), episodes))
     (first, _, metrics), (second, _, _) = found
     assert np.isfinite(metrics["loss"])
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(first)) > 1e-3
@@ -218,7 +217,7 @@ def test_log_mel_is_computed_once_for_an_episode(adapted):
     algorithm = jm.maml(model, classification(CLASSES), optax.sgd(0.1), select=adapted)
     episodes = episode_of(np.zeros(EXAMPLES, np.int32), tasks=2)
     one = jax.tree.map(lambda leaf: leaf[0], episodes)
-    meta_params = quick_jit(algorithm.init)(jax.random.key(0), one)
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), one)
     estimate = jm.backprop(algorithm, num_steps=4, task_axis="vmap").estimate
     jaxpr = jax.make_jaxpr(lambda m, e: estimate(jax.random.key(1), m, (), e)[0])(meta_params, episodes).jaxpr
     fourier, filters = (MEL.window, 2 * (MEL.points // 2 + 1)), (MEL.points // 2 + 1, MEL.bins)
@@ -245,7 +244,7 @@ def test_half_precision_is_close(classifier):
     inputs = speech()
     whole = {**inputs, "audio": np.round(inputs["audio"] * 32767).astype(np.int16)}
     with jax.numpy_dtype_promotion("standard"):
-        lowered = quick_jit(cast(model, jnp.bfloat16).apply)(params, whole)
+        lowered = jax.jit(cast(model, jnp.bfloat16).apply)(params, whole)
     assert lowered.dtype == jnp.float32
     np.testing.assert_allclose(lowered, apply(params, inputs), atol=0.1)
 

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import optax
 import pytest
-from quick import quick_jit
 
 import jaxmeta as jm
 from jaxmeta import data
@@ -16,7 +15,7 @@ MODEL = speech_classifier(10, width=16, layers=1, heads=2, segments=3)
 ALGORITHM = jm.ridge(MODEL, OBJECTIVE, num_outputs=10)
 
 
-@quick_jit
+@jax.jit
 def judge(meta_params, episode):
     state, _ = jm.adapt(ALGORITHM, jax.random.key(0), meta_params, episode.support, num_steps=0)
     return OBJECTIVE.counts(ALGORITHM.predict(meta_params, state, episode.query["inputs"]), episode.query)
@@ -30,7 +29,7 @@ def untrained_accuracy(recordings, *, length, shots, draws=4):
     problems = [
         episodes.evaluation_episode(speaker, shots=shots, draw=draw) for speaker in speakers for draw in range(draws)
     ]
-    meta_params = quick_jit(ALGORITHM.init)(jax.random.key(0), problems[0])
+    meta_params = jax.jit(ALGORITHM.init)(jax.random.key(0), problems[0])
     counts = [jax.device_get(judge(meta_params, problem)) for problem in problems]
     return OBJECTIVE.scores(jax.tree.map(lambda *leaves: sum(leaves), *counts))["accuracy"]
 
@@ -53,7 +52,7 @@ def test_meta_training_lowers_the_loss_of_single_shots(standard_promotion):
     episodes = data.AudioEpisodes(recordings, split, shots=1, queries=2, length=5000, voices=0.5)
     learner = jm.build_learner(ALGORITHM, jm.backprop(ALGORITHM, num_steps=0), optax.adam(3e-3))
     batch = next(data.batches(episodes, split="train", tasks_per_step=2, start=0, threads=0))
-    state, update, losses = quick_jit(learner.init)(jax.random.key(0), batch), jax.jit(learner.update), []
+    state, update, losses = jax.jit(learner.init)(jax.random.key(0), batch), jax.jit(learner.update), []
     for _ in range(12):
         state, metrics = update(state, batch)
         losses.append(float(metrics["loss"]))

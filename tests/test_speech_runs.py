@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quick_jit
-from tiny_run import evaluation, files, jaxmeta, kept_programs, metrics, train
+from tiny_run import evaluation, files, jaxmeta, metrics, train
 
 from jaxmeta import data
 from jaxmeta.config import build, commands, load
@@ -69,8 +68,7 @@ def spoken(folder):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         # Pictures take seconds; those of all turns together are enough.
         patch.setattr(commands, "write_report", lambda run: write_report(run) if run.name == "turns" else run)
-        with kept_programs(folder / "programs"):
-            assert jaxmeta(*words) == 0
+        assert jaxmeta(*words) == 0
     return folder / "turns", words
 
 
@@ -78,8 +76,7 @@ def spoken(folder):
 def strings(folder):
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setattr(commands, "write_report", lambda run: run)
-        with kept_programs(folder / "programs"):
-            assert jaxmeta(*train(str(folder / "strings"), STRINGS)) == 0
+        assert jaxmeta(*train(str(folder / "strings"), STRINGS)) == 0
     return folder / "strings"
 
 
@@ -157,8 +154,7 @@ def test_the_same_command_again_judges_no_turn_again(spoken, capsys):
     assert {path: after[path] for path in turned} == turned
     assert evaluation(folder) == scores
     (folder / VOICES.languages()[2] / "evaluation.json").unlink()
-    with kept_programs(folder.parent / "programs"):
-        assert jaxmeta(*words) == 0
+    assert jaxmeta(*words) == 0
     assert evaluation(folder) == scores
 
 
@@ -308,7 +304,7 @@ def test_what_follows_from_recordings_is_written_out():
 def test_disturbance_follows_from_the_step_and_is_off_by_default():
     learner: Any = MetaLearner(lambda *_: None, lambda state, episodes: (state, episodes))  # pyright: ignore
     assert augmenting(learner, load(changes={"task.source": "npz"})) is learner
-    disturbed = quick_jit(augmenting(learner, load(changes={"task.source": "npz", "train.augment": True})).update)
+    disturbed = jax.jit(augmenting(learner, load(changes={"task.source": "npz", "train.augment": True})).update)
     batch = {"inputs": VOICES.clips(np.arange(4), 3000), "mask": np.ones((2, 2), bool)}
     batch["inputs"] = {name: leaf.reshape(2, 2, *leaf.shape[1:]) for name, leaf in batch["inputs"].items()}
     key = jax.random.key_data(jax.random.key(0))

@@ -1,15 +1,13 @@
 """A run of a few seconds: a small TSV file in made-up languages, the commands for it, and what it left behind."""
 
-import contextlib
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmeta.cli import main
 
@@ -99,8 +97,8 @@ def process(*words: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """Returns the environment of such a process: this source, one device, no warnings as errors."""
     source = os.pathsep.join(filter(None, (str(pathlib.Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return kept | {"PYTHONPATH": source, "JAX_PLATFORMS": "cpu"} | more
+    flags = " ".join(flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag)
+    return {**os.environ, "PYTHONPATH": source, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **more}
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
@@ -123,23 +121,3 @@ def _timeless(value: Any) -> Any:
         times = ("seconds", "seconds_per_task", "examples_per_second")
         return {key: _timeless(part) for key, part in value.items() if key not in times}
     return value
-
-
-@contextlib.contextmanager
-def kept_programs(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps compiled programs in `folder` unless they are kept anyway: a second command need not wait for them."""
-    if jax.config.jax_compilation_cache_dir is not None:
-        yield
-        return
-    shortest = jax.config.jax_persistent_cache_min_compile_time_secs
-    _keep_programs(str(folder), 0.0)
-    try:
-        yield
-    finally:
-        _keep_programs(None, shortest)
-
-
-def _keep_programs(folder: str | None, shortest: float) -> None:
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", shortest)
-    compilation_cache.reset_cache()
