@@ -85,10 +85,12 @@ class Source:
     def __init__(self, tasks: TextTasks):
         self._tasks = tasks
         self.fitted = functools.cache(self._fit)
+        # Each value of a setting is tried on the same texts.
+        self._read = functools.lru_cache(maxsize=8)(lambda texts: self._inverse.transform(self._logged(texts)))
 
     def read(self, texts: Sequence[str]) -> Any:
         """Returns TF-IDF `[N, places]`, sparse and of unit length, by the frequencies of the source."""
-        return self._inverse.transform(self._logged(texts))
+        return self._read(tuple(texts))
 
     def logits(self, strength: float, read: Any) -> np.ndarray:
         """Returns the logits of the classes that the source has, `[N, C']`, minus their mean."""
