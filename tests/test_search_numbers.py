@@ -74,8 +74,10 @@ def test_whatever_is_a_number_runs_side_by_side(tmp_path, standard_promotion, me
     values = {key: np.array([number(config, key) for config in configs]) for key in ("train.learning_rate", *others)}
     built = judged_finely(build(configs[0]))
     found = side_by_side(built).scores(values, built.tasks, training_seed=0, seed=0).scores
-    assert np.diff(np.sort(found)).min() > 1e-3
+    # Adapters of a meta-network learn under Adam, which raises a difference in the last digit to one in the third.
+    close = 5e-3 if method == "meta_network" else 1e-4
+    assert np.diff(np.sort(found)).min() > max(1e-3, 2 * close * np.abs(found).max())
     for place, config in enumerate(configs):
         rate = number(config, OWN_RATES.get(method, "inner.learning_rate"))
         expected = of_its_own(judged_finely(build(config)).experiment, tmp_path / str(place), rate)
-        assert found[place] == pytest.approx(expected, rel=1e-4)
+        assert found[place] == pytest.approx(expected, rel=close)

@@ -31,6 +31,7 @@ FIRST_DAY = datetime.date(1990, 1, 1).toordinal()
 LAST_DAY = datetime.date(2035, 12, 31).toordinal()
 
 
+@functools.cache  # a term is asked for in every language
 def part_of(seed: int, *name: object) -> str:
     """Half of all things are for training, a sixth for dev, a third for test, whatever the language."""
     draw = digest(seed, "split", *name) % 6

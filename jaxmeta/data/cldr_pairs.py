@@ -7,7 +7,7 @@ language or the territory. `generation`: names of languages, territories and cit
 
 import datetime
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -71,10 +71,11 @@ def pair_languages(task: str) -> tuple[str, ...]:
     2.19. For retrieval and generation those that suit "kind": 121. For question answering those that suit both: 110.
     """
     check_one_of("task", task, CLDR_PAIR_TASKS)
-    dated = tuple(code for code in date_languages("month") if len(_units(code)) >= MIN_UNITS)
-    termed = term_languages()
-    chosen = {"translation": dated, "question_answering": tuple(code for code in termed if code in dated)}
-    return tuple(code for code in chosen.get(task, termed) if code != "en")
+    chosen: Iterable[str] = term_languages() if task != "translation" else date_languages("month")
+    if task in ("translation", "question_answering"):
+        dated = {code for code in date_languages("month") if len(_units(code)) >= MIN_UNITS}
+        chosen = (code for code in chosen if code in dated)
+    return tuple(code for code in chosen if code != "en")
 
 
 def cldr_pairs(
