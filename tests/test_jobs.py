@@ -199,13 +199,13 @@ def test_a_run_that_was_cut_off_before_its_report_is_reported(tmp_path, monkeypa
     (tmp_path / "a").mkdir()
     judged, page = tmp_path / "a" / "evaluation.json", tmp_path / "a" / "report.html"
     judged.write_text("{}")
-    commands.train_parts(tmp_path, {"a": load()})
+    commands.train_parts(tmp_path, {"a": load()}, {})
     assert reported == [tmp_path / "a"]
     page.write_text("")
     for older, times in ((1, 2), (0, 2), (-1, 2), (1, 3)):
         os.utime(judged, (100, 100))
         os.utime(page, (100 - older, 100 - older))
-        commands.train_parts(tmp_path, {"a": load()})
+        commands.train_parts(tmp_path, {"a": load()}, {})
         assert len(reported) == times
 
 
@@ -236,7 +236,7 @@ def test_whatever_is_wrong_in_any_job_is_said_before_there_is_a_folder(here, cap
 
 
 def test_a_name_of_the_command_line_is_that_of_all(here, monkeypatch, capsys):
-    monkeypatch.setattr("jaxmeta.config.jobs.train_parts", lambda folder, parts: None)
+    monkeypatch.setattr("jaxmeta.config.jobs.train_parts", lambda folder, parts, ready: None)
     monkeypatch.setattr("jaxmeta.config.jobs.write_overview", lambda folder, title, parts: folder)
     assert jaxmeta("train", "my.toml", "--name", "mine") == 0
     jobs = load_jobs(here / "runs" / "mine" / "config.toml")

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmeta.config.tasks import HeldOut, TextTasks
@@ -43,14 +44,14 @@ def tfidf_source(tasks: TextTasks) -> Classical:
 
     It is the same for every draw of shots.
     """
-    source, objective = Source(tasks), classification(len(tasks.corpus.labels))
+    source, counts = Source(tasks), jax.jit(classification(len(tasks.corpus.labels)).counts)
 
     @functools.cache
     def of_language(strength: float, language: str, split: str) -> ArrayTree:
         queries, query = tasks.queries(language, split)
         logits = np.full((len(queries), len(tasks.corpus.labels)), IMPOSSIBLE, np.float32)
         logits[:, source.fitted(strength).classes_] = source.logits(strength, source.read(queries))
-        return objective.counts(logits, query)
+        return counts(logits, query)
 
     return Classical(
         "tfidf_source", "C", (0.1, 1.0, 10.0), lambda value, code, shots, draw, split: of_language(value, code, split)
@@ -85,12 +86,11 @@ class Source:
     def __init__(self, tasks: TextTasks):
         self._tasks = tasks
         self.fitted = functools.cache(self._fit)
-        # Each value of a setting is tried on the same texts.
-        self._read = functools.lru_cache(maxsize=8)(lambda texts: self._inverse.transform(self._logged(texts)))
+        self._logged = functools.lru_cache(maxsize=8)(_logged)  # each value of a setting is tried on the same texts
 
     def read(self, texts: Sequence[str]) -> Any:
         """Returns TF-IDF `[N, places]`, sparse and of unit length, by the frequencies of the source."""
-        return self._read(tuple(texts))
+        return self._inverse.transform(self._logged(tuple(texts)))
 
     def logits(self, strength: float, read: Any) -> np.ndarray:
         """Returns the logits of the classes that the source has, `[N, C']`, minus their mean."""
@@ -101,19 +101,21 @@ class Source:
     def _inverse(self):
         from sklearn.feature_extraction.text import TfidfTransformer
 
-        return TfidfTransformer().fit(self._logged(self._tasks.source_texts()[0]))
+        return TfidfTransformer().fit(self._logged(tuple(self._tasks.source_texts()[0])))
 
     def _fit(self, strength: float) -> Any:
         texts, labels = self._tasks.source_texts()
         return _regression(strength).fit(self.read(texts), labels)
 
-    def _logged(self, texts: Sequence[str]) -> Any:
-        from sklearn.feature_extraction.text import HashingVectorizer
 
-        options: dict[str, Any] = {**_NGRAMS, "n_features": _PLACES, "alternate_sign": False, "norm": None}
-        counted: Any = HashingVectorizer(**options).transform(texts)
-        counted.data = 1 + np.log(counted.data)
-        return counted
+def _logged(texts: Sequence[str]) -> Any:
+    """Returns how often each place is met, `[N, places]`, sparse, as 1 + log of the number."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    options: dict[str, Any] = {**_NGRAMS, "n_features": _PLACES, "alternate_sign": False, "norm": None}
+    counted: Any = HashingVectorizer(**options).transform(texts)
+    counted.data = 1 + np.log(counted.data)
+    return counted
 
 
 def _regression(strength: float) -> Any:
@@ -126,7 +128,7 @@ def _of_shots(
     name: str, setting: str, values: tuple[float, ...], tasks: TextTasks, fitted: Callable[[float], Callable]
 ) -> Classical:
     """Returns a baseline whose `fitted(value)(texts, labels, queries)` are log-probabilities of the classes it saw."""
-    objective = classification(len(tasks.corpus.labels))
+    counts = jax.jit(classification(len(tasks.corpus.labels)).counts)
 
     def logits(
         value: float, language: str, shots: int, draw: int, split: str, held_out: HeldOut | None = None
@@ -139,4 +141,4 @@ def _of_shots(
         found[:, seen] = fitted(value)(texts, labels, queries) if len(seen) > 1 else 0.0
         return found, query
 
-    return Classical(name, setting, values, lambda *where: objective.counts(*logits(*where)), logits)
+    return Classical(name, setting, values, lambda *where: counts(*logits(*where)), logits)

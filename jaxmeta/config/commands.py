@@ -3,7 +3,6 @@
 import functools
 import json
 import pathlib
-import tomllib
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,8 @@ from jaxmeta.config.child_tasks import ChildTasks
 from jaxmeta.config.comparing import similarity_of
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.problems import ROWLESS
-from jaxmeta.config.read import Jobs, changed, difference, dump, load_jobs
+from jaxmeta.config.read import Jobs, changed, dump
+from jaxmeta.config.run_folder import is_begun, is_over, is_reported, read_run_config
 from jaxmeta.config.schema import Config
 from jaxmeta.config.sources import sources_to_leave_out, without_source
 from jaxmeta.config.speech_tasks import SpeechTasks
@@ -30,7 +30,7 @@ from jaxmeta.config.turns import one_turn, takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.checkpoint import tree_sha256
 from jaxmeta.run.experiment import Trained, restore, train
-from jaxmeta.run.files import PART, new_folder, write_json, write_whole
+from jaxmeta.run.files import new_folder, write_json, write_whole
 from jaxmeta.run.fits import fits
 from jaxmeta.run.judge import evaluate
 from jaxmeta.run.judgements import JUDGING, Judgements
@@ -48,13 +48,14 @@ from jaxmeta.run.turns import pooled
 AsTable = Callable[[Evaluation], Table]  # what is printed of an evaluation
 
 
-def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_table) -> None:
+def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_table, built: Built | None = None) -> None:
     """Trains, judges and reports; goes on where an earlier run of the same config was cut off.
 
     Args:
       config: of the run.
       folder: of the run.
       table: makes what is printed in the end of the evaluation.
+      built: what `check_built` made of the config, if it was asked.
 
     Raises:
       InputError: the folder holds a run of another config, or the config cannot be carried out.
@@ -65,13 +66,13 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
     console = Console(stderr=True)
     check_device(config)
     if turns:
-        check_built(config)
+        first = built or check_built(config)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.toml", dump(config))
-        train_parts(folder, turns)
+        train_parts(folder, turns, {next(iter(turns)): first})
         _report_turns(folder, turns, table)
         return
-    built = build(config)
+    built = built or build(config)
     sources = sources_to_leave_out(built)
     chosen = _chosen(built, folder, console) if config.gradient.strategy == "auto" else {}
     if chosen:
@@ -101,21 +102,26 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
     _report_sources(built, folder, sources, table)
 
 
-def train_parts(folder: pathlib.Path, parts: Mapping[str, Config]) -> None:
+def train_parts(folder: pathlib.Path, parts: Mapping[str, Config], ready: Mapping[str, Built]) -> None:
     """Trains runs one after another, each in the folder of its name in `folder`.
 
-    One that is over is not judged again, so that what was cut off soon is where it was.
+    One that is over is not judged again, so that what was cut off soon is where it was. What `check_built` made of some
+    is not made again, and is let go when its run is over.
     """
+    ready = dict(ready)
     for name, config in parts.items():
-        if not _is_over(folder / name, config):
-            train_run(config, folder / name)
-        elif not _is_reported(folder / name):
+        built = ready.pop(name, None)
+        if not is_over(folder / name, config):
+            train_run(config, folder / name, built=built)
+        elif not is_reported(folder / name):
             _report(folder / name, results_table)
 
 
-def check_built(config: Config) -> None:
-    """Makes every object of a run, or of the first of several: whatever is wrong is said before there is a folder."""
-    sources_to_leave_out(build(one_turn(config)))
+def check_built(config: Config) -> Built:
+    """Makes every object of a run, or of its first turn: whatever is wrong is said before there is a folder."""
+    built = build(one_turn(config))
+    sources_to_leave_out(built)
+    return built
 
 
 def plan_gradient(config: Config, method: str | None, memory: str | None) -> None:
@@ -244,64 +250,6 @@ def _shown(labels: Sequence[str], row: np.ndarray, *, every_label: bool) -> str:
     return f"{labels[int(row.argmax())]}\t{row.max():.4f}"
 
 
-def read_run_jobs(folder: pathlib.Path) -> Jobs:
-    """Returns what the run, or the runs, of a folder were started with.
-
-    Raises:
-      InputError: the folder is no run, or its config is not one of this version.
-    """
-    path = folder / "config.toml"
-    if not folder.is_dir():
-        raise InputError(f"There is no run at {folder}; `jaxmeta train --out {folder}` makes one.")
-    if not path.exists():
-        raise InputError(f"{folder} is not a run: it has no config.toml; name a folder that `jaxmeta train` wrote.")
-    try:
-        tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}; restore it, or train again.") from None
-    return load_jobs(path)
-
-
-def read_run_config(folder: pathlib.Path) -> Config:
-    """Returns the config that a run was started with.
-
-    Raises:
-      InputError: the folder is no run, or holds several, or its config is not one of this version.
-    """
-    jobs = read_run_jobs(folder)
-    if jobs.several:
-        first = folder / next(iter(jobs.configs))
-        raise InputError(f"{folder} holds several runs, {', '.join(jobs.configs)}; name one of them, such as {first}.")
-    return jobs.configs[""]
-
-
-def is_begun(folder: pathlib.Path, jobs: Jobs) -> bool:
-    """Returns whether a folder holds the run, or the runs, of a config, to go on with.
-
-    Raises:
-      InputError: it holds something else.
-    """
-    if not (folder / "config.toml").exists():
-        if folder.exists() and not _is_free(folder):
-            raise InputError(f"{folder} exists and is not a run; give another folder with --out.")
-        return False
-    found = read_run_jobs(folder)
-    mine, theirs = (", ".join(filter(None, which.configs)) or "none" for which in (found, jobs))
-    differences = [] if mine == theirs else [f"jobs: {mine} against {theirs}"]
-    for job in found.configs.keys() & jobs.configs.keys():
-        # How many are trained at once changes no result.
-        begun = settled(found.configs[job])
-        asked = changed(jobs.configs[job], {"train.at_once": begun.train.at_once}, "the command line")
-        differences += difference(begun, asked)
-    if differences:
-        first, more = "; ".join(differences[:3]), len(differences) - 3
-        raise InputError(
-            f"{folder} holds a run of another config ({first}{f'; and {more} more' if more > 0 else ''}); "
-            "give another folder with --out, or the same config to continue."
-        )
-    return True
-
-
 def _chosen(built: Built, folder: pathlib.Path, console: Console) -> dict[str, planning.How]:
     """Returns how each gradient is computed: as the run began, or as is measured now."""
     methods = planning.methods_to_choose_for(built)
@@ -311,11 +259,6 @@ def _chosen(built: Built, folder: pathlib.Path, console: Console) -> dict[str, p
     limit = device_memory()
     with console.status("Measuring how to compute gradients"):
         return {name: planning.choose(built, name, limit) for name in methods}
-
-
-def _is_free(folder: pathlib.Path) -> bool:
-    # A run that was killed before it had a config has begun to write one.
-    return folder.is_dir() and all(path.name == f"config.toml{PART}" for path in folder.iterdir())
 
 
 def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable = results_table) -> None:
@@ -352,18 +295,6 @@ def _write_evaluation(folder: pathlib.Path, evaluation: dict[str, Any], nearest:
     if found is not None:
         evaluation["transfer"] = found
     write_json(folder / "evaluation.json", evaluation)
-
-
-def _is_over(folder: pathlib.Path, config: Config) -> bool:
-    if not (folder / "evaluation.json").exists():
-        return False
-    return not config.evaluate.leave_out or "leave_one_out" in read_evaluation(folder)
-
-
-def _is_reported(folder: pathlib.Path) -> bool:
-    # One that was cut off while pictures were drawn has no page, or that of an earlier judgement.
-    page, judged = folder / "report.html", folder / "evaluation.json"
-    return page.exists() and page.stat().st_mtime_ns >= judged.stat().st_mtime_ns
 
 
 def _folder_without(folder: pathlib.Path, source: str) -> pathlib.Path:

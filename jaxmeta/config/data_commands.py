@@ -13,10 +13,10 @@ from rich.table import Table
 
 from jaxmeta import data
 from jaxmeta.config.build import build
-from jaxmeta.config.commands import read_run_config
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.problems import joined, manifest_of
 from jaxmeta.config.read import load_jobs
+from jaxmeta.config.run_folder import read_run_config
 from jaxmeta.config.tasks import find_file, scripts_read
 from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError

@@ -9,14 +9,13 @@ from rich.console import Console
 from jaxmeta.config.commands import (
     check_built,
     evaluate_run,
-    is_begun,
     plan_gradient,
-    read_run_jobs,
     train_parts,
     train_run,
 )
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import Jobs, dump
+from jaxmeta.config.run_folder import is_begun, read_run_jobs
 from jaxmeta.run.files import write_whole
 from jaxmeta.run.report import write_overview
 
@@ -32,12 +31,12 @@ def train_jobs(jobs: Jobs, out: str | None) -> None:
         train_run(jobs.configs[""], folder)
         return
     jobs = Jobs(jobs.name, {job: settled(config) for job, config in jobs.configs.items()})
+    ready = {}
     if not is_begun(folder, jobs):
-        for config in jobs.configs.values():
-            check_built(config)
+        ready = {job: check_built(config) for job, config in jobs.configs.items()}
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.toml", dump(jobs))
-    train_parts(folder, jobs.configs)
+    train_parts(folder, jobs.configs, ready)
     _report(folder, jobs)
 
 

@@ -9,7 +9,7 @@ import optax
 
 from jaxmeta.algorithms import as_optax
 from jaxmeta.config.child_methods import rules
-from jaxmeta.config.commands import read_run_config
+from jaxmeta.config.run_folder import read_run_config
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.experiment import as_expected, checkpoints_of
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxmeta.config import adapted
-from jaxmeta.config.commands import answered, read_run_config
+from jaxmeta.config.commands import answered
+from jaxmeta.config.run_folder import read_run_config
 from jaxmeta.core.checks import InputError
 
 if TYPE_CHECKING:
