@@ -1,11 +1,15 @@
 """Settings that one compiled program is given: side by side they give what runs of their own give."""
 
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from shipped import FOLDER
 from test_learned_optimizer import TINY as CHILDREN
 from test_search import config_of, of_its_own
-from tiny_run import toy_lines, write_lines
+from tiny_run import environment, toy_lines, write_lines
 
 from jaxmeta.config import build, load
 from jaxmeta.config.read import changed
@@ -66,18 +70,33 @@ def test_every_number_is_tried():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", READ)
+@pytest.mark.parametrize("method", sorted(READ.keys() - {"meta_network"}))
 def test_whatever_is_a_number_runs_side_by_side(tmp_path, standard_promotion, method):
-    # The defaults, then each other number alone.
+    compare(method, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_numbers_of_a_meta_network_run_side_by_side(tmp_path):
+    """In a process of its own, which compiles in full: as tests compile, one score of these differs by 0.2%."""
+    code = (
+        f"import pathlib, test_search_numbers as these; these.compare('meta_network', pathlib.Path({str(tmp_path)!r}))"
+    )
+    tests = str(pathlib.Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tests, env=environment(XLA_FLAGS=""), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def compare(method, folder):
+    """Asserts that a method's defaults, and each of its numbers in turn, score side by side what they score alone."""
     others = READ[method]
-    configs = [small(tmp_path, method, more) for more in ({}, *({key: value} for key, value in others.items()))]
+    configs = [small(folder, method, more) for more in ({}, *({key: value} for key, value in others.items()))]
     values = {key: np.array([number(config, key) for config in configs]) for key in ("train.learning_rate", *others)}
     built = judged_finely(build(configs[0]))
     found = side_by_side(built).scores(values, built.tasks, training_seed=0, seed=0).scores
-    # Adapters of a meta-network learn under Adam, which raises a difference in the last digit to one in the third.
-    close = 5e-3 if method == "meta_network" else 1e-4
-    assert np.diff(np.sort(found)).min() > max(1e-3, 2 * close * np.abs(found).max())
+    assert np.diff(np.sort(found)).min() > 1e-3
     for place, config in enumerate(configs):
         rate = number(config, OWN_RATES.get(method, "inner.learning_rate"))
-        expected = of_its_own(judged_finely(build(config)).experiment, tmp_path / str(place), rate)
-        assert found[place] == pytest.approx(expected, rel=close)
+        expected = of_its_own(judged_finely(build(config)).experiment, folder / str(place), rate)
+        assert found[place] == pytest.approx(expected, rel=1e-4)
