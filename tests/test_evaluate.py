@@ -3,15 +3,18 @@
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
+from jaxmeta.core.batches import stack_episodes
+from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Episode
-from jaxmeta.run.evaluate import Choice, Posed, alike, classical_grid, on_edge, tune_classical
+from jaxmeta.run.evaluate import Choice, Posed, alike, call_size, classical_grid, on_edge, score_grid, tune_classical
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.judge import evaluate
 from jaxmeta.run.judgements import Judgements
-from jaxmeta.run.plan import BASELINE, Classical, Experiment, Judging, Method, Readout
+from jaxmeta.run.plan import BASELINE, Cell, Classical, Experiment, Judging, Method, Readout
 
 ROWS = 20  # that a problem is judged on
 LANGUAGES = {"dev": ("da", "de"), "test": ("ta", "te", "ti")}
@@ -227,3 +230,33 @@ def test_splits_that_differ_too_much_are_left_as_they_are(other):
     left = alike(one, other)
     assert left[0] is one
     assert left[1] is other
+
+
+@pytest.mark.parametrize(
+    ("numbers", "at_once", "size"),
+    [
+        ((30, 120), 4, 8),  # two of 32 only fill up
+        ((2, 25), 4, 4),
+        ((1, 2), 4, 2),  # no more than there are
+        ((20, 40), 5, 20),
+        ((40,), 50, 40),
+        ((100, 300), 50, 50),
+    ],
+)
+def test_few_problems_only_fill_up_a_call(numbers, at_once, size):
+    assert call_size(numbers, at_once) == size
+
+
+def test_a_score_does_not_depend_on_how_many_are_judged_in_one_call():
+    read, episode = [], Episode({"inputs": np.zeros((2, 1))}, {"inputs": np.zeros((ROWS, 1))})
+    posed = Posed(stack_episodes([episode] * 23), [Cell("ta", 2, draw, "test") for draw in range(23)], (1, 23))
+
+    def run(keys, meta_params, learning_rate, episodes):
+        assert len(keys) == leading_size(episodes)
+        return {"drawn": jax.vmap(lambda key: jax.random.uniform(key, (1,)))(keys)}
+
+    readout = READOUT._replace(counts=lambda arrays, cell: {"right": arrays["drawn"], "n": np.float32(1)})
+    for size in (1, 4, 23, 30):
+        read.append(score_grid(run, readout, {}, 0.1, posed, seed=3, tasks_per_call=size).scores["accuracy"])
+        np.testing.assert_array_equal(read[-1], read[0])
+    assert len(np.unique(read[0])) == 23

@@ -14,8 +14,9 @@ from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaParams
 from jaxmeta.run.plan import Cell, Classical, Judging, Method, Rate, Readout, Tasks, told
 
-TASKS_PER_CALL = 20
+TASKS_PER_CALL = 20  # at most, unless more are to be judged at once
 _FEW_STEPS = 100
+_BLOCK = 20  # keys that are split from one
 _MUCH = 4  # times as many rows, which cost more to answer than a program to compile
 _Setting = TypeVar("_Setting")
 
@@ -69,10 +70,21 @@ class Grid(NamedTuple):
     read: ArrayTree = None  # what the readout read, leaves `[L * D, P, ...]`
 
 
+def call_size(numbers: Sequence[int], tasks_at_once: int) -> int:
+    """Returns how many problems are judged in one call, where one program judges as often as there are `numbers`.
+
+    A multiple of `tasks_at_once`, so that it goes into the fewest problems that only fill up a last call; of such the
+    largest.
+    """
+    at_once = min(tasks_at_once, max(numbers))
+    sizes = range(at_once, max(at_once, TASKS_PER_CALL) + 1, at_once)
+    return min(sizes, key=lambda size: (sum(-(-number // size) * size for number in numbers), -size))
+
+
 def evaluator(
     method: Method, readout: Readout, steps: Sequence[int], tasks_at_once: int
 ) -> Callable[[jax.Array, MetaParams, Any, Episode], ArrayTree]:
-    """Returns a jitted `(key, meta_params, learning_rate, episodes [T, ...]) -> arrays`, leaves `[T, P, ...]`.
+    """Returns a jitted `(keys [T], meta_params, learning_rate, episodes [T, ...]) -> arrays`, leaves `[T, P, ...]`.
 
     One adaptation gives what the readout reads after each of the `P` numbers of inner steps in `steps`.
     """
@@ -88,13 +100,11 @@ def evaluator(
         return jax.lax.map(lambda state: readout.read(algorithm, meta_params, state, episode.query), states)
 
     @jax.jit
-    def all_tasks(key, meta_params, learning_rate, episodes: Episode):
-        num_tasks = leading_size(episodes)
-        keys = jax.random.split(key, num_tasks)
+    def all_tasks(keys, meta_params, learning_rate, episodes: Episode):
         return jax.lax.map(
             lambda task: one_task(task[0], meta_params, learning_rate, task[1]),
             (keys, episodes),
-            batch_size=min(tasks_at_once, num_tasks),
+            batch_size=min(tasks_at_once, leading_size(episodes)),
         )
 
     return all_tasks
@@ -144,11 +154,11 @@ def score_grid(
     # Calls of one size share a compilation, however many tasks there are; the first task fills up the last call.
     places = np.arange(-(-num_tasks // tasks_per_call) * tasks_per_call)
     places = np.where(places < num_tasks, places, 0).reshape(-1, tasks_per_call)
+    keys = _keys(seed, num_tasks)
     parts = []
-    for number, chosen in enumerate(places):
-        key = jax.random.fold_in(jax.random.key(seed), number)
+    for chosen in places:
         part = jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], posed.episodes)
-        parts.append(jax.device_get(run(key, meta_params, jax.tree.map(jnp.float32, learning_rate), part)))
+        parts.append(jax.device_get(run(keys[chosen], meta_params, jax.tree.map(jnp.float32, learning_rate), part)))
     arrays = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:num_tasks], *parts)
     num_points = jax.tree.leaves(arrays)[0].shape[1]
     counts = [
@@ -156,6 +166,14 @@ def score_grid(
         for t, cell in enumerate(posed.cells)
     ]
     return _scored(readout, counts, posed.shape, began)._replace(read=arrays)
+
+
+def _keys(seed: int, num_tasks: int) -> jax.Array:
+    """Returns a key for each task, which does not depend on how many are judged in one call."""
+    blocks = range(-(-num_tasks // _BLOCK))
+    return jnp.concatenate(
+        [jax.random.split(jax.random.fold_in(jax.random.key(seed), block), _BLOCK) for block in blocks]
+    )
 
 
 def classical_grid(

@@ -11,11 +11,11 @@ from jaxmeta.core.types import Episode, MetaParams
 from jaxmeta.run import guard, temperature
 from jaxmeta.run.comparison import compare, sentence
 from jaxmeta.run.evaluate import (
-    TASKS_PER_CALL,
     Choice,
     Grid,
     Posed,
     alike,
+    call_size,
     classical_grid,
     evaluator,
     on_edge,
@@ -48,11 +48,6 @@ class Problems(NamedTuple):
     dev: Posed
     test: Posed
     by_shots: dict[int, Posed]  # one draw each
-
-    @property
-    def per_call(self) -> int:
-        """How many are judged in one call: of few all, and dev and test share a compilation."""
-        return min(TASKS_PER_CALL, max(len(self.dev.cells), len(self.test.cells)))
 
 
 def evaluate(
@@ -125,7 +120,8 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
     run = evaluator(method, readout, method.steps, judging.tasks_at_once)
     params = [method.complete(trained[seed, method.phase]) if method.phase else {} for seed in seeds]
     # Settings are chosen once, on the first training seed, as a user would.
-    size = {"tasks_per_call": problems.per_call}
+    numbers = (len(problems.dev.cells), len(problems.test.cells))  # dev and test share a compilation
+    size = {"tasks_per_call": call_size(numbers, judging.tasks_at_once)}
     choice, dev_score = tune(run, method, readout, judging, params[0], problems.dev, seed=experiment.seed, **size)
     grids = [
         score_grid(run, readout, p, choice.learning_rate, problems.test, seed=experiment.seed + seed, **size)
@@ -252,7 +248,7 @@ def _logits_of_folds(experiment, method: Method, choice: Choice, params, cells, 
     each = [cell for cell in cells for _ in range(folds)]
     found = score_grid(
         own, experiment.readout, params, choice.learning_rate, Posed(episodes, each, (len(cells), folds)),
-        seed=experiment.seed, tasks_per_call=min(TASKS_PER_CALL, len(each)),
+        seed=experiment.seed, tasks_per_call=call_size((len(each),), experiment.judging.tasks_at_once),
     )  # fmt: skip
     return found.read["logits"][:, 0]
 
@@ -276,7 +272,7 @@ def _shot_curve(experiment: Experiment, method: Method, choice: Choice, params: 
     for shots, posed in problems.by_shots.items():
         grid = score_grid(
             run, experiment.readout, params, choice.learning_rate, posed, seed=experiment.seed,
-            tasks_per_call=min(TASKS_PER_CALL, len(posed.cells)),
+            tasks_per_call=call_size((len(posed.cells),), experiment.judging.tasks_at_once),
         )  # fmt: skip
         points.append(_point(shots, _scale(metric) * grid.scores[metric][..., 0]))
     return points

@@ -79,10 +79,10 @@ class SideBySide:
         self._programs = [self._program(number) for number in range(len(self._phases))]
 
         @jax.jit
-        def run(values, key, meta_params, learning_rate, episodes: Episode):
+        def run(values, keys, meta_params, learning_rate, episodes: Episode):
             method = variant(values).method
             return evaluator(method, readout, method.steps, judging.tasks_at_once)(
-                key, meta_params, learning_rate, episodes
+                keys, meta_params, learning_rate, episodes
             )
 
         self._run, self._slopes = run, jax.jit(self._held_out)
