@@ -102,13 +102,12 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
     _report_sources(built, folder, sources, table)
 
 
-def train_parts(folder: pathlib.Path, parts: Mapping[str, Config], ready: Mapping[str, Built]) -> None:
+def train_parts(folder: pathlib.Path, parts: Mapping[str, Config], ready: dict[str, Built]) -> None:
     """Trains runs one after another, each in the folder of its name in `folder`.
 
-    One that is over is not judged again, so that what was cut off soon is where it was. What `check_built` made of some
-    is not made again, and is let go when its run is over.
+    One that is over is not judged again, so that what was cut off soon is where it was. `ready` has what `check_built`
+    made of some, which is not made again; each is taken out of it, so that it is let go when its run is over.
     """
-    ready = dict(ready)
     for name, config in parts.items():
         built = ready.pop(name, None)
         if not is_over(folder / name, config):
