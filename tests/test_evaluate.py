@@ -237,8 +237,11 @@ def test_splits_that_differ_too_much_are_left_as_they_are(other):
     [
         ((30, 120), 4, 8),  # two of 32 only fill up
         ((2, 25), 4, 4),
-        ((1, 2), 4, 2),  # no more than there are
+        ((5, 5), 4, 3),  # one of each six fills up, and no batch is of one
+        ((1, 2), 4, 1),
         ((20, 40), 5, 20),
+        ((20, 50), 50, 25),
+        ((1, 40), 50, 20),  # rather than forty batches of one
         ((40,), 50, 40),
         ((100, 300), 50, 50),
     ],
@@ -260,3 +263,7 @@ def test_a_score_does_not_depend_on_how_many_are_judged_in_one_call():
         read.append(score_grid(run, readout, {}, 0.1, posed, seed=3, tasks_per_call=size).scores["accuracy"])
         np.testing.assert_array_equal(read[-1], read[0])
     assert len(np.unique(read[0])) == 23
+    # By the keys that calls of twenty had.
+    blocks = [jax.random.split(jax.random.fold_in(jax.random.key(3), block), 20) for block in (0, 1)]
+    expected = [jax.random.uniform(blocks[draw // 20][draw % 20], (1,))[0] for draw in range(23)]
+    np.testing.assert_array_equal(read[0].ravel(), np.asarray(expected))

@@ -135,10 +135,17 @@ def made(tmp_path_factory):
     write_lines(folder / "toy.tsv", toy_lines())
     write_lines(folder / "shots.tsv", toy_shots())
     write(folder, TWO)
-    shown = io.StringIO()
+    shown, built = io.StringIO(), []
+
+    def noted(config):
+        built.append(config.name)
+        return build(config)
+
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder), contextlib.redirect_stdout(shown):
         patch.setattr(commands, "write_report", lambda run: run)  # pictures take seconds
+        patch.setattr(commands, "build", noted)
         assert jaxmeta("train", "my.toml", "--out", "run", "--steps", "3", "--preset", "short") == 0
+    assert built == ["both.labels", "both.pairs"], "each is built once, to be checked and to be run"
     return folder, shown.getvalue()
 
 
@@ -195,7 +202,7 @@ def test_the_same_command_again_goes_on_where_it_was(here, capsys):
 def test_a_run_that_was_cut_off_before_its_report_is_reported(tmp_path, monkeypatch):
     reported = []
     monkeypatch.setattr(commands, "_report", lambda folder, table: reported.append(folder))
-    monkeypatch.setattr(commands, "train_run", lambda *_: pytest.fail("it was judged already"))
+    monkeypatch.setattr(commands, "train_run", lambda *_, **__: pytest.fail("it was judged already"))
     (tmp_path / "a").mkdir()
     judged, page = tmp_path / "a" / "evaluation.json", tmp_path / "a" / "report.html"
     judged.write_text("{}")

@@ -95,7 +95,7 @@ def compare(method, folder):
     values = {key: np.array([number(config, key) for config in configs]) for key in ("train.learning_rate", *others)}
     built = judged_finely(build(configs[0]))
     found = side_by_side(built).scores(values, built.tasks, training_seed=0, seed=0).scores
-    assert np.diff(np.sort(found)).min() > 1e-3
+    assert np.diff(np.sort(found)).min() > max(1e-3, 2e-4 * np.abs(found).max())
     for place, config in enumerate(configs):
         rate = number(config, OWN_RATES.get(method, "inner.learning_rate"))
         expected = of_its_own(judged_finely(build(config)).experiment, folder / str(place), rate)

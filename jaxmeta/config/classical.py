@@ -17,13 +17,13 @@ from jaxmeta.config.classical_speech import mean_spectra, template_cascade, word
 from jaxmeta.config.classical_text import tfidf, tfidf_source, tfidf_source_and_shots
 from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.pair_tasks import PairTasks
-from jaxmeta.config.readouts import answers_judged, judge_of_texts, rank_counts, ranks_of
+from jaxmeta.config.readouts import answers_judged, class_counts, judge_of_texts, rank_counts, ranks_of
 from jaxmeta.core.batches import pad_batch
 from jaxmeta.core.types import ArrayTree
 from jaxmeta.core.words import first_sentence
 from jaxmeta.data import best_answers
 from jaxmeta.models.romanization import respelled
-from jaxmeta.objectives import best_spans, classification, scored_pair, similarity_counts
+from jaxmeta.objectives import best_spans, scored_pair, similarity_counts
 from jaxmeta.run import classical_pairs
 from jaxmeta.run.classical_images import pixel_regression
 from jaxmeta.run.classical_span_regression import span_regression as span_regression_weights
@@ -40,12 +40,11 @@ _LONGEST = 10  # tokens of the n-grams of the train languages
 
 def pixels(tasks: ImageTasks) -> Classical:
     """Returns logistic regression on the pixels of the shots, regularised as dev alphabets say."""
-    counted = jax.jit(classification(tasks.config.task.ways).counts)
 
     def counts(strength: float, alphabet: str, shots: int, draw: int, split: str) -> ArrayTree:
         support, query = tasks.episode(alphabet, shots=shots, draw=draw, split=split)
         found = pixel_regression(support["inputs"], support["targets"], query["inputs"], strength=strength)
-        return counted(found.astype(np.float32), query)
+        return class_counts(tasks.config.task.ways)(found.astype(np.float32), query)
 
     return Classical("pixels", "C", (1.0, 0.1, 10.0, 0.01, 100.0), counts)
 

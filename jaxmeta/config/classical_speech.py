@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.config.networks import speech_frames
+from jaxmeta.config.readouts import class_counts
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree
 from jaxmeta.data import TranscriptEpisodes
 from jaxmeta.models import log_mel
-from jaxmeta.objectives import classification, edit_distance, similarity_counts
+from jaxmeta.objectives import edit_distance, similarity_counts
 from jaxmeta.run.classical_audio import spectral_regression
 from jaxmeta.run.classical_strings import connected_words, levelled
 from jaxmeta.run.plan import Classical
@@ -25,7 +26,6 @@ _AT_ONCE = 8  # a multiple of what strings are padded to, so that few lengths ar
 
 def mean_spectra(tasks: SpeechTasks) -> Classical:
     """Returns logistic regression on the mean spectra of fifths of the recordings, regularised as dev speakers say."""
-    counted = jax.jit(classification(len(tasks.recordings.labels)).counts)
     frames = jax.jit(lambda inputs: log_mel(**inputs, settings=speech_frames(tasks.config)))
 
     def counts(strength: float, speaker: str, shots: int, draw: int, split: str) -> ArrayTree:
@@ -39,7 +39,7 @@ def mean_spectra(tasks: SpeechTasks) -> Classical:
             logits[:, seen] = spectral_regression(shown, labels[there], asked, parts=5, strength=strength)
         else:
             logits[:, seen] = 0.0
-        return counted(logits, query)
+        return class_counts(len(tasks.recordings.labels))(logits, query)
 
     # Of equals the first one is taken: a dev speaker whose digits are all told apart by any must not choose an extreme.
     return Classical("mean_spectra", "C", (1.0, 0.1, 10.0, 0.01, 100.0), counts)

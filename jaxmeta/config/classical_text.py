@@ -4,12 +4,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from jaxmeta.config.readouts import class_counts
 from jaxmeta.config.tasks import HeldOut, TextTasks
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch
-from jaxmeta.objectives import classification
 from jaxmeta.run.plan import Classical
 
 _NGRAMS = {"analyzer": "char_wb", "ngram_range": (1, 4)}
@@ -44,7 +43,7 @@ def tfidf_source(tasks: TextTasks) -> Classical:
 
     It is the same for every draw of shots.
     """
-    source, counts = Source(tasks), jax.jit(classification(len(tasks.corpus.labels)).counts)
+    source, counts = Source(tasks), class_counts(len(tasks.corpus.labels))
 
     @functools.cache
     def of_language(strength: float, language: str, split: str) -> ArrayTree:
@@ -128,7 +127,7 @@ def _of_shots(
     name: str, setting: str, values: tuple[float, ...], tasks: TextTasks, fitted: Callable[[float], Callable]
 ) -> Classical:
     """Returns a baseline whose `fitted(value)(texts, labels, queries)` are log-probabilities of the classes it saw."""
-    counts = jax.jit(classification(len(tasks.corpus.labels)).counts)
+    counts = class_counts(len(tasks.corpus.labels))
 
     def logits(
         value: float, language: str, shots: int, draw: int, split: str, held_out: HeldOut | None = None

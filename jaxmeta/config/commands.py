@@ -66,10 +66,10 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
     console = Console(stderr=True)
     check_device(config)
     if turns:
-        first = built or check_built(config)
+        ready, built = {next(iter(turns)): built or check_built(config)}, None  # held nowhere else than in `ready`
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.toml", dump(config))
-        train_parts(folder, turns, {next(iter(turns)): first})
+        train_parts(folder, turns, ready)
         _report_turns(folder, turns, table)
         return
     built = built or build(config)
@@ -109,15 +109,18 @@ def train_parts(folder: pathlib.Path, parts: Mapping[str, Config], ready: dict[s
     made of some, which is not made again; each is taken out of it, so that it is let go when its run is over.
     """
     for name, config in parts.items():
-        built = ready.pop(name, None)
         if not is_over(folder / name, config):
-            train_run(config, folder / name, built=built)
+            train_run(config, folder / name, built=ready.pop(name, None))
         elif not is_reported(folder / name):
             _report(folder / name, results_table)
 
 
 def check_built(config: Config) -> Built:
-    """Makes every object of a run, or of its first turn: whatever is wrong is said before there is a folder."""
+    """Returns every object of a run, or of its first turn, so that whatever is wrong is said before there is a folder.
+
+    Raises:
+      InputError: the config cannot be carried out.
+    """
     built = build(one_turn(config))
     sources_to_leave_out(built)
     return built

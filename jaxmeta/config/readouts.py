@@ -1,8 +1,10 @@
 """How the adapted states of each kind of task are judged: by what the objective counts, or by texts on the host."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,12 +13,18 @@ from jaxmeta.config.image_tasks import ImageTasks
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.speech_tasks import SpeechTasks
 from jaxmeta.config.tasks import TextTasks
-from jaxmeta.core.types import ArrayTree, Objective
+from jaxmeta.core.types import ArrayTree, Batch, Objective
 from jaxmeta.run.answer_scores import answer_counts, answer_scores
 from jaxmeta.run.correlation import spearman
 from jaxmeta.run.plan import Cell, Readout, readout_of
 from jaxmeta.run.temperature import classified
 from jaxmeta.run.text_scores import TextScores, text_scores
+
+
+@functools.cache
+def class_counts(classes: int) -> Callable[[ArrayTree, Batch], ArrayTree]:
+    """Returns what classification counts of logits and a query, compiled, for baselines that compute outside JAX."""
+    return jax.jit(objectives.classification(classes).counts)
 
 
 def ranked(tasks: PairTasks, objective: Objective) -> Readout:

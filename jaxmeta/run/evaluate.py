@@ -16,7 +16,7 @@ from jaxmeta.run.plan import Cell, Classical, Judging, Method, Rate, Readout, Ta
 
 TASKS_PER_CALL = 20  # at most, unless more are to be judged at once
 _FEW_STEPS = 100
-_BLOCK = 20  # keys that are split from one
+_BLOCK = 20  # keys that are split from one: as many as a call once had, so that scores are those of earlier runs
 _MUCH = 4  # times as many rows, which cost more to answer than a program to compile
 _Setting = TypeVar("_Setting")
 
@@ -73,12 +73,16 @@ class Grid(NamedTuple):
 def call_size(numbers: Sequence[int], tasks_at_once: int) -> int:
     """Returns how many problems are judged in one call, where one program judges as often as there are `numbers`.
 
-    A multiple of `tasks_at_once`, so that it goes into the fewest problems that only fill up a last call; of such the
-    largest.
+    So that few only fill up a last call, in few batches of `tasks_at_once`: a batch is taken to cost as much beside its
+    problems as a quarter of a full one's. No more than one batch, or whole ones: a rest would be another program.
     """
-    at_once = min(tasks_at_once, max(numbers))
-    sizes = range(at_once, max(at_once, TASKS_PER_CALL) + 1, at_once)
-    return min(sizes, key=lambda size: (sum(-(-number // size) * size for number in numbers), -size))
+    full = min(tasks_at_once, max(numbers))
+    sizes = (*range(1, full), *range(full, max(full, TASKS_PER_CALL) + 1, full))
+
+    def cost(size: int) -> float:
+        return sum(-(-number // size) for number in numbers) * (size + full / 4 * -(-size // full))
+
+    return min(sizes, key=lambda size: (cost(size), -size))
 
 
 def evaluator(
