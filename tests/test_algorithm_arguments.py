@@ -5,9 +5,11 @@ import pytest
 from small_tasks import OBJECTIVE, RATE, examples, init, model
 
 from jaxmeta.algorithms import LearnedRates, linear_head, maml, protonet, reptile, ridge, source_replay
+from jaxmeta.algorithms.minibatches import on_minibatches
 from jaxmeta.core.select import matching
 
 BASE = maml(model(), OBJECTIVE, optax.sgd(RATE))
+SOLVED = ridge(model(), OBJECTIVE, num_outputs=2)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,8 @@ def test_wrong_arguments_of_algorithms_that_take_gradient_steps(build, options, 
         (lambda: ridge(model(), OBJECTIVE, num_outputs=2, initial_ridge=0), "`initial_ridge` must be positive, got 0"),
         (lambda: ridge(model(), OBJECTIVE, num_outputs=2, initial_scale=0), "`initial_scale` must be positive, got 0"),
         (lambda: source_replay(BASE, examples(0, 4), num_examples=0), "`num_examples` must be positive, got 0"),
+        (lambda: source_replay(SOLVED, examples(0, 4), num_examples=2), "`source_replay` changes what inner steps"),
+        (lambda: on_minibatches(SOLVED, 2), "this algorithm takes none; leave it out"),
         (lambda: init(maml(model(), OBJECTIVE, optax.sgd(RATE), select=matching("tail"))), "matches no parameter"),
     ],
 )

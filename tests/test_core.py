@@ -1,5 +1,6 @@
 """The inner loop, the learner, and the small tools under them."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxmeta.core.learner import build_learner
 from jaxmeta.core.select import everything, matching, merge, partition, path_of
 from jaxmeta.core.trees import joined, mean_over_tasks, stop_gradient, strip_weak_types
 from jaxmeta.core.types import Episode, Model
-from jaxmeta.estimators import backprop, displacement
+from jaxmeta.estimators import backprop, displacement, truncated_backprop
 from jaxmeta.models import mlp
 from jaxmeta.objectives import regression
 
@@ -72,6 +73,9 @@ def test_adapt_is_begin_and_then_steps(key):
     some = (0, 1, 4)
     kept, _ = jax.jit(lambda key: adapt(algorithm, key, PARAMS, support, num_steps=4, trace=some))(key)
     assert_equal(kept, jax.tree.map(lambda leaf: leaf[np.array(some)], traced))
+    for wrong in ((4, 0), (2, 2, 4), (2, 5), (0, 1), (-1, 4), ()):
+        with pytest.raises(ValueError, match="`trace` must name numbers of steps in ascending order, the last of"):
+            adapt(algorithm, key, PARAMS, support, num_steps=4, trace=wrong)
 
 
 @pytest.mark.parametrize("memory", ["none", "per_step"])
@@ -209,16 +213,19 @@ def test_weak_types_are_stripped_from_what_models_and_optimizers_give(key):
     assert update._cache_size() == 1
 
 
-def test_the_state_may_be_donated_whatever_the_optimizer_keeps(standard_promotion, key):
-    algorithm = maml(LINEAR, regression(), optax.sgd(0.1))
-    # This one starts from the parameters themselves, and no array may be donated twice.
-    outer = optax.contrib.schedule_free_sgd(0.1)
-    learner = build_learner(algorithm, backprop(algorithm, num_steps=1), outer)
-    state = learner.init(key, batch(0))
+@pytest.mark.parametrize("estimator", [backprop, functools.partial(truncated_backprop, horizon=2)])
+def test_the_state_may_be_donated_whatever_others_keep(estimator, standard_promotion, key):
+    """The model gives out its own arrays, the optimizer keeps those it was given, and so does an estimator."""
+    mine = jax.tree.map(jnp.asarray, LINEAR.init(key, batch(0).support["inputs"][0]))
+    algorithm = maml(LINEAR._replace(init=lambda *_: mine), regression(), optax.sgd(0.1))
+    learner = build_learner(algorithm, estimator(algorithm, num_steps=1), optax.contrib.prodigy(0.1))
+    episodes = jax.tree.map(jnp.asarray, batch(0))
+    state = learner.init(key, episodes)
     update = jax.jit(learner.update, donate_argnums=0)
-    for number in range(2):
-        state, metrics = update(state, batch(number))
+    for _ in range(2):
+        state, metrics = update(state, episodes)
     assert np.isfinite(metrics["loss"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((mine, episodes)))
 
 
 # Selections

@@ -121,6 +121,13 @@ CASES += [
     (name, *case) for name in ("conv4, group", "transformer of windows") for case in ((1, "per_step"), (3, "none"))
 ]
 CASES += [(name, 1, "per_step") for name in POOLED]
+# These take longest; what they are variants of is compared whenever anything is tested.
+LONG = ("transformer of windows", *POOLED)
+
+
+def marked(cases):
+    """Marks as slow the cases, of which the first word is the model, that are."""
+    return [pytest.param(*case, marks=pytest.mark.slow if case[0] in LONG else ()) for case in cases]
 
 
 @functools.cache
@@ -128,13 +135,13 @@ def reference(name, dtype, num_steps):
     return outer_gradient(name, reverse, dtype, num_steps, "none", RATES[num_steps])
 
 
-@pytest.mark.parametrize(("name", "num_steps", "memory"), CASES)
+@pytest.mark.parametrize(("name", "num_steps", "memory"), marked(CASES))
 def test_forward_over_reverse_equals_reverse(name, num_steps, memory):
     got = outer_gradient(name, forward_over_reverse, np.float32, num_steps, memory, RATES[num_steps])
     assert_same(got, reference(name, np.float32, num_steps), 1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", marked((name,) for name in MODELS))
 def test_forward_over_reverse_equals_reverse_in_float64(name, x64):
     got = outer_gradient(name, forward_over_reverse, np.float64, 3, "per_step", RATES[3])
     assert_same(got, reference(name, np.float64, 3), 1e-10)

@@ -1,5 +1,6 @@
 """The implicit estimator against closed forms, its memory, and which algorithms each estimator takes."""
 
+import contextlib
 import itertools
 
 import jax
@@ -17,8 +18,8 @@ from jaxmeta.core.curvature import gauss_newton
 from jaxmeta.core.select import matching
 from jaxmeta.core.types import Episode, Model
 from jaxmeta.estimators import backprop, conjugate_gradient, implicit, neumann
-from jaxmeta.models import mlp, plain
-from jaxmeta.objectives import classification, regression
+from jaxmeta.models import dual_encoder, mlp, plain
+from jaxmeta.objectives import classification, regression, retrieval
 
 DIMENSIONS, STRENGTH, RATE = 3, 0.7, 0.2
 
@@ -158,6 +159,15 @@ def test_gauss_newton_steps_come_near_a_minimum_that_gradient_steps_do_not(x64):
     assert losses[-1] < 0.2 * losses[0]
 
 
+def test_a_gauss_newton_step_that_overflows_is_not_taken():
+    rng = np.random.default_rng(0)
+    support = {"inputs": (1e3 * rng.normal(size=(8, 3))).astype(np.float32), "targets": rng.integers(0, 2, 8)}
+    algorithm = algorithms.imaml(mlp((6,), 2), classification(2), neumann(1.0, 60))
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), Episode(support, support))
+    state, _ = jax.jit(lambda: adapt(algorithm, jax.random.key(1), meta_params, support, num_steps=2))()
+    jax.tree.map(np.testing.assert_array_equal, state.fast, meta_params["params"])
+
+
 @pytest.mark.parametrize("shift", [0.0, -20.0])
 @pytest.mark.parametrize("scale", [1, 50])
 def test_no_gauss_newton_step_makes_what_is_minimised_much_larger(scale, shift, x64):
@@ -278,6 +288,16 @@ ESTIMATORS = {
     "implicit": lambda a: implicit(a, num_steps=2),
     "pooled": estimators.pooled,
 }
+
+
+def test_joint_training_refuses_what_was_fitted_to_the_other_side_of_pairs():
+    model = dual_encoder(vocab_size=20, outputs=4, max_length=5, width=4, layers=1, heads=1)
+    side = {"inputs": {name: np.ones((2, 4, 5), np.int32) for name in ("left", "right")}}
+    aligned, batch, key = algorithms.ridge_alignment(model, retrieval()), Episode(side, side), jax.random.key(0)
+    for algorithm, refused in ((aligned, True), (algorithms.maml(model, retrieval(), SGD), False)):
+        meta_params = jax.eval_shape(algorithm.init, key, jax.tree.map(lambda leaf: leaf[0], batch))
+        with pytest.raises(ValueError, match="learn to repeat them") if refused else contextlib.nullcontext():
+            jax.eval_shape(estimators.pooled(algorithm).init, key, meta_params, batch)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -149,6 +149,33 @@ def test_a_loss_that_diverged_is_the_ceiling():
     assert bad == 2.0
 
 
+def test_a_child_that_diverged_has_no_say_in_the_gradient():
+    """Of three children whose gradients are added up, one goes on from numbers that are none."""
+    model, task = jm.models.mlp((4,), 1), jax.tree.map(lambda leaf: leaf[0], waves(0, 1))
+    algorithm = jm.learned_optimizer(mlp_rule((3,)), model, jm.objectives.regression(), ceiling=1e6)
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), task)
+
+    def loss(meta_params, key, damage):
+        """After a step, what was found broken, and two more steps."""
+        keys = jax.random.split(key, 4)
+        state = algorithm.begin(keys[0], meta_params, task.support)
+        state = algorithm.step(keys[1], meta_params, state, task.support)[0]
+        state = state._replace(params=jax.tree.map(lambda leaf: leaf * damage, state.params))
+        for step_key in keys[2:]:
+            state = algorithm.step(step_key, meta_params, state, task.support)[0]
+        return algorithm.loss(key, meta_params, state, task.query)[0]
+
+    @jax.jit
+    def gradient(damages):
+        keys = jax.random.split(jax.random.key(1), 3)
+        return jax.grad(lambda p: jnp.sum(jax.vmap(loss, in_axes=(None, 0, 0))(p, keys, damages)))(meta_params)
+
+    whole, two, none = (gradient(jnp.array(damages)) for damages in ((1, 1, jnp.nan), (1, 1, 1e30), (jnp.inf,) * 3))
+    assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(whole))
+    jax.tree.map(np.testing.assert_array_equal, whole, two)
+    assert not any(np.any(leaf != 0) for leaf in jax.tree.leaves(none))
+
+
 def test_a_rule_meets_the_child_and_the_minibatches_that_an_ordinary_optimizer_meets(standard_promotion):
     model, objective = jm.models.mlp((4,), 1), jm.objectives.regression()
     rule = mlp_rule((3,))
@@ -161,6 +188,7 @@ def test_a_rule_meets_the_child_and_the_minibatches_that_an_ordinary_optimizer_m
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got.params, want.fast)
 
 
+@pytest.mark.slow
 def test_together_is_the_mean_of_estimators_on_shares_of_the_tasks():
     rule, objective = mlp_rule((3,)), jm.objectives.regression()
     children = [jm.learned_optimizer(rule, jm.models.mlp((width,), 1), objective) for width in (2, 5)]
@@ -282,6 +310,7 @@ def test_a_run_is_trained_judged_resumed_and_loaded(tmp_path, standard_promotion
     # As it was when it had been cut off behind its first checkpoint.
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "seed_0" / "learned_optimizer" / "00000004")
+    (tmp_path / "cut" / "evaluation.json").unlink()
     train_run(tiny(), tmp_path / "cut")
     whole, cut = (checkpoints_of(tmp_path / name, 0, "learned_optimizer").read().tree for name in ("whole", "cut"))
     jax.tree.map(np.testing.assert_array_equal, whole, cut)

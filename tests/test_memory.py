@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxmeta import estimators
 from jaxmeta.algorithms import LearnedRates, maml
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
@@ -98,11 +99,11 @@ def test_a_chunk_is_traced_once():
 
 @pytest.mark.parametrize("task_axis", ["chunked(0)", "chunked()", "all", "chunked(-1)"])
 def test_an_unknown_task_axis_is_refused(task_axis):
-    run, meta_params = outer_gradient(
-        maml(mlp((8,), 1), regression(), optax.sgd(0.1)), wave_tasks(), task_axis=task_axis
-    )
-    with pytest.raises(ValueError, match="`task_axis` must be one of vmap, chunked"):
-        run(meta_params, wave_tasks())
+    algorithm = maml(mlp((8,), 1), regression(), optax.sgd(0.1))
+    carried = (partial(getattr(estimators, name), horizon=2) for name in ("truncated_backprop", "persistent_evolution"))
+    for build in (backprop, partial(multistep, anneal_over=5), estimators.evolution, *carried):
+        with pytest.raises(ValueError, match="`task_axis` must be one of vmap, chunked"):
+            build(algorithm, num_steps=2, task_axis=task_axis)
 
 
 def test_chunks_of_low_precision_are_summed_in_float32():
@@ -215,11 +216,13 @@ def test_rows_are_exact(optimizer, rates, standard_promotion, x64):
     assert_rows_are_exact(bag_of_tokens(), optimizer, rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [None, LearnedRates("element", 2)], ids=["fixed", "learned rates"])
 def test_rows_of_a_transformer_are_exact(rates, standard_promotion, x64):
     assert_rows_are_exact(text_model(dtype=jnp.float64), optax.adam(0.01, eps_root=1e-8), rates)
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_adapt_may_be_compacted_all_the_same(standard_promotion, x64):
     episodes, gradients = text_tasks(), []
     for rows in (None, matching("^embedding/")):
@@ -350,6 +353,7 @@ def test_memory_of_a_transformer(memory, num_steps, ceiling):
     assert temporary_bytes(*text_of_eight_tasks(), num_steps=num_steps, memory=memory) <= ceiling
 
 
+@pytest.mark.slow
 def test_to_keep_products_alone_takes_less_memory_than_to_keep_everything():
     algorithm, episodes = text_of_eight_tasks(gradient=linearized)
     whole = temporary_bytes(algorithm, episodes, num_steps=3)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxmeta.algorithms import (
+    linear_head,
     logistic,
     matching_network,
     proto_maml,
@@ -288,6 +289,57 @@ def test_classes_that_the_support_has_not_are_never_predicted(build):
     assert set(np.argmax(outputs, axis=-1).tolist()) == {0, 3}
     assert np.isfinite(outputs).all()
     assert (probabilities(outputs)[:, [1, 2, 4]] == 0).all()
+
+
+@pytest.mark.parametrize("build", [*SOLVED, ridge, linear_head])
+def test_features_in_half_precision_are_answered_from_in_single(build):
+    """Distances, solutions and heads of features that are told in three digits have more of them."""
+    half, single = (mlp((16,), CLASSES, dtype=dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    # What a model of half precision computes, in single: the head alone is compared.
+    rounded = single._replace(features=lambda params, x: half.features(params, x).astype(jnp.float32))
+    support = jax.tree.map(lambda leaf: leaf.astype(np.float32) if leaf.dtype == float else leaf, examples(0, 30))
+    size = {"num_classes" if build in SOLVED else "num_outputs": CLASSES}
+    extra, steps = ((optax.sgd(0.3),), 3) if build is linear_head else ((), 0)
+    outputs = []
+    for model in (half, rounded):
+        algorithm = build(model, OBJECTIVE, *extra, **size)
+        meta_params = jax.jit(algorithm.init)(jax.random.key(0), Episode(support, support))
+        state = adapted(algorithm, meta_params, support, num_steps=steps)
+        outputs.append(algorithm.predict(meta_params, state, support["inputs"]))
+        assert outputs[-1].dtype == jnp.float32
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [protonet, transductive_protonet, logistic, ridge])
+def test_what_a_model_makes_of_padding_is_not_seen(build, x64):
+    """A model may divide by a length, which padding does not have."""
+
+    def divided(params, x):
+        return NETWORK.features(params, x) / jnp.sum(jnp.square(x), axis=1, keepdims=True)
+
+    model = NETWORK._replace(features=divided)
+    algorithm = build(model, OBJECTIVE, **{"num_outputs" if build is ridge else "num_classes": CLASSES})
+    support, query = examples(0, 9), examples(1, 5)["inputs"]
+    empty = {name: np.concatenate([leaf, np.zeros_like(leaf[:2])]) for name, leaf in support.items()}
+    meta_params = init(algorithm)
+    want, got = (
+        algorithm.predict(meta_params, adapted(algorithm, meta_params, batch), query)
+        for batch in (support, {**empty, "mask": np.arange(11) < 9})
+    )
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [*SOLVED, ridge])
+def test_labels_are_smoothed_over_the_classes_that_the_support_holds(build):
+    objective = classification(5, label_smoothing=0.2)
+    algorithm = build(mlp((5,), 5), objective, **{"num_outputs" if build is ridge else "num_classes": 5})
+    support, query = examples(0, 6), examples(1, 6)  # two classes are neither there nor said not to exist
+    meta_params = jax.jit(algorithm.init)(jax.random.key(0), Episode(support, support))
+    state = adapted(algorithm, meta_params, support)
+    loss = algorithm.loss(jax.random.key(0), meta_params, state, query)[0]
+    known = {**query, "classes": np.tile(np.arange(5) < CLASSES, (6, 1))}
+    assert loss < 100
+    np.testing.assert_allclose(loss, algorithm.loss(jax.random.key(0), meta_params, state, known)[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("build", [*SOLVED, ridge])

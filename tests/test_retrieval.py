@@ -1,6 +1,7 @@
 """Dual encoders and in-batch retrieval, against loops over anchors and candidates."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -209,6 +210,14 @@ def test_encoders_read_padding_as_nothing_and_sides_by_their_tower(key):
         assert same == shared
     top = jax.jit(model.apply)({**params, "log_scale": jnp.float32(9.0)}, inputs)
     np.testing.assert_allclose(top["scale"], [100.0] * 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("log_scale", "slope"), [(1.0, math.exp(1.0)), (9.0, 100.0)])
+def test_the_scale_can_come_back_from_beyond_the_largest(log_scale, slope, key):
+    model, inputs = dual_encoder(**OPTIONS), {"left": texts(0, 3, 6), "right": texts(1, 3, 5)}
+    params = jax.jit(model.init)(key, inputs)
+    scale = lambda value: model.apply({**params, "log_scale": value}, inputs)["scale"][0]  # noqa: E731
+    np.testing.assert_allclose(jax.jit(jax.grad(scale))(jnp.float32(log_scale)), slope, rtol=1e-5)
 
 
 def test_rows_of_an_embedding_can_be_read_alone(key):

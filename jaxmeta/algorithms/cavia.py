@@ -51,7 +51,8 @@ def cavia(
       decay: of the context, as `decay/2 |c|²` in what the steps go down. With it there is a minimum, which the
         `implicit` estimator may differentiate.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
-      microbatches: parts that the support is cut into, one after another, for the inner gradient.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient. The objective's
+        loss must then be a mean over the real examples.
 
     Returns:
       An algorithm whose meta-parameters are `{"params": ..., "maps": ...}`, maps `[C, ...]` for each parameter that is

@@ -48,7 +48,8 @@ def descent(
       inner_optimizer: any optax optimizer; its state starts anew for each task.
       select: which parameters adapt, by path.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
-      microbatches: parts that the support is cut into, one after another, for the inner gradient.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient. The objective's
+        loss must then be a mean over the real examples.
       of_loss: what is minimised in place of the support's loss.
       of_gradient: what is done to an inner gradient before the optimizer sees it.
       of_update: what is done to the optimizer's update before it is added.

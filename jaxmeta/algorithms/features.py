@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.masks import real_examples
+from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Episode, Key, MetaAlgorithm, MetaParams, Model, Objective
 
 FEATURE_FLOOR = 1e-6  # of `unit`: features that are nearly zero stay so, and have a moderate derivative
@@ -14,15 +16,27 @@ FEATURE_FLOOR = 1e-6  # of `unit`: features that are nearly zero stay so, and ha
 def closed_form(objective: Objective, init: Callable, begin: Callable, predict: Callable) -> MetaAlgorithm:
     """Returns the algorithm that has adapted when it begins: its steps do nothing, its loss is that of its answers."""
 
-    def step(key, meta_params, state, support):
-        del key, meta_params, support
-        return state, {}
-
     def loss(key, meta_params, state, query):
         del key
         return objective.loss(predict(meta_params, state, query["inputs"]), query)
 
-    return MetaAlgorithm(init, begin, step, loss, predict)
+    return MetaAlgorithm(init, begin, no_step, loss, predict)
+
+
+def no_step(key, meta_params, state, support):
+    """The inner step of what has adapted when it begins."""
+    del key, meta_params, support
+    return state, {}
+
+
+def check_takes_steps(name: str, algorithm: MetaAlgorithm) -> None:
+    """Refuses an algorithm that has adapted when it begins.
+
+    Raises:
+      ValueError: it is one.
+    """
+    if algorithm.step is no_step:
+        raise ValueError(f"`{name}` changes what inner steps read, and this algorithm takes none; leave it out")
 
 
 def scaled(model: Model, initial_scale: float) -> Callable[[Key, Episode], MetaParams]:
@@ -37,8 +51,12 @@ def scaled(model: Model, initial_scale: float) -> Callable[[Key, Episode], MetaP
 
 
 def features_of(model: Model) -> Callable[[ArrayTree, ArrayTree], jax.Array]:
-    """Returns `(params, inputs [N, ...]) -> [N, D]`: the model's features, or its outputs where it names none."""
-    return model.features or model.apply
+    """Returns `(params, inputs [N, ...]) -> [N, D]`: the model's features, or its outputs where it names none.
+
+    In float32 at least: distances and solutions of what a model computes in half precision are not to be.
+    """
+    read = model.features or model.apply
+    return lambda params, inputs: at_least_float32(read(params, inputs))
 
 
 def with_constant(vectors: jax.Array) -> jax.Array:
@@ -51,12 +69,14 @@ def scaled_design(raw: jax.Array) -> jax.Array:
     return with_constant(raw / raw.shape[-1] ** 0.5)
 
 
+def real_rows(values: jax.Array, batch: Batch) -> jax.Array:
+    """Returns `values [N, D]` with zeros in the place of padding, whatever a model made of it."""
+    return jnp.where(real_examples(batch, len(values))[:, None], values, jnp.zeros((), values.dtype))
+
+
 def masked_one_hot(batch: Batch, num_classes: int, dtype) -> jax.Array:
     """Returns the targets as `[N, C]`, rows of padding all zero."""
-    one_hot = jax.nn.one_hot(batch["targets"], num_classes, dtype=dtype)
-    if "mask" in batch:
-        one_hot = one_hot * batch["mask"].astype(dtype)[:, None]
-    return one_hot
+    return real_rows(jax.nn.one_hot(batch["targets"], num_classes, dtype=dtype), batch)
 
 
 def without_absent(logits: jax.Array, present: jax.Array) -> jax.Array:

@@ -52,7 +52,8 @@ def imaml(
       learn_strength: whether it is meta-learned, in log space.
       select: which parameters adapt, by path.
       gradient: the inner-gradient strategy, for gradient steps under `backprop` alone.
-      microbatches: parts that the support is cut into, one after another, for the inner gradient.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient. The objective's
+        loss must then be a mean over the real examples.
 
     Returns:
       An algorithm whose meta-parameters are `{"params": ..., "log_strength": []}` (the latter if it is learned), with
@@ -123,8 +124,10 @@ def imaml(
         least = jnp.min(losses)
         longest = parts[jnp.argmax(losses <= least + _ALIKE * jnp.abs(least))]
         now = with_pull(loss, meta_params, state.fast)
-        part = jnp.where(least <= now + jnp.abs(now), longest, 0)
-        return FastWeights(after(part), state.opt_state, state.step + 1), {**metrics, "loss": loss}
+        goes = least <= now + jnp.abs(now)
+        # Chosen number by number: no share of a way that is not finite is nothing.
+        fast = jax.tree.map(lambda new, old: jnp.where(goes, new, old), after(longest), state.fast)
+        return FastWeights(fast, state.opt_state, state.step + 1), {**metrics, "loss": loss}
 
     stationary = Stationary("fast", inner_objective, lambda *point: quadratic(*point)[1:])
     step = partial(newton_step, solve) if solve else base.step

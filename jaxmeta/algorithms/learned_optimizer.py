@@ -66,14 +66,17 @@ def learned_optimizer(
         child = jax.eval_shape(model.init, key, episode.support["inputs"])
         return {"params": rule.init(key, jax.tree.leaves(child)[0].dtype)}
 
+    def weights(meta_params, params):
+        return meta_params["params"] if ceiling is None else _finite_derivative(meta_params["params"], params)
+
     def begin(key, meta_params, support):
         params = strip_weak_types(model.init(key, support["inputs"]))
-        return Child(params, strip_weak_types(rule.begin(meta_params["params"], params)))
+        return Child(params, strip_weak_types(rule.begin(weights(meta_params, params), params)))
 
     def step(key, meta_params, state: Child, support):
         del key
         (value, metrics), grads = support_gradient(state.params, support)
-        updates, memory = rule.update(meta_params["params"], state.memory, grads, state.params)
+        updates, memory = rule.update(weights(meta_params, state.params), state.memory, grads, state.params)
         return Child(optax.apply_updates(state.params, updates), memory), {**metrics, "loss": value}
 
     def loss(key, meta_params, state: Child, query):
@@ -88,3 +91,25 @@ def learned_optimizer(
         return model.apply(state.params, inputs)
 
     return on_minibatches(MetaAlgorithm(init, begin, step, loss, predict), batch_size)
+
+
+@jax.custom_vjp
+def _finite_derivative(tree: ArrayTree, child: ArrayTree) -> ArrayTree:
+    """Returns `tree`, whose derivative is zero where it would not be finite.
+
+    At the ceiling a loss has the derivative zero, and zero times what a diverged child computes is not a number.
+    """
+    # The same either way, and yet each child of a batch has its own, so that derivatives are looked at one by one.
+    mine = jnp.ravel(jax.tree.leaves(child)[0])[0] == 0
+    return jax.tree.map(lambda leaf: jnp.where(mine, leaf, leaf), tree)
+
+
+def _forward(tree: ArrayTree, child: ArrayTree) -> tuple[ArrayTree, ArrayTree]:
+    return _finite_derivative(tree, child), jax.tree.map(jnp.zeros_like, child)
+
+
+def _backward(zeros: ArrayTree, slopes: ArrayTree) -> tuple[ArrayTree, ArrayTree]:
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf)), slopes), zeros
+
+
+_finite_derivative.defvjp(_forward, _backward)

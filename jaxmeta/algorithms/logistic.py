@@ -6,8 +6,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, scaled_design, without_absent
+from jaxmeta.algorithms.features import (
+    closed_form,
+    features_of,
+    masked_one_hot,
+    real_rows,
+    scaled_design,
+    without_absent,
+)
 from jaxmeta.core.checks import check_positive
+from jaxmeta.core.masks import real_examples
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 
 
@@ -64,9 +72,8 @@ def logistic(
         del key
         design = scaled_design(features(meta_params["params"], support["inputs"]))
         members = masked_one_hot(support, num_classes, design.dtype)
-        real = support["mask"].astype(design.dtype) if "mask" in support else jnp.ones_like(design[:, 0])
         # A row of zeros whose answer counts for nothing takes no part in the solution.
-        design = design * real[:, None]
+        design, real = real_rows(design, support), real_examples(support, len(design)).astype(design.dtype)
         kernel = (design @ design.T) * jnp.exp(-meta_params["log_ridge"])
         fitted = jax.vmap(lambda of_class: _newton(kernel, of_class, real, newton_steps), 1, 1)(members)
         weights = design.T @ fitted * jnp.exp(-meta_params["log_ridge"])

@@ -36,7 +36,8 @@ def meta_curvature(
       select: which parameters adapt, by path.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
       largest: longer axes (the rows of an embedding table) are left as they are.
-      microbatches: parts that the support is cut into, one after another, for the inner gradient.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient. The objective's
+        loss must then be a mean over the real examples.
 
     Returns:
       An algorithm whose meta-parameters are `{"params": ..., "curvature": ...}`, the latter a tuple of matrices

@@ -81,7 +81,8 @@ def meta_network(
         language then have no such lean (batch calibration, Zhou et al. 2024, arXiv 2309.17249). It takes the support's
         classes to be about as frequent as those of training. With a `description` the offset is zero.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
-      microbatches: parts that the support is cut into, one after another, for the inner gradient.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient. The objective's
+        loss must then be a mean over the real examples.
 
     Returns:
       An algorithm whose meta-parameters are `{"params": ..., "generator": ...}`. With gates its metrics have "cost", Q.

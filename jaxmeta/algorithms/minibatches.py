@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.algorithms.features import check_takes_steps
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Batch, Key, MetaAlgorithm
@@ -16,11 +17,12 @@ def on_minibatches(algorithm: MetaAlgorithm, size: int | None) -> MetaAlgorithm:
       size: examples in each step, drawn without replacement; None takes the whole support.
 
     Raises:
-      ValueError: if `size` is not positive.
+      ValueError: if `size` is not positive, or the algorithm takes no steps.
     """
     if size is None:
         return algorithm
     check_positive("size", size)
+    check_takes_steps("size", algorithm)
 
     def step(key, meta_params, state, support):
         draw_key, step_key = jax.random.split(key)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, scaled, without_absent
+from jaxmeta.algorithms.features import closed_form, features_of, masked_one_hot, real_rows, scaled, without_absent
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.types import Batch, MetaAlgorithm, Model, Objective
 
@@ -52,7 +52,7 @@ def protonet(model: Model, objective: Objective, *, num_classes: int, initial_sc
 
     def begin(key, meta_params, support: Batch):
         del key
-        embedded = features(meta_params["params"], support["inputs"])
+        embedded = real_rows(features(meta_params["params"], support["inputs"]), support)
         members = masked_one_hot(support, num_classes, embedded.dtype)
         sizes = members.sum(axis=0)
         means = (members.T @ embedded) / jnp.maximum(sizes, 1)[:, None]

@@ -15,11 +15,13 @@ from jaxmeta.algorithms.features import (
     closed_form,
     features_of,
     masked_one_hot,
+    real_rows,
     scaled_design,
     with_constant,
     without_absent,
 )
 from jaxmeta.core.checks import check_positive
+from jaxmeta.core.masks import real_examples
 from jaxmeta.core.trees import unit
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
 
@@ -87,7 +89,7 @@ def ridge(
         """Returns what features are multiplied by, `[D]`, or nothing."""
         if not whiten:
             return None
-        rows = support["mask"] if "mask" in support else jnp.ones(raw.shape[:1], bool)
+        rows = real_examples(support, len(raw))
         # Zero before the square, so that no NaN of a row of padding is in a derivative.
         square = jnp.square(jnp.where(rows[:, None], raw, jnp.zeros_like(raw)))
         mean = jnp.sum(square, axis=0) / jnp.maximum(jnp.sum(rows.astype(raw.dtype)), 1)
@@ -126,10 +128,8 @@ def ridge(
         present = jnp.any(answers != 0, axis=0) if classify else jnp.ones((num_outputs,), bool)
         known = believed(meta_params, support["inputs"])
         answers = answers if known is None else answers - known
-        if "mask" in support:
-            # A row of zeros on both sides of the equation takes no part in the solution.
-            rows = support["mask"].astype(design.dtype)[:, None]
-            design, answers = design * rows, answers * rows
+        # A row of zeros on both sides of the equation takes no part in the solution.
+        design, answers = real_rows(design, support), real_rows(answers, support)
         gram = design @ design.T
         gram = gram + jnp.exp(meta_params["log_ridge"]) * jnp.eye(gram.shape[0], dtype=gram.dtype)
         dual = jax.scipy.linalg.solve(gram, answers, assume_a="pos")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmeta.algorithms.features import closed_form
+from jaxmeta.algorithms.features import closed_form, real_rows
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.trees import at_least_float32, unit
 from jaxmeta.core.types import Batch, Episode, MetaAlgorithm, Model, Objective
@@ -57,9 +57,8 @@ def ridge_alignment(
         del key
         outputs = model.apply(meta_params["params"], support["inputs"])
         left, right = (at_least_float32(outputs[side]) for side in ("left", "right"))
-        if "mask" in support:
-            # A row of zeros on both sides of the equation takes no part in the solution.
-            left, right = (jnp.where(support["mask"][:, None], side, jnp.zeros_like(side)) for side in (left, right))
+        # A row of zeros on both sides of the equation takes no part in the solution.
+        left, right = real_rows(left, support), real_rows(right, support)
         gram, identity = left @ left.T, jnp.eye(left.shape[0], dtype=left.dtype)
         # The small inverse and a product: a triangular solution with D right sides is many times slower where D is
         # large, and the ridge keeps the system well conditioned.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.algorithms.features import check_takes_steps
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.trees import joined, leading_size
 from jaxmeta.core.types import Batch, MetaAlgorithm
@@ -25,9 +26,11 @@ def source_replay(
         the support names as `near [S, M]`, every one of these alike; of all where it names none.
 
     Raises:
-      ValueError: if `num_examples` is not positive, or `languages` does not have one number for each example.
+      ValueError: if `num_examples` is not positive, `base` takes no steps, or `languages` does not have one number for
+        each example.
     """
     check_positive("num_examples", num_examples)
+    check_takes_steps("source_replay", base)
     source = jax.tree.map(jnp.asarray, dict(source))
     size = leading_size(source)
     if languages is not None:

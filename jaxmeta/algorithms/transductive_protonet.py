@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxmeta.algorithms.features import features_of
 from jaxmeta.algorithms.protonet import Prototypes, protonet
 from jaxmeta.core.checks import check_positive
+from jaxmeta.core.masks import real_examples
 from jaxmeta.core.types import Batch, MetaAlgorithm, Model, Objective
 
 
@@ -39,7 +40,7 @@ def transductive_protonet(
     inductive = protonet(model, objective, num_classes=num_classes, initial_scale=initial_scale)
 
     def refined(meta_params, state: Prototypes, embedded: jax.Array, query: Batch) -> Prototypes:
-        real = query["mask"] if "mask" in query else jnp.ones(embedded.shape[:1], bool)
+        real = real_examples(query, len(embedded))
         # Zero before the products, so that no NaN of a row of padding is in a derivative.
         embedded = jnp.where(real[:, None], embedded, jnp.zeros_like(embedded))
         now = state

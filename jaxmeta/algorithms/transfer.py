@@ -18,8 +18,9 @@ from jaxmeta.algorithms.descent import Change, FastWeights, descent
 from jaxmeta.algorithms.features import features_of
 from jaxmeta.core.checks import check_not_negative, check_positive
 from jaxmeta.core.gradients import Strategy, forward_over_reverse
+from jaxmeta.core.masks import real_examples
 from jaxmeta.core.select import Predicate, everything, partition, path_of
-from jaxmeta.core.trees import at_least_float32, leading_size
+from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Episode, MetaAlgorithm, MetaParams, Model, Objective
 
 # (model, parameters now, parameters of the source model, support) -> scalar, zero where nothing has changed. A teacher
@@ -68,7 +69,8 @@ def knowledge_transfer(
         gradients of what is frozen, so that its moments are those of the gradients when it moves.
       select: which parameters adapt at all, by path.
       gradient: the inner-gradient strategy, see `jaxmeta.core.gradients`.
-      microbatches: parts that the support is cut into, one after another, for the inner gradient.
+      microbatches: parts that the support is cut into, one after another, for the inner gradient. The objective's
+        loss must then be a mean over the real examples.
 
     Returns:
       An algorithm whose meta-parameters are `{"params": ...}`, the source model, with the task state of `maml`.
@@ -191,6 +193,6 @@ def _check_vectors(name: str, outputs: jax.Array) -> None:
 
 def _mean(values: jax.Array, batch: Batch) -> jax.Array:
     """Returns the mean over real examples of values `[N]`."""
-    real = jnp.asarray(batch["mask"], bool) if "mask" in batch else jnp.ones(leading_size(dict(batch)), bool)
+    real = real_examples(batch)
     count = jnp.maximum(jnp.sum(real), 1).astype(values.dtype)
     return jnp.sum(jnp.where(real, values, jnp.zeros((), values.dtype))) / count

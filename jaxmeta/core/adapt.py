@@ -1,5 +1,6 @@
 """The inner loop: the only one there is, and what is kept of it for the outer derivative."""
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -100,15 +101,16 @@ def adapt(
         the derivative, then needs no copy: faster, for the time to compile and, where steps are not recomputed, for
         memory. "auto" is all of few steps of a tiny task, where memory is not to be saved; else one.
       trace: also return every state; or those after some numbers of steps, ascending, the last of which is K. Of a
-        long adaptation no others are kept then; it is not meant to be differentiated.
+        long adaptation no others are kept then; it is not meant to be differentiated, and `memory` and `unroll` do not
+        matter.
 
     Returns:
       The adapted task state and the metrics of each step, leaves `[K, ...]`. With `trace`, the states from before the
       first step to after the last, leaves `[K + 1, ...]`, in place of the last one; or `[P, ...]` of those asked for.
 
     Raises:
-      ValueError: if `num_steps` is negative, `memory` unknown, or `unroll` neither positive nor "auto", or more than 1
-        with a `memory` that recomputes.
+      ValueError: if `num_steps` is negative, `trace` malformed, `memory` unknown, or `unroll` neither positive nor
+        "auto", or more than 1 with a `memory` that recomputes.
       InputError: if `memory` is "offload" and the device has no host memory beside its own.
     """
     check_not_negative("num_steps", num_steps)
@@ -121,6 +123,7 @@ def adapt(
         unroll = num_steps if pays else 1
 
     if not isinstance(trace, bool):
+        _check_places(trace, num_steps)
         step = _step_of(algorithm, meta_params, support, begun, key)
         return _traced_at(step, begun, jax.random.split(key, num_steps), np.asarray(trace, np.int32))
 
@@ -152,6 +155,14 @@ def adapt(
     if trace:
         state = jax.tree.map(_prepend, begun, states)
     return state, metrics
+
+
+def _check_places(places: Sequence[int], num_steps: int) -> None:
+    steps = [-1, *places]
+    if steps[-1] != num_steps or any(later <= earlier for earlier, later in itertools.pairwise(steps)):
+        raise ValueError(
+            f"`trace` must name numbers of steps in ascending order, the last of them {num_steps}, got {[*places]}"
+        )
 
 
 def _step_of(algorithm, meta_params, support, begun, key):

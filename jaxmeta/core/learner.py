@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.core.trees import strip_weak_types
+from jaxmeta.core.trees import owned, strip_weak_types
 from jaxmeta.core.types import (
     Episode,
     GradientEstimator,
@@ -40,13 +40,16 @@ def build_learner(
         return start(key, meta_params, estimator.init(estimator_key, meta_params, episodes))
 
     def start(key: Key, meta_params: MetaParams, estimator_state) -> LearnerState:
-        return LearnerState(
+        state = LearnerState(
             step=jnp.zeros((), jnp.int32),
             key=jax.random.key_data(key),
             meta_params=meta_params,
-            opt_state=strip_weak_types(outer_optimizer.init(meta_params)),
-            estimator_state=strip_weak_types(estimator_state),
+            opt_state=outer_optimizer.init(meta_params),
+            estimator_state=estimator_state,
         )
+        # A model may give out its parameters as they are, an optimizer keep them, an estimator the episodes; a state
+        # that is donated must not take those with it.
+        return owned(state)
 
     def update(state: LearnerState, episodes: Episode) -> tuple[LearnerState, Metrics]:
         # A key per step is a function of the step's number: a resumed run draws what an uninterrupted one draws.

@@ -28,15 +28,29 @@ def chunk_size(text: str, batch: ArrayTree) -> int:
     Raises:
       ValueError: it is none of these.
     """
+    check_task_axis(text)
     num_tasks = leading_size(batch)
     if text == "auto":
         numbers = sum(leaf.size for leaf in jax.tree.leaves(batch)) // num_tasks
         text = "vmap" if jax.default_backend() != "cpu" or numbers <= _SMALL_TASK else "sequential"
-    found = re.fullmatch(r"chunked\((\d+)\)", text)
-    size = {"vmap": num_tasks, "sequential": 1}.get(text, int(found.group(1)) if found else 0)
-    if size < 1:
-        raise ValueError(f"`task_axis` must be one of {', '.join(TASK_AXES)} (n a positive number), got {text!r}")
+    size = {"vmap": num_tasks, "sequential": 1}.get(text) or _in_chunk(text)
     return min(size, num_tasks)
+
+
+def check_task_axis(text: str) -> None:
+    """Refuses what is no name of a task axis.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if text not in ("vmap", "sequential", "auto") and not _in_chunk(text):
+        raise ValueError(f"`task_axis` must be one of {', '.join(TASK_AXES)} (n a positive number), got {text!r}")
+
+
+def _in_chunk(text: str) -> int:
+    """Returns n of "chunked(n)", and 0 of what is not that."""
+    found = re.fullmatch(r"chunked\((\d+)\)", text)
+    return int(found.group(1)) if found else 0
 
 
 def mean_in_chunks(

@@ -18,6 +18,11 @@ def strip_weak_types(tree: ArrayTree) -> ArrayTree:
     return jax.tree.map(strip, tree)
 
 
+def owned(tree: ArrayTree) -> ArrayTree:
+    """Copies every leaf, as strong-typed arrays that nobody else holds and that may be donated."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), tree)
+
+
 def stop_gradient(tree: ArrayTree) -> ArrayTree:
     """Returns `tree` with its derivative cut; leaves that have none pass unchanged."""
     return jax.tree.map(jax.lax.stop_gradient, tree)

@@ -7,7 +7,7 @@ import jax
 from jaxmeta.core.adapt import adapt, check_unroll, memory_policy
 from jaxmeta.core.gradients import naming_the_switch
 from jaxmeta.core.select import merge, unselected
-from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
+from jaxmeta.core.task_axis import check_task_axis, chunk_size, mean_in_chunks
 from jaxmeta.core.task_products import fused_products
 from jaxmeta.core.trees import leading_size, mean_over_tasks
 from jaxmeta.core.types import Episode, GradientEstimator, Key, MetaAlgorithm, MetaParams, Metrics
@@ -41,6 +41,7 @@ def backprop(
     """
     memory_policy(memory)
     check_unroll(unroll, memory)
+    check_task_axis(task_axis)
 
     def init(key, meta_params, episodes):
         del key, meta_params, episodes

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmeta.core.adapt import check_unroll
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
+from jaxmeta.core.task_axis import check_task_axis, chunk_size, mean_in_chunks
 from jaxmeta.core.trees import leading_size, mean_over_tasks
 from jaxmeta.core.types import ArrayTree, GradientEstimator, Key, MetaAlgorithm, MetaParams
 from jaxmeta.estimators.backprop import loss_after
@@ -50,6 +50,7 @@ def evolution(
     check_positive("scale", scale)
     check_positive("pairs", pairs)
     check_unroll(unroll, "none")
+    check_task_axis(task_axis)
     task_loss = loss_after(algorithm, num_steps=num_steps, unroll=unroll)
 
     def init(key, meta_params, episodes):

@@ -15,7 +15,7 @@ from jaxmeta.core.adapt import adapt, check_unroll
 from jaxmeta.core.checks import check_one_of
 from jaxmeta.core.gradients import naming_the_switch
 from jaxmeta.core.solvers import Solve, conjugate_gradient
-from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
+from jaxmeta.core.task_axis import check_task_axis, chunk_size, mean_in_chunks
 from jaxmeta.core.task_products import fused_products
 from jaxmeta.core.trees import leading_size, mean_over_tasks
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
@@ -49,7 +49,7 @@ def implicit(
       tasks.
 
     Raises:
-      ValueError: if `algorithm` has no such minimum, or `curvature` or `unroll` is unknown.
+      ValueError: if `algorithm` has no such minimum, or `curvature`, `task_axis` or `unroll` is unknown.
     """
     stationary = algorithm.stationary
     if stationary is None:
@@ -59,6 +59,7 @@ def implicit(
         )
     check_one_of("curvature", curvature, ("exact", "gauss_newton"))
     check_unroll(unroll, "none")
+    check_task_axis(task_axis)
     solve = solve or conjugate_gradient()
 
     def init(key, meta_params, episodes):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.adapt import adapt, check_unroll, memory_policy
 from jaxmeta.core.checks import check_positive
+from jaxmeta.core.task_axis import check_task_axis
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
 from jaxmeta.estimators.backprop import mean_gradient
 from jaxmeta.estimators.carried import check_steps
@@ -45,6 +46,7 @@ def multistep(
     check_positive("anneal_over", anneal_over)
     memory_policy(memory)
     check_unroll(unroll, memory)
+    check_task_axis(task_axis)
 
     def init(key, meta_params, episodes):
         del key, meta_params, episodes

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxmeta.core.adapt import check_unroll
 from jaxmeta.core.checks import check_positive
-from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
+from jaxmeta.core.task_axis import check_task_axis, chunk_size, mean_in_chunks
 from jaxmeta.core.trees import blank, chosen, leading_size, mean_over_tasks
 from jaxmeta.core.types import ArrayTree, GradientEstimator, MetaAlgorithm, TaskState
 from jaxmeta.estimators.carried import Slot, check_steps, check_windows, first_slots, opened, window
@@ -68,6 +68,7 @@ def persistent_evolution(
     check_positive("scale", scale)
     check_positive("pairs", pairs)
     check_unroll(unroll, "none")
+    check_task_axis(task_axis)
 
     def init(key, meta_params, episodes):
         state = check_steps("persistent_evolution", algorithm, key, meta_params, episodes)

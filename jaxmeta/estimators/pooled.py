@@ -3,7 +3,7 @@
 import jax
 
 from jaxmeta.core.trees import joined
-from jaxmeta.core.types import Episode, GradientEstimator, MetaAlgorithm
+from jaxmeta.core.types import Batch, Episode, GradientEstimator, MetaAlgorithm
 from jaxmeta.estimators.backprop import backprop
 
 
@@ -18,7 +18,7 @@ def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
 
     Raises:
       ValueError: at `init` if what adaptation begins with owes nothing to the meta-parameters, or if it reads the
-        support's targets, which it would be trained to repeat.
+        support's answers (targets, or the right side of pairs), which it would be trained to repeat.
     """
     without_adaptation = backprop(algorithm, num_steps=0)
 
@@ -29,12 +29,12 @@ def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
             begun = algorithm.begin(key, meta_params, first.support)
             return algorithm.loss(key, meta_params, begun, first.query)[0]
 
-        def begun(targets):
-            return algorithm.begin(key, meta_params, {**first.support, "targets": targets})
+        def begun(answers):
+            return algorithm.begin(key, meta_params, _with_answers(first.support, answers))
 
-        if "targets" in first.support and _depends(jax.make_jaxpr(begun)(first.support["targets"]).jaxpr):
+        if _depends(jax.make_jaxpr(begun)(_answers(first.support)).jaxpr):
             raise ValueError(
-                "`pooled` trains on the support's targets too, and this algorithm has read them when it begins, so "
+                "`pooled` trains on the support's answers too, and this algorithm has read them when it begins, so "
                 "that it would learn to repeat them; use `backprop` (without a step: `num_steps=0`)"
             )
         if not _depends(jax.make_jaxpr(loss)(meta_params).jaxpr):
@@ -50,6 +50,18 @@ def pooled(algorithm: MetaAlgorithm) -> GradientEstimator:
         return without_adaptation.estimate(key, meta_params, state, Episode(episodes.support, every))
 
     return GradientEstimator(init, estimate)
+
+
+def _answers(support: Batch) -> Batch:
+    """Returns what of a support is its answers: the targets, or the right side of pairs, which have none."""
+    if "targets" in support:
+        return {"targets": support["targets"]}
+    inputs = support["inputs"]
+    return {"right": inputs["right"]} if isinstance(inputs, dict) and "right" in inputs else {}
+
+
+def _with_answers(support: Batch, answers: Batch) -> Batch:
+    return {**support, "inputs": {**support["inputs"], **answers}} if "right" in answers else {**support, **answers}
 
 
 def _depends(jaxpr) -> bool:

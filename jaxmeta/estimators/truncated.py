@@ -4,7 +4,7 @@ import jax
 
 from jaxmeta.core.adapt import check_unroll, memory_policy
 from jaxmeta.core.gradients import naming_the_switch
-from jaxmeta.core.task_axis import chunk_size, mean_in_chunks
+from jaxmeta.core.task_axis import check_task_axis, chunk_size, mean_in_chunks
 from jaxmeta.core.task_products import fused_products
 from jaxmeta.core.trees import chosen, leading_size, mean_over_tasks
 from jaxmeta.core.types import GradientEstimator, MetaAlgorithm
@@ -44,6 +44,7 @@ def truncated_backprop(
     windows = check_windows(num_steps, horizon)
     memory_policy(memory)
     check_unroll(unroll, memory)
+    check_task_axis(task_axis)
     options = {"num_steps": num_steps, "memory": memory, "unroll": unroll}
 
     def init(key, meta_params, episodes):

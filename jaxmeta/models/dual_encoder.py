@@ -46,7 +46,9 @@ def paired(left: Model, right: Model | None = None, *, initial_scale: float = 1 
 
     def apply(params: ArrayTree, inputs: ArrayTree) -> ArrayTree:
         vectors = {side: unit(at_least_float32(vector)) for side, vector in both.apply(params, inputs).items()}
-        scale = jnp.exp(jnp.minimum(params["log_scale"], math.log(_MAX_SCALE)))
+        # Held as the number it stands for would be: beyond the largest scale it can still come back.
+        over = jax.nn.relu(params["log_scale"] - math.log(_MAX_SCALE))
+        scale = jnp.exp(params["log_scale"] - jax.lax.stop_gradient(over))
         return {**vectors, "scale": jnp.broadcast_to(scale, (leading_size(vectors),))}
 
     return Model(init, apply)

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from jaxmeta.core.checks import check_positive, check_share, is_traced
+from jaxmeta.core.masks import masked_mean, masked_sum, real_examples
 from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 CONFIDENCE_BINS = 15  # as in Guo et al. 2017
 
@@ -55,19 +55,18 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
             logits = jnp.where(jnp.asarray(batch["classes"], bool), logits, absent)
         return logits, jnp.where(mask, targets, jnp.zeros((), targets.dtype)), mask
 
-    def smoothed(one_hot: jax.Array, batch: Batch) -> jax.Array:
+    def smoothed(one_hot: jax.Array, logits: jax.Array) -> jax.Array:
         if not (is_traced(label_smoothing) or label_smoothing):
             return one_hot
-        present = jnp.ones_like(one_hot)
-        if "classes" in batch:
-            present = jnp.asarray(batch["classes"], bool).astype(one_hot.dtype)
+        # Neither of those that do not exist, nor of those that a head has put out of reach, for want of an example.
+        present = (logits > IMPOSSIBLE / 2).astype(one_hot.dtype)
         spread = present / jnp.maximum(jnp.sum(present, axis=-1, keepdims=True), 1)
         return (1 - label_smoothing) * one_hot + label_smoothing * spread
 
     def loss(outputs: ArrayTree, batch: Batch) -> tuple[jax.Array, Metrics]:
         logits, targets, mask = prepare(outputs, batch)
         one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
-        losses = optax.softmax_cross_entropy(logits, smoothed(one_hot, batch))
+        losses = optax.softmax_cross_entropy(logits, smoothed(one_hot, logits))
         correct = (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(logits.dtype)
         return masked_mean(losses, mask), {"accuracy": masked_mean(correct, mask)}
 

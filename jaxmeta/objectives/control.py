@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.checks import check_one_of, is_traced
+from jaxmeta.core.masks import masked_mean, masked_sum, real_examples
 from jaxmeta.core.rollouts import Rollouts
 from jaxmeta.core.trees import stop_gradient
 from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 BASELINES = ("linear", "none")
 _RIDGE = 1e-4

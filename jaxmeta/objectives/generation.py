@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.masks import masked_sum, real_examples
 from jaxmeta.core.types import ArrayTree, Batch, Objective
-from jaxmeta.objectives.masks import masked_sum, real_examples
 from jaxmeta.objectives.tokens import token_prediction, token_scores
 
 

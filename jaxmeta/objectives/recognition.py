@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 from jaxmeta.core.checks import check_one_of
+from jaxmeta.core.masks import masked_mean, masked_sum, real_examples
 from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
 from jaxmeta.objectives.edit_distance import edit_distance
-from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 BLANK = 0
 UNITS = ("word", "character")
@@ -35,8 +35,7 @@ def recognition(num_symbols: int, *, unit: str = "word") -> Objective:
 
     Args:
       num_symbols: V, the blank counted.
-      unit: what a symbol is, "word" (so are spoken digits) or "character". Words of a model that writes characters are
-        counted on the host, by `jaxmeta.run.edit_scores`.
+      unit: what a symbol is, "word" (so are spoken digits) or "character".
 
     Raises:
       ValueError: `num_symbols` is less than 2, or `unit` is unknown.

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.masks import masked_mean, masked_sum, real_examples
 from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 DIRECTIONS = ("left_to_right", "right_to_left")
 CSLS = "csls_"  # how the names of scores by CSLS begin

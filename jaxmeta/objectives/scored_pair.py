@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.masks import masked_sum, real_examples
 from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import masked_sum, real_examples
 from jaxmeta.objectives.regression import regression
 
 # Numbers that differ by less than this share of their size are taken for one number, rounded differently.

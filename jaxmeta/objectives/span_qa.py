@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.checks import check_not_negative
+from jaxmeta.core.masks import masked_mean, masked_sum, real_examples
 from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 
 class Spans(NamedTuple):

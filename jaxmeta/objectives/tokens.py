@@ -10,9 +10,9 @@ import numpy as np
 import optax
 
 from jaxmeta.core.checks import check_positive, check_share, is_traced
+from jaxmeta.core.masks import masked_mean, masked_sum, real_examples
 from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import PADDING, ArrayTree, Batch, Metrics, Objective
-from jaxmeta.objectives.masks import masked_mean, masked_sum, real_examples
 
 
 class Tokens(NamedTuple):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.checks import InputError, check_positive
+from jaxmeta.core.trees import owned
 from jaxmeta.core.types import ArrayTree, Episode, Key, LearnerState, MetaLearner, Metrics
 from jaxmeta.run.checkpoint import Checkpoints
 from jaxmeta.run.logging import MetricsLog, ProgressDisplay
@@ -116,11 +117,11 @@ def train_phase(
             seconds_before, step_bytes = 0.0, None
             meter = _Meter(name, examples_per_step)
             state = jax.jit(learner.init)(key, batches.first)
-            state = _owned(state if on_init is None else on_init(state))
+            state = owned(state if on_init is None else on_init(state))
         else:
             seconds_before, step_bytes = restored.extra["seconds"], restored.extra.get("step_bytes")
             meter = _Meter(name, examples_per_step, restored.extra["loss"], restored.extra["since_line"])
-            state = _owned(restored.tree)
+            state = owned(restored.tree)
             if start == steps:
                 return PhaseResult(state, seconds_before, start, meter.loss, step_bytes)
             batches.close()
@@ -315,11 +316,6 @@ def _diverged(phase: str, what: str, step: int) -> str:
         f"Phase `{phase}` cannot go on: {what} at step {step}. Lower the learning rate or clip the outer "
         "gradient and start again in a new folder; the last good checkpoint is kept."
     )
-
-
-def _owned(state: LearnerState) -> LearnerState:
-    """Copies every leaf, as strong-typed arrays that nobody else holds and that may be donated."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.asarray(leaf).dtype, copy=True), state)
 
 
 @jax.jit

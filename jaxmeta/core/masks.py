@@ -1,4 +1,4 @@
-"""What objectives share: which examples are real, means over those, and the precision of losses."""
+"""Which examples of a batch are real, and sums and means over those."""
 
 import jax
 import jax.numpy as jnp
