@@ -31,7 +31,7 @@ class Train:
     """Meta-train every method of a config, judge them on held-out tasks, and write a report.
 
     Without a config it runs the embedded job: the month of a date in 40 languages never seen. A folder with an
-    unfinished run of the same config is continued.
+    unfinished run of the same config is continued; what a finished one came to is shown again.
 
     A config may ask for several runs that share its settings, with a table [jobs.NAME] of what differs for each. They
     run one after another in folders of the run folder, whose report shows them all. Options here change every one; the
@@ -256,6 +256,7 @@ COMMANDS = {
     "serve": Serve,
     "data": Data,
 }
+_RESUMED = ("train", "compare", "search", "evaluate")  # those that go on where they were cut off
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -268,7 +269,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         return _complain(error, 1)
     except KeyboardInterrupt:
-        return _complain("stopped; the same command goes on from the last checkpoint.", 130)
+        goes_on = arguments[:1] and arguments[0] in _RESUMED
+        return _complain("stopped; the same command goes on where it was." if goes_on else "stopped.", 130)
     except BrokenPipeError:
         # The reader of our output has gone (`| head`); Python must not complain when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

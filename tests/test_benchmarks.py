@@ -155,6 +155,7 @@ def test_plans_are_checked_by_running_every_way(tmp_path, capsys, monkeypatch, s
     assert "plans name the fastest that fits" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_decoding_with_a_cache_is_timed_beside_decoding_without(capsys, monkeypatch):
     import decoding
 

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
@@ -36,7 +37,7 @@ from tiny_run import (
 
 from jaxmeta import data
 from jaxmeta.cli import COMMANDS, main
-from jaxmeta.config import load
+from jaxmeta.config import commands, load
 from jaxmeta.run.files import PART
 
 TEXTS = [toy_text("zz", label, number) for number, label in enumerate(LABELS * 40)]  # more than are labelled at once
@@ -214,9 +215,29 @@ def test_the_table_is_printed(kept):
 # --- What can be done with a run.
 
 
+def test_the_same_command_again_shows_what_was_judged(here, kept, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "build", lambda *_: pytest.fail("nothing is left to do"))
+    before, written = files(here / "run"), (here / "run" / "report.html").stat().st_mtime_ns
+    assert jaxmeta(*train("run", CHANGES)) == 0
+    shown, said = capsys.readouterr()
+    assert "Report: run/report.html" in shown
+    assert kept.shown.endswith(shown)
+    assert said == "toy in run is judged already; `jaxmeta evaluate run` judges it again.\n"
+    assert files(here / "run") == before
+    assert (here / "run" / "report.html").stat().st_mtime_ns == written
+    # It may have been cut off before there was a page, or while the pictures were drawn.
+    (here / "run" / "report.html").unlink()
+    assert jaxmeta(*train("run", CHANGES)) == 0
+    assert files(here / "run").keys() == before.keys()
+    os.utime(here / "run" / "report.html", ns=(0, 0))
+    assert jaxmeta(*train("run", CHANGES)) == 0
+    assert (here / "run" / "report.html").stat().st_mtime_ns > written
+
+
 @pytest.mark.slow
-def test_the_same_command_again_changes_nothing(here, capsys):
+def test_a_run_that_was_cut_off_while_it_was_judged_comes_to_the_same(here, capsys):
     before, scores, lines = files(here / "run" / "checkpoints"), evaluation(here / "run"), metrics(here / "run")
+    (here / "run" / "evaluation.json").unlink()
     assert jaxmeta(*train("run", CHANGES)) == 0
     assert "Continuing toy in run" in capsys.readouterr().err
     assert files(here / "run" / "checkpoints") == before

@@ -33,6 +33,7 @@ SLOW = {
     *(f"learned optimizer, {how}" for how in ("persistent evolution, minibatches", "truncated", "lstm")),
     *("meta-network of text, gates", "meta-network, drawn gates"),
     *(f"ridge alignment of {what}" for what in ("n-grams", "sounds and texts")),
+    *("rl2", "maml of policies, sampling", "joint policy", "imaml, Gauss-Newton, backprop", "n-gram memory"),
 }
 assert {row.name for row in ROWS} >= SLOW
 

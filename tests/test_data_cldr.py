@@ -91,6 +91,7 @@ def test_kinds_are_own_and_unambiguous():
     assert counts == [12, 4, 8]
 
 
+@pytest.mark.slow
 def test_tasks_do_not_disturb_each_other():
     """Babel caches what it loads: reading terms first must not change how dates are written."""
     program = (

@@ -309,6 +309,7 @@ def test_images_are_read_in_the_precision_that_is_asked_for(precision, short):
     assert jax.eval_shape(model.features, params, images).dtype == np.float32
 
 
+@pytest.mark.slow
 def test_calibration_is_shown_with_temperatures_from_folds_of_the_shots(run, tmp_path, standard_promotion):
     changes = {"task.shots": 2, "evaluate.temperature_methods": ("prototypes", "transductive_protonet")}
     built = build(load(run / "config.toml", changes=changes | {"evaluate.draws": 1}))

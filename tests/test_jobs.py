@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import pathlib
 import shutil
 
@@ -184,7 +183,7 @@ def test_the_same_command_again_goes_on_where_it_was(here, capsys):
     assert jaxmeta(*words) == 0
     error = capsys.readouterr().err
     assert "Continuing both.labels in run/labels" in error
-    assert "both.pairs" not in error, "one that is over is left alone"
+    assert "both.pairs in run/pairs is judged already" in error
     assert files(here / "run" / "pairs") == before
     assert evaluation(here / "run" / "labels") == scores
     assert (here / "run" / "report.html").exists()
@@ -199,29 +198,20 @@ def test_the_same_command_again_goes_on_where_it_was(here, capsys):
     assert "jobs: labels, pairs against labels, pairs, more" in capsys.readouterr().err
 
 
-def test_a_run_that_was_cut_off_before_its_report_is_reported(tmp_path, monkeypatch):
-    reported = []
-    monkeypatch.setattr(commands, "_report", lambda folder, table: reported.append(folder))
-    monkeypatch.setattr(commands, "train_run", lambda *_, **__: pytest.fail("it was judged already"))
-    (tmp_path / "a").mkdir()
-    judged, page = tmp_path / "a" / "evaluation.json", tmp_path / "a" / "report.html"
-    judged.write_text("{}")
-    commands.train_parts(tmp_path, {"a": load()}, {})
-    assert reported == [tmp_path / "a"]
-    page.write_text("")
-    for older, times in ((1, 2), (0, 2), (-1, 2), (1, 3)):
-        os.utime(judged, (100, 100))
-        os.utime(page, (100 - older, 100 - older))
-        commands.train_parts(tmp_path, {"a": load()}, {})
-        assert len(reported) == times
-
-
 def test_runs_of_a_folder_are_judged_again_together(here):
     scores = [evaluation(here / "run" / job) for job in ("labels", "pairs")]
     for path in (here / "run").rglob("evaluation.json"):
         path.unlink()
     assert jaxmeta("evaluate", "run") == 0
     assert [evaluation(here / "run" / job) for job in ("labels", "pairs")] == scores
+
+
+def test_runs_of_which_one_was_not_begun_are_not_judged_again(here, capsys):
+    shutil.rmtree(here / "run" / "pairs")
+    before = files(here / "run")
+    assert jaxmeta("evaluate", "run") == 2
+    assert "run is not finished: pairs was not begun; give the `jaxmeta train` command" in capsys.readouterr().err
+    assert files(here / "run") == before
 
 
 def test_one_of_several_runs_is_adapted(here, capsys):

@@ -40,7 +40,6 @@ LAZY = {
     "tensorboardX",
     "sklearn",
     "sacrebleu",
-    "rapidfuzz",
     "rouge_score",
     "PIL",
 }

@@ -1,4 +1,4 @@
-"""CTC against a sum over all alignments; decoders and edit distances against slow ones."""
+"""CTC against a sum over all alignments; a decoder and edit distances against slow ones."""
 
 import itertools
 import math
@@ -9,11 +9,7 @@ import numpy as np
 import pytest
 from derivatives import assert_derivatives
 
-from jaxmeta.core.checks import InputError
 from jaxmeta.objectives import best_path, ctc, edit_distance, recognition
-from jaxmeta.run import edit_scores as edit_scores_module
-from jaxmeta.run.ctc_beam_search import ctc_beam_search
-from jaxmeta.run.edit_scores import edit_counts, edit_scores
 
 SYMBOLS, FRAMES, LABELS = 3, 6, 4  # two symbols and the blank
 
@@ -160,71 +156,6 @@ def test_the_edit_distance_is_the_textbooks_on_200_random_pairs():
     expected = [slow_distance(a, b) for a, b in zip(first, second, strict=True)]
     np.testing.assert_array_equal(found, expected)
     assert len(set(expected)) > 5
-
-
-@pytest.mark.parametrize("unit", ["word", "character"])
-def test_error_rates_are_the_textbooks_on_200_random_transcripts(unit):
-    pytest.importorskip("rapidfuzz", reason="rapidfuzz is in the `eval` extra")
-    rng = np.random.default_rng(3)
-    words = ["one", "two", "three", "oh", "nine nine"]
-    said, read = ([" ".join(rng.choice(words, rng.integers(0, 6))) for _ in range(200)] for _ in range(2))
-    units = str.split if unit == "word" else list
-    distances = [slow_distance(units(a), units(b)) for a, b in zip(said, read, strict=True)]
-    counts = edit_counts(said, [f"  {text} " for text in read], unit=unit)
-    assert counts["substitutions"] + counts["deletions"] + counts["insertions"] == sum(distances)
-    assert counts["units"] == sum(len(units(text)) for text in said)
-    assert counts["insertions"] - counts["deletions"] == sum(len(units(text)) for text in read) - counts["units"]
-    scores = edit_scores(counts)
-    assert scores["error_rate"] == pytest.approx(sum(distances) / counts["units"])
-    assert scores["exact"] == pytest.approx(np.mean(np.array(distances) == 0))
-    parts = [edit_counts(said[some], read[some], unit=unit) for some in (slice(0, 70), slice(70, 200))]
-    assert {name: parts[0][name] + parts[1][name] for name in counts} == counts
-
-
-def test_error_rates_of_nothing_are_nan_and_wrong_arguments_are_named(monkeypatch):
-    pytest.importorskip("rapidfuzz", reason="rapidfuzz is in the `eval` extra")
-    assert all(np.isnan(score) for score in edit_scores(edit_counts([], [])).values())
-    inserted = edit_counts([""], ["uh oh"])
-    assert (inserted["insertions"], inserted["units"], inserted["exact"]) == (2, 0, 0)
-    with pytest.raises(ValueError, match="`unit` must be one of 'word', 'character', got 'letter'"):
-        edit_counts([], [], unit="letter")
-    with pytest.raises(ValueError, match="`hypotheses` must be as many as `references`, got 1 and 2"):
-        edit_counts(["a", "b"], ["a"])
-    monkeypatch.setitem(__import__("sys").modules, "rapidfuzz.distance", None)
-    with pytest.raises(InputError, match=r"need rapidfuzz, which is not installed; run `pip install"):
-        edit_scores_module.edit_counts(["a"], ["a"])
-
-
-def test_a_wide_beam_finds_the_likeliest_sequence_and_its_whole_probability(cases):
-    logits = cases[0][:8]
-    for example in logits:
-        frames = example - np.logaddexp.reduce(example, axis=1, keepdims=True)
-        every = by_all_alignments(example)
-        found = ctc_beam_search(frames, beam=1000)
-        assert len(found) == len(every)
-        for sequence, score in found:
-            assert score == pytest.approx(math.log(every[sequence]), abs=1e-9)
-        assert found[0][0] == max(every, key=every.get)
-        assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
-        narrow = ctc_beam_search(frames, beam=2)
-        assert len(narrow) == 2
-        assert narrow[0][1] <= found[0][1] + 1e-9
-
-
-def test_a_beam_beats_the_greedy_decoder_where_alignments_add_up_and_a_language_model_may_forbid():
-    # Every frame's best is the blank, and yet one symbol is likelier than none: 0.64 against 0.36.
-    frames = np.log(np.array([[0.6, 0.4], [0.6, 0.4]]))
-    assert not np.asarray(best_path(jnp.asarray(frames, jnp.float32)[None], jnp.ones((1, 2), bool))).any()
-    (best, score), (second, other) = ctc_beam_search(frames)
-    assert (best, second) == ((1,), ())
-    assert (math.exp(score), math.exp(other)) == pytest.approx((0.64, 0.36))
-    forbidden = ctc_beam_search(frames, language_model=lambda prefix, symbol: -math.inf)
-    assert forbidden[0][0] == ()
-    assert ctc_beam_search(np.zeros((0, 3)))[0] == ((), 0.0)
-    with pytest.raises(ValueError, match="`beam` must be positive, got 0"):
-        ctc_beam_search(frames, beam=0)
-    with pytest.raises(ValueError, match=r"`log_probabilities` must have the shape \[T, V\], got \[2\]"):
-        ctc_beam_search(np.zeros(2))
 
 
 def test_wrong_arguments_are_named():

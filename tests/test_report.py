@@ -96,6 +96,15 @@ def run(tmp_path_factory):
     return folder
 
 
+def test_pictures_of_an_earlier_judgement_are_removed(tmp_path):
+    folder = _write(tmp_path, _evaluation(), _metrics())
+    (folder / "figures").mkdir()
+    (folder / "figures" / "similarity_gradients.png").write_bytes(b"of what is not asked for any more")
+    write_report(folder)
+    assert not (folder / "figures" / "similarity_gradients.png").exists()
+    assert (folder / "figures" / "methods.png").exists()
+
+
 class _Reader(html.parser.HTMLParser):
     """Collects tags, addresses and text, and checks that every tag is closed in order."""
 

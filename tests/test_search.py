@@ -206,6 +206,7 @@ def of_its_own(experiment, folder, meta_rate):
     return score
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_has_no_score_and_spoils_no_other(toy, standard_promotion):
     changes = {"evaluate.methods": ("maml",), "evaluate.main": "maml"}
     built = build(config_of(toy, **changes))
@@ -320,6 +321,7 @@ def test_no_fold_replays_what_it_holds_out(toy, method):
     assert not own[0] & own[1]
 
 
+@pytest.mark.slow
 def test_pairs_are_held_out_by_their_languages():
     changes = {"task.kind": "translation", "evaluate.methods": ("maml",), "evaluate.shot_curve": ()}
     config = load(changes={**changes, "task.test_languages": ("he", "uk"), "task.dev_languages": ("th",)})
@@ -360,7 +362,9 @@ def test_a_search_that_was_killed_before_it_began_leaves_no_obstacle(tmp_path):
     assert json.loads((tmp_path / "search.json").read_text("utf-8")) == {"config": 1}
 
 
-@pytest.mark.parametrize("sampler", ["halving", *OPTUNA, "hypergradient"])
+@pytest.mark.parametrize(
+    "sampler", [pytest.param(name, marks=pytest.mark.slow) for name in ("halving", "hypergradient")] + [*OPTUNA]
+)
 def test_other_samplers_search_too(toy, tmp_path, sampler):
     path = toml(toy, tmp_path / "toy.toml", "[search]\ntrials = 3\nfolds = 1\nat_once = 3\n")
     assert jaxmeta("search", str(path), "--sampler", sampler, "--out", str(tmp_path / "found")) == 0

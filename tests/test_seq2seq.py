@@ -168,6 +168,7 @@ def test_an_entry_of_the_lexicon_exchanges_a_word_and_the_pointer_goes_on_after_
     np.testing.assert_array_equal(written[:5], [1, 6, 3, 4, 0])
 
 
+@pytest.mark.slow
 def test_rows_of_the_embedding_adapt_alone_with_the_same_gradient(x64):
     def gradient(rows):
         model = model_of("seq2seq", layers=1, dtype=jnp.float64)

@@ -72,6 +72,7 @@ def test_relatives_of_maml_spread_over_devices_too(name, waves):
     assert np.allclose(loss, metrics["loss"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_batches_of_audio_and_tokens_are_spread_too():
     """Both sides of every pair go to the device of their task."""
     rng = np.random.default_rng(0)

@@ -51,6 +51,11 @@ def again(planted, tmp_path):
     return tmp_path / "run"
 
 
+def into(run, folder):
+    """Returns the words of the command that made the run, with a copy of it for the run."""
+    return [str(run) if word == str(folder / "run") else word for word in command(folder, CHANGES)]
+
+
 def similarity(run):
     return json.loads((run / "similarity.json").read_text("utf-8"))
 
@@ -129,6 +134,9 @@ def test_a_run_that_was_cut_off_before_a_source_was_judged_goes_on(planted):
     folder, _ = planted
     before, scores = files(folder / "run"), evaluation(folder / "run")
     (folder / "run" / "without_sb" / "evaluation.json").unlink()
+    found = json.loads((folder / "run" / "evaluation.json").read_text("utf-8"))
+    del found["leave_one_out"]
+    (folder / "run" / "evaluation.json").write_text(json.dumps(found))
     with quiet(folder):
         assert jaxmeta(*command(folder, CHANGES)) == 0
     after = files(folder / "run")
@@ -141,9 +149,28 @@ def test_a_source_that_is_asked_for_later_is_added_to_those_of_the_config(plante
     before = evaluation(again)["leave_one_out"]["sources"]["sb"]
     with quiet(planted[0]):
         assert jaxmeta("evaluate", str(again), "--leave-out", "sc") == 0
-    sources = evaluation(again)["leave_one_out"]["sources"]
-    assert list(sources) == ["sb", "sc"]
-    assert sources["sb"]["per_language"] == before["per_language"]
+    found = evaluation(again)
+    assert list(found["leave_one_out"]["sources"]) == ["sb", "sc"]
+    assert found["leave_one_out"]["sources"]["sb"]["per_language"] == before["per_language"]
+    with quiet(planted[0]):
+        assert jaxmeta(*into(again, planted[0])) == 0
+    assert evaluation(again) == found, "what was asked for later is kept"
+
+
+def test_what_was_judged_on_other_problems_is_judged_again_by_the_command_of_the_run(planted, again, tmp_path):
+    scores, part = evaluation(again), evaluation(again / "without_sb")
+    path = tmp_path / "shots.json"
+    assert jaxmeta("data", "manifest", str(again), "--out", str(path)) == 0
+    (again / "without_sb" / "evaluation.json").unlink()
+    with quiet(planted[0]):
+        assert jaxmeta("evaluate", str(again), "--manifest", str(path)) == 0
+    for folder in (again, again / "without_sb"):
+        assert json.loads((folder / "evaluation.json").read_text("utf-8"))["manifest"] == str(path)
+        assert load(folder / "config.toml").evaluate.manifest == ""
+    with quiet(planted[0]):
+        assert jaxmeta(*into(again, planted[0])) == 0
+    assert evaluation(again) == scores
+    assert evaluation(again / "without_sb") == part
 
 
 def test_problems_on_disk_are_judged_instead_of_drawn_ones(planted, again, tmp_path, capsys):

@@ -191,6 +191,7 @@ def test_every_head_learns_from_it(classifier):
     assert all(value < np.log(CLASSES) for value in found.values()), found
 
 
+@pytest.mark.slow
 def test_the_strategies_agree_on_a_recognizer(x64, standard_promotion):
     """CTC inside of the inner loop, differentiated twice."""
     targets = np.array([[1, 2, 0], [2, 2, 0], [1, 0, 0], [0, 0, 0], [1, 2, 1], [1, 1, 1]], np.int32)

@@ -97,6 +97,22 @@ def test_every_speaker_is_held_out_in_turn(spoken):
     assert (found["best_baseline"], found["best_meta_learner"]) == ("mean_spectra", "ridge")
 
 
+@pytest.mark.parametrize("command", ["adapt", "serve"])
+def test_turns_are_adapted_one_by_one(spoken, command, tmp_path, capsys):
+    folder, _ = spoken
+    options = {"adapt": ("--shots", "shots.npz", "--out", str(tmp_path / "mine")), "serve": ()}[command]
+    assert jaxmeta(command, str(folder), *options) == 2
+    assert f"name one of them, such as {folder / VOICES.languages()[0]}." in capsys.readouterr().err
+
+
+def test_what_one_turn_says_of_its_data_is_kept(spoken):
+    turns = [json.loads((spoken[0] / name / "evaluation.json").read_text("utf-8")) for name in VOICES.languages()]
+    turns[1]["data"]["problems"] = "3 of shots.json"
+    found = pooled(turns)["data"]
+    assert found["problems"] == f"{VOICES.languages()[1]}: 3 of shots.json"
+    assert found.keys() - {"problems"} == turns[0]["data"].keys()
+
+
 def test_turns_are_pooled_as_if_they_were_one_run(spoken):
     folder, _ = spoken
     found = evaluation(folder)
@@ -145,8 +161,9 @@ def test_mean_spectra_are_fitted_to_the_shots_alone(spoken):
     assert evaluation(folder)["methods"]["mean_spectra"]["repetitions"][name] == pytest.approx(scores)
 
 
-def test_the_same_command_again_judges_no_turn_again(spoken, capsys):
+def test_the_same_command_again_judges_what_is_not_judged(spoken, monkeypatch):
     folder, words = spoken
+    monkeypatch.setattr(commands, "write_report", lambda run: run)
     before, scores = files(folder), evaluation(folder)
     assert jaxmeta(*words) == 0
     after = files(folder)
@@ -158,6 +175,7 @@ def test_the_same_command_again_judges_no_turn_again(spoken, capsys):
     assert evaluation(folder) == scores
 
 
+@pytest.mark.slow
 def test_strings_are_judged_by_their_words(strings):
     from rapidfuzz.distance import Levenshtein
 
@@ -181,6 +199,7 @@ def test_strings_are_judged_by_their_words(strings):
     assert found["methods"]["word_templates"]["mean"] < 80  # one recording of each word tells something
 
 
+@pytest.mark.slow
 def test_a_run_adapts_to_a_voice_of_ones_own(spoken, strings, folder, tmp_path, capsys):
     clips = VOICES.take(VOICES.rows("voice001", "train")[::2])
     offsets = np.cumsum([0, *clips.samples])

@@ -179,6 +179,7 @@ def test_recall_is_exact_on_a_planted_case(spoken):
 # A run
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_a_loop_over_recordings_and_texts(run):
     built = build(load(run / "config.toml"))
     found = evaluation(run)
@@ -211,6 +212,7 @@ def recalled(closeness, group):
     return np.mean(hits)
 
 
+@pytest.mark.slow
 def test_methods_of_text_are_those_of_recordings_beside_it():
     """Their outer steps are traced: what is learned has both sides, and comes back as it went in."""
     named = {
@@ -232,6 +234,7 @@ def test_methods_of_text_are_those_of_recordings_beside_it():
             assert found["loss"].shape == ()
 
 
+@pytest.mark.slow
 def test_the_cascade_ranks_by_the_edits_from_what_it_hears(run):
     from rapidfuzz.distance import Levenshtein
 
@@ -268,6 +271,7 @@ def retrieval_counts(close, query):
     )
 
 
+@pytest.mark.slow
 def test_texts_are_ranked_for_the_recordings_of_ones_own_voice(run, tmp_path, capsys):
     clips = VOICES.take(VOICES.rows("voice001", "train"))
     audio = np.concatenate([VOICES.audio[s : s + n] for s, n in zip(clips.start, clips.samples, strict=True)])

@@ -343,6 +343,7 @@ def test_a_streamed_run_that_is_killed_ends_with_the_same_bits(finished, tmp_pat
     assert evaluation(tmp_path / "run") == evaluation(finished / "run")
 
 
+@pytest.mark.slow
 def test_a_streamed_run_is_judged_again_and_adapts(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(finished)
     monkeypatch.setattr("jaxmeta.config.commands.write_report", lambda run: run)

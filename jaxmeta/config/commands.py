@@ -20,7 +20,14 @@ from jaxmeta.config.comparing import similarity_of
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.problems import ROWLESS
 from jaxmeta.config.read import Jobs, changed, dump
-from jaxmeta.config.run_folder import is_begun, is_over, is_reported, read_run_config
+from jaxmeta.config.run_folder import (
+    check_parts,
+    is_begun,
+    is_judged,
+    is_reported,
+    read_adaptable_config,
+    read_run_config,
+)
 from jaxmeta.config.schema import Config
 from jaxmeta.config.sources import sources_to_leave_out, without_source
 from jaxmeta.config.speech_tasks import SpeechTasks
@@ -39,7 +46,7 @@ from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.planner import device_memory, fastest, parse_size, size_text
 from jaxmeta.run.reaching import reaching
 from jaxmeta.run.records import read_evaluation
-from jaxmeta.run.report import write_report
+from jaxmeta.run.report import PAGE, write_report
 from jaxmeta.run.similarity import SIMILARITY, nearest_sources
 from jaxmeta.run.table import Evaluation, results_table, steps_table
 from jaxmeta.run.transfer import transfer
@@ -50,6 +57,8 @@ AsTable = Callable[[Evaluation], Table]  # what is printed of an evaluation
 
 def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_table, built: Built | None = None) -> None:
     """Trains, judges and reports; goes on where an earlier run of the same config was cut off.
+
+    Of a run that is judged it shows what it came to: to judge again is for `evaluate_run`.
 
     Args:
       config: of the run.
@@ -66,11 +75,21 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
     console = Console(stderr=True)
     check_device(config)
     if turns:
-        ready, built = {next(iter(turns)): built or check_built(config)}, None  # held nowhere else than in `ready`
+        first, ready = next(iter(turns)), {}
+        if not is_judged(folder / first, turns[first]):
+            ready, built = {first: built or check_built(config)}, None  # held nowhere else than in `ready`
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / "config.toml", dump(config))
         train_parts(folder, turns, ready)
         _report_turns(folder, turns, table)
+        return
+    if is_judged(folder, config):
+        says = f"{config.name} in {folder} is judged already; `jaxmeta evaluate {folder}` judges it again."
+        console.print(says, highlight=False, soft_wrap=True)
+        _show(folder, table) if is_reported(folder) else _report(folder, table)
+        if config.evaluate.leave_out and "leave_one_out" not in read_evaluation(folder):
+            built = built or build(config)
+            _train_without(sources_to_leave_out(built), built, folder, table)
         return
     built = built or build(config)
     sources = sources_to_leave_out(built)
@@ -93,26 +112,17 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
     with MetricsLog(folder) as log, progress() as display:
         trained = train(built.experiment, folder, log, display)
     _judge(built, trained, folder, table)
-    for source in sources:
-        part, reduced = _folder_without(folder, source), without_source(config, source)
-        if (part / "evaluation.json").exists():
-            is_begun(part, Jobs(reduced.name, {"": settled(reduced)}))
-        else:
-            train_run(reduced, part)
-    _report_sources(built, folder, sources, table)
+    _train_without(sources, built, folder, table)
 
 
 def train_parts(folder: pathlib.Path, parts: Mapping[str, Config], ready: dict[str, Built]) -> None:
     """Trains runs one after another, each in the folder of its name in `folder`.
 
-    One that is over is not judged again, so that what was cut off soon is where it was. `ready` has what `check_built`
-    made of some, which is not made again; each is taken out of it, so that it is let go when its run is over.
+    `ready` has what `check_built` made of some, which is not made again; each is taken out of it, so that it is let go
+    when its run is over.
     """
     for name, config in parts.items():
-        if not is_over(folder / name, config):
-            train_run(config, folder / name, built=ready.pop(name, None))
-        elif not is_reported(folder / name):
-            _report(folder / name, results_table)
+        train_run(config, folder / name, built=ready.pop(name, None))
 
 
 def check_built(config: Config) -> Built:
@@ -156,12 +166,13 @@ def evaluate_run(folder: pathlib.Path, changes: Mapping[str, Any] = types.Mappin
     Raises:
       InputError: there is no run, or it is not finished.
     """
-    config = settled(read_run_config(folder))
+    own = config = settled(read_run_config(folder))
     if sources := changes.get("evaluate.leave_out"):
         changes = {**changes, "evaluate.leave_out": tuple(dict.fromkeys((*config.evaluate.leave_out, *sources)))}
     config = changed(config, changes, "the command line")
     if takes_turns(config):
         turns = turns_of(config)
+        check_parts(folder, turns)
         for name in turns:
             evaluate_run(folder / name, changes)
         _report_turns(folder, turns)
@@ -171,10 +182,10 @@ def evaluate_run(folder: pathlib.Path, changes: Mapping[str, Any] = types.Mappin
     _judge(built, restore(built.experiment, folder), folder)
     for source in sources:
         part = _folder_without(folder, source)
-        if (part / "evaluation.json").exists():
+        if not (trained := (part / "evaluation.json").exists()):
+            train_run(without_source(own, source), part)
+        if trained or config.evaluate.manifest != own.evaluate.manifest:
             evaluate_run(part, {"evaluate.manifest": config.evaluate.manifest})
-        else:
-            train_run(without_source(config, source), part)
     _report_sources(built, folder, sources)
 
 
@@ -185,7 +196,7 @@ def adapt_run(run: str, shots: str, out: str, method: str | None, family: str = 
       InputError: the run or the file is unusable, or the folder exists.
     """
     folder, target = pathlib.Path(run), pathlib.Path(out)
-    config = read_run_config(folder)
+    config = read_adaptable_config(folder)
     with new_folder(target) as whole:
         summary = adapted.adapt(folder, config, shots, whole, method or config.evaluate.main, family)
     Console(stderr=True).print(f"{summary} Wrote {target}.", highlight=False, soft_wrap=True)
@@ -274,9 +285,10 @@ def _judge(built: Built, trained: Trained, folder: pathlib.Path, table: AsTable 
     )
     with progress() as display:
         evaluation: dict[str, Any] = evaluate(built.experiment, trained, display, kept)
+    evaluation["manifest"] = built.setting.config.evaluate.manifest
     if isinstance(built.tasks, WaveTasks) and not built.setting.kind.acts:
         evaluation["fits"] = fits(built.experiment, trained, evaluation)
-    if isinstance(built.tasks, ChildTasks):
+    if isinstance(built.tasks, ChildTasks) and not evaluation["higher_is_better"]:
         evaluation["reaching"] = reaching(evaluation, built.setting.config.children.horizon)
     similarity = similarity_of(built, trained, evaluation)
     if similarity is None:
@@ -297,6 +309,12 @@ def _write_evaluation(folder: pathlib.Path, evaluation: dict[str, Any], nearest:
     if found is not None:
         evaluation["transfer"] = found
     write_json(folder / "evaluation.json", evaluation)
+
+
+def _train_without(sources: Sequence[str], built: Built, folder: pathlib.Path, table: AsTable) -> None:
+    for source in sources:
+        train_run(without_source(built.setting.config, source), _folder_without(folder, source))
+    _report_sources(built, folder, sources, table)
 
 
 def _folder_without(folder: pathlib.Path, source: str) -> pathlib.Path:
@@ -321,10 +339,13 @@ def _report_turns(folder: pathlib.Path, turns: Iterable[str], table: AsTable = r
 
 
 def _report(folder: pathlib.Path, table: AsTable) -> None:
-    page = write_report(folder)
-    console = Console()
-    evaluation = read_evaluation(folder)
+    write_report(folder)
+    _show(folder, table)
+
+
+def _show(folder: pathlib.Path, table: AsTable) -> None:
+    console, evaluation = Console(), read_evaluation(folder)
     console.print(table(evaluation))
     if evaluation["metric"] == "return":  # how soon a policy learns is what is asked of it
         console.print(steps_table(evaluation))
-    console.print(f"Report: {page}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {folder / PAGE}", highlight=False, soft_wrap=True)

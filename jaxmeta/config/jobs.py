@@ -15,7 +15,7 @@ from jaxmeta.config.commands import (
 )
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import Jobs, dump
-from jaxmeta.config.run_folder import is_begun, read_run_jobs
+from jaxmeta.config.run_folder import check_parts, is_begun, read_run_jobs
 from jaxmeta.run.files import write_whole
 from jaxmeta.run.report import write_overview
 
@@ -51,6 +51,7 @@ def evaluate_jobs(run: str, changes: Mapping[str, Any]) -> None:
     if not jobs.several:
         evaluate_run(folder, changes)
         return
+    check_parts(folder, jobs.configs)
     for job in jobs.configs:
         evaluate_run(folder / job, changes)
     _report(folder, jobs)

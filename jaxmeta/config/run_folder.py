@@ -2,13 +2,16 @@
 
 import pathlib
 import tomllib
+from collections.abc import Iterable
 
 from jaxmeta.config.kinds import settled
 from jaxmeta.config.read import Jobs, changed, difference, load_jobs
 from jaxmeta.config.schema import Config
+from jaxmeta.config.turns import takes_turns
 from jaxmeta.core.checks import InputError
 from jaxmeta.run.files import PART
 from jaxmeta.run.records import read_evaluation
+from jaxmeta.run.report import FIGURES, PAGE
 
 
 def read_run_jobs(folder: pathlib.Path) -> Jobs:
@@ -42,6 +45,19 @@ def read_run_config(folder: pathlib.Path) -> Config:
     return jobs.configs[""]
 
 
+def read_adaptable_config(folder: pathlib.Path) -> Config:
+    """Returns the config that a run was started with, if there is one model to adapt.
+
+    Raises:
+      InputError: what `read_run_config` raises, or the run has a model for each speaker who is held out.
+    """
+    config = read_run_config(folder)
+    if takes_turns(config):
+        first = min((path.parent for path in folder.glob("*/config.toml")), default=folder / "SPEAKER")
+        raise InputError(f"{folder} has a run for each speaker who is held out; name one of them, such as {first}.")
+    return config
+
+
 def is_begun(folder: pathlib.Path, jobs: Jobs) -> bool:
     """Returns whether a folder holds the run, or the runs, of a config, to go on with.
 
@@ -69,20 +85,39 @@ def is_begun(folder: pathlib.Path, jobs: Jobs) -> bool:
     return True
 
 
-def is_over(folder: pathlib.Path, config: Config) -> bool:
-    """Returns whether a run is judged, and so are those without the sources that it leaves out."""
+def is_judged(folder: pathlib.Path, config: Config) -> bool:
+    """Returns whether a run is judged, on the problems of its config; what is made of its scores may be missing.
+
+    Raises:
+      InputError: `evaluation.json` is malformed.
+    """
     if not (folder / "evaluation.json").exists():
         return False
-    return not config.evaluate.leave_out or "leave_one_out" in read_evaluation(folder)
+    return read_evaluation(folder).get("manifest", "") == config.evaluate.manifest
 
 
 def is_reported(folder: pathlib.Path) -> bool:
-    """Returns whether a run that is judged has its page.
+    """Returns whether a run that is judged has its page and the pictures.
 
-    One that was cut off while pictures were drawn has none, or that of an earlier judgement.
+    One that was cut off while they were drawn has no page, or that of an earlier judgement. Where matplotlib was not
+    installed there are no pictures.
     """
-    page, judged = folder / "report.html", folder / "evaluation.json"
-    return page.exists() and page.stat().st_mtime_ns >= judged.stat().st_mtime_ns
+    page, judged = folder / PAGE, folder / "evaluation.json"
+    drawn = page.exists() and (folder / FIGURES).exists()
+    return drawn and page.stat().st_mtime_ns >= judged.stat().st_mtime_ns
+
+
+def check_parts(folder: pathlib.Path, parts: Iterable[str]) -> None:
+    """Says so if some of several runs were not begun.
+
+    Raises:
+      InputError: there is one.
+    """
+    if missing := [name for name in parts if not (folder / name / "config.toml").exists()]:
+        raise InputError(
+            f"{folder} is not finished: {missing[0]} was not begun; give the `jaxmeta train` command that began it "
+            "again."
+        )
 
 
 def _is_free(folder: pathlib.Path) -> bool:

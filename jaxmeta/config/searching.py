@@ -26,7 +26,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.run import figure_style
 from jaxmeta.run.files import write_whole
 from jaxmeta.run.logging import progress
-from jaxmeta.run.samplers import OPTUNA, Space, Trial, descended, draw, promoted, rungs, suggested
+from jaxmeta.run.samplers import LEARNING, OPTUNA, Space, Trial, descended, draw, promoted, rungs, suggested
 from jaxmeta.run.search_figure import parallel_coordinates
 from jaxmeta.run.trial_log import opened, write_trials
 from jaxmeta.run.trials import SideBySide, Values, Variant
@@ -73,8 +73,11 @@ def search_run(config: Config, search: SearchConfig, out: str | None) -> None:
     if search.sampler == "hypergradient":
         _check_exact(runner.built)
     folder = pathlib.Path(out or f"searches/{config.name}")
-    # How many run at once changes no result.
-    identity = {"config": config.model_dump(mode="json"), "search": search.model_dump(mode="json", exclude={"at_once"})}
+    # How many run at once changes no result, but of samplers that learn from those that are over.
+    identity = {
+        "config": config.model_dump(mode="json"),
+        "search": search.model_dump(mode="json", exclude=set() if search.sampler in LEARNING else {"at_once"}),
+    }
     done = opened(folder, identity)
     higher = runner.built.experiment.judging.higher_is_better
     ladder = (

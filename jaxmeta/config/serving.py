@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxmeta.config import adapted
 from jaxmeta.config.commands import answered
-from jaxmeta.config.run_folder import read_run_config
+from jaxmeta.config.run_folder import read_adaptable_config
 from jaxmeta.core.checks import InputError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Shelf:
     def __init__(self, folder: pathlib.Path):
         self.folder, self.lock = folder, threading.Lock()  # one call to the device at a time
         self.models: dict[str, adapted.Adapted] = {}
-        self.run = None if (folder / "adapted.json").exists() else read_run_config(folder)
+        self.run = None if (folder / "adapted.json").exists() else read_adaptable_config(folder)
         if self.run is None:
             self.models[DEFAULT] = _reads_text(adapted.load(folder))
 

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 
-def ngram_similarities(
-    left: Sequence[str], right: Sequence[str], *, ngrams: tuple[int, int] = (1, 4), background: Sequence[str] = ()
-) -> np.ndarray:
+def ngram_similarities(left: Sequence[str], right: Sequence[str], *, ngrams: tuple[int, int] = (1, 4)) -> np.ndarray:
     """Returns the cosines of the TF-IDF vectors of two lists of texts, over character n-grams inside of words.
 
     Across languages it finds names, numbers, and words that two languages share.
@@ -18,12 +16,11 @@ def ngram_similarities(
       left: N texts.
       right: M texts.
       ngrams: the shortest and the longest.
-      background: more texts to count in how many a n-gram occurs.
 
     Returns:
       `[N, M]` float32 between 0 and 1.
     """
-    of_left, of_right = _vectors(left, right, ngrams, background)
+    of_left, of_right = _vectors(left, right, ngrams)
     return (of_left @ of_right.T).toarray().astype(np.float32)
 
 
@@ -155,7 +152,7 @@ def _counted(left: Sequence[str], right: Sequence[str]) -> np.ndarray:
     def of_sides(count) -> tuple[np.ndarray, np.ndarray]:
         return np.array([count(t) for t in left], np.float64), np.array([count(t) for t in right], np.float64)
 
-    of_left, of_right = _vectors(left, right, (1, 4), ())
+    of_left, of_right = _vectors(left, right, (1, 4))
     cosine = np.asarray(of_left.multiply(of_right).sum(axis=1), np.float64).reshape(-1)
     long, other_long = of_sides(lambda text: np.log1p(len(text)))
     digits, other_digits = of_sides(lambda text: sum(c.isdigit() for c in text))
@@ -164,10 +161,10 @@ def _counted(left: Sequence[str], right: Sequence[str]) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _vectors(left: Sequence[str], right: Sequence[str], ngrams: tuple[int, int], background: Sequence[str]) -> Any:
+def _vectors(left: Sequence[str], right: Sequence[str], ngrams: tuple[int, int]) -> Any:
     """Returns the TF-IDF vectors of both sides, of length one, as sparse matrices `[N, V]` and `[M, V]`."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=ngrams, sublinear_tf=True)
-    vectorizer.fit([*left, *right, *background])
+    vectorizer.fit([*left, *right])
     return vectorizer.transform(left), vectorizer.transform(right)

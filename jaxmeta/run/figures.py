@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxmeta.run.figure_style import LIGHT, Figure, Theme, heading, label_ends, log_scale, new_figure
-from jaxmeta.run.table import BASELINE, META, Evaluation, interval_text, kind_of, ranked, score_format
+from jaxmeta.run.plan import BASELINE, META
+from jaxmeta.run.table import Evaluation, interval_text, kind_of, ranked, score_format
 from jaxmeta.run.units import counted, unit, units
 
 _LANGUAGES_PER_ROW = 40
@@ -88,8 +89,7 @@ def methods(evaluation: Evaluation, theme: Theme = LIGHT) -> Figure | None:
 def gains(evaluation: Evaluation, theme: Theme = LIGHT) -> Figure | None:
     """Draws, language by language, what the best meta-learner gains over the best baseline, sorted.
 
-    The band is the paired interval of the mean. A paired entry with
-    `per_language: {LANG: {"ci95": [low, high]}}` gives every bar its own interval too.
+    The band is the paired interval of the mean.
     """
     winner, rival = evaluation["best_meta_learner"], evaluation["best_baseline"]
     if not winner or not rival:
@@ -108,7 +108,6 @@ def gains(evaluation: Evaluation, theme: Theme = LIGHT) -> Figure | None:
     grid = figure.subplots(num_rows, 1, sharey=True, squeeze=False)[:, 0]
     languages = list(gain)
     upright = sum(map(len, languages)) * 0.11 + 0.25 * len(languages) < width - 1
-    spread = paired.get("per_language", {})
     for row, axes in enumerate(grid):
         part = languages[row * per_row : (row + 1) * per_row]
         if paired and np.isfinite(paired["ci95"]).all():
@@ -117,9 +116,6 @@ def gains(evaluation: Evaluation, theme: Theme = LIGHT) -> Figure | None:
         heights = np.array([gain[language] for language in part])
         colours = [theme.meta if height >= 0 else theme.baseline for height in heights]
         axes.bar(range(len(part)), heights, width=min(0.72, 0.06 * per_row), color=colours, zorder=2)
-        for place, language in enumerate(part):
-            if language in spread:
-                axes.plot([place, place], spread[language]["ci95"], color=theme.ink, linewidth=0.9, zorder=3)
         axes.axhline(0, color=theme.ink, linewidth=0.9, zorder=3)
         axes.set_xticks(range(len(part)), part, rotation=0 if upright else 90, fontsize=8.5)
         axes.set_xlim(-0.7, per_row - 0.3)

@@ -16,12 +16,14 @@ from jaxmeta.run.files import write_whole
 from jaxmeta.run.records import read_evaluation, read_metrics, read_similarity
 from jaxmeta.run.units import unit, units
 
+PAGE, FIGURES = "report.html", "figures"  # in the folder of a run
+
 
 def write_report(folder: str | os.PathLike) -> pathlib.Path:
     """Writes `<folder>/report.html` and `<folder>/figures/*.png` from the results that the folder holds.
 
-    The page is one file: its pictures are inside, once for light and once for dark screens. Without
-    matplotlib it is written without pictures and says how to get them.
+    Pictures of earlier results are removed. The page is one file: its pictures are inside, once for light and once for
+    dark screens. Without matplotlib it is written without pictures and says how to get them.
 
     Returns:
       The path of the page.
@@ -37,10 +39,13 @@ def write_report(folder: str | os.PathLike) -> pathlib.Path:
         pictures, notice = {}, str(error)
     else:
         pictures, notice = _draw(evaluation, records, similarity), ""
-        (folder / "figures").mkdir(exist_ok=True)
+        (folder / FIGURES).mkdir(exist_ok=True)
+        for path in (folder / FIGURES).glob("*.png"):
+            if path.stem not in pictures:  # an earlier judgement was asked for more
+                path.unlink()
         for name, (light, _) in pictures.items():
-            write_whole(folder / "figures" / f"{name}.png", light)
-    path = folder / "report.html"
+            write_whole(folder / FIGURES / f"{name}.png", light)
+    path = folder / PAGE
     write_whole(path, _page(evaluation, pictures, notice))
     return path
 
@@ -62,7 +67,7 @@ def write_overview(folder: str | os.PathLike, title: str, parts: Sequence[str]) 
             f'<h2><a href="{html.escape(part)}/report.html">{html.escape(part)}</a></h2>',
             *_summary(evaluation),
         ]
-    path = folder / "report.html"
+    path = folder / PAGE
     write_whole(path, _SHELL.replace("{{title}}", f"{html.escape(title)}: report").replace("{{body}}", "\n".join(body)))
     return path
 

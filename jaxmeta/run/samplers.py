@@ -13,7 +13,8 @@ import optax
 from jaxmeta.core.checks import InputError
 
 ETA = 3  # of successive halving: one in so many goes on, with so many times the steps
-OPTUNA = ("tpe", "cmaes", "quasi_random")
+LEARNING = ("tpe", "cmaes")  # each trial follows from those before it
+OPTUNA = (*LEARNING, "quasi_random")
 _FEWEST = 8  # scored trials that a covariance is taken of; before there are so many, trials are at random
 
 

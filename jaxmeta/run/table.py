@@ -11,11 +11,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from jaxmeta.run.plan import BASELINE, META
 from jaxmeta.run.units import counted, unit, units
 
 Evaluation = Mapping[str, Any]
 
-META, BASELINE = "meta-learner", "baseline"
 _STYLES = {META: "bold cyan", BASELINE: "yellow", "": ""}
 _MARKS = {META: "●", BASELINE: "○", "": " "}
 # How a choice on the edge of its grid is named, by what `evaluation.json` calls the setting.

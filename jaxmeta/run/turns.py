@@ -53,13 +53,17 @@ def pooled(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "curves": curves,
         "calibration": calibration,
         **({"temperature": {**first["temperature"], "methods": tempered}} if tempered else {}),
-        "data": {
-            key: value if all(e["data"][key] == value for e in evaluations) else "; ".join(
-                f"{'+'.join(e['languages'])}: {e['data'][key]}" for e in evaluations
-            )
-            for key, value in first["data"].items()
-        },
-    }  # fmt: skip
+        "data": {key: _fact(key, evaluations) for key in dict.fromkeys(key for e in evaluations for key in e["data"])},
+    }
+
+
+def _fact(key: str, evaluations: Sequence[Mapping[str, Any]]) -> Any:
+    """Returns what all turns say of their data, or what each does that says something."""
+    values = [evaluation["data"].get(key) for evaluation in evaluations]
+    if all(value == values[0] for value in values):
+        return values[0]
+    said = zip(evaluations, values, strict=True)
+    return "; ".join(f"{'+'.join(e['languages'])}: {value}" for e, value in said if value is not None)
 
 
 def _adaptations(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
