@@ -256,7 +256,7 @@ COMMANDS = {
     "serve": Serve,
     "data": Data,
 }
-_RESUMED = ("train", "compare", "search", "evaluate")  # those that go on where they were cut off
+_RESUMED = ("train", "compare", "search")  # those that go on where they were cut off
 
 
 def main(argv: Sequence[str] | None = None) -> int:

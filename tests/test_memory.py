@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxmeta import estimators
-from jaxmeta.algorithms import LearnedRates, maml
+from jaxmeta.algorithms import LearnedRates, imaml, maml
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.gradients import first_order, forward_over_reverse, linearized, reverse
 from jaxmeta.core.select import matching
@@ -104,6 +104,9 @@ def test_an_unknown_task_axis_is_refused(task_axis):
     for build in (backprop, partial(multistep, anneal_over=5), estimators.evolution, *carried):
         with pytest.raises(ValueError, match="`task_axis` must be one of vmap, chunked"):
             build(algorithm, num_steps=2, task_axis=task_axis)
+    held = imaml(mlp((8,), 1), regression(), optax.sgd(0.1))
+    with pytest.raises(ValueError, match="`task_axis` must be one of vmap, chunked"):
+        estimators.implicit(held, num_steps=2, task_axis=task_axis)
 
 
 def test_chunks_of_low_precision_are_summed_in_float32():

@@ -1,5 +1,7 @@
 """Learners by comparison and closed-form heads, each against the same thing done another way."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -310,7 +312,9 @@ def test_features_in_half_precision_are_answered_from_in_single(build):
     np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [protonet, transductive_protonet, logistic, ridge])
+@pytest.mark.parametrize(
+    "build", [protonet, transductive_protonet, logistic, ridge, partial(ridge, whiten=True), linear_head]
+)
 def test_what_a_model_makes_of_padding_is_not_seen(build, x64):
     """A model may divide by a length, which padding does not have."""
 
@@ -318,12 +322,14 @@ def test_what_a_model_makes_of_padding_is_not_seen(build, x64):
         return NETWORK.features(params, x) / jnp.sum(jnp.square(x), axis=1, keepdims=True)
 
     model = NETWORK._replace(features=divided)
-    algorithm = build(model, OBJECTIVE, **{"num_outputs" if build is ridge else "num_classes": CLASSES})
+    extra, steps = ((optax.sgd(0.3),), 2) if build is linear_head else ((), 0)
+    by_class = build in (protonet, transductive_protonet, logistic)
+    algorithm = build(model, OBJECTIVE, *extra, **{"num_classes" if by_class else "num_outputs": CLASSES})
     support, query = examples(0, 9), examples(1, 5)["inputs"]
     empty = {name: np.concatenate([leaf, np.zeros_like(leaf[:2])]) for name, leaf in support.items()}
     meta_params = init(algorithm)
     want, got = (
-        algorithm.predict(meta_params, adapted(algorithm, meta_params, batch), query)
+        algorithm.predict(meta_params, adapted(algorithm, meta_params, batch, steps), query)
         for batch in (support, {**empty, "mask": np.arange(11) < 9})
     )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)

@@ -66,17 +66,17 @@ def learned_optimizer(
         child = jax.eval_shape(model.init, key, episode.support["inputs"])
         return {"params": rule.init(key, jax.tree.leaves(child)[0].dtype)}
 
-    def weights(meta_params, params):
-        return meta_params["params"] if ceiling is None else _finite_derivative(meta_params["params"], params)
+    def weights(meta_params, *of_child):
+        return meta_params["params"] if ceiling is None else _finite_derivative(meta_params["params"], _any(of_child))
 
     def begin(key, meta_params, support):
         params = strip_weak_types(model.init(key, support["inputs"]))
-        return Child(params, strip_weak_types(rule.begin(weights(meta_params, params), params)))
+        return Child(params, strip_weak_types(rule.begin(weights(meta_params, params, support), params)))
 
     def step(key, meta_params, state: Child, support):
         del key
         (value, metrics), grads = support_gradient(state.params, support)
-        updates, memory = rule.update(weights(meta_params, state.params), state.memory, grads, state.params)
+        updates, memory = rule.update(weights(meta_params, state.params, grads), state.memory, grads, state.params)
         return Child(optax.apply_updates(state.params, updates), memory), {**metrics, "loss": value}
 
     def loss(key, meta_params, state: Child, query):
@@ -93,23 +93,29 @@ def learned_optimizer(
     return on_minibatches(MetaAlgorithm(init, begin, step, loss, predict), batch_size)
 
 
+def _any(tree: ArrayTree) -> jax.Array:
+    """Returns a number that depends on every leaf, and so is one for each child if any leaf is."""
+    return sum((jnp.ravel(leaf)[0].astype(jnp.float32) for leaf in jax.tree.leaves(tree)), jnp.zeros((), jnp.float32))
+
+
 @jax.custom_vjp
-def _finite_derivative(tree: ArrayTree, child: ArrayTree) -> ArrayTree:
-    """Returns `tree`, whose derivative is zero where it would not be finite.
+def _finite_derivative(tree: ArrayTree, number: jax.Array) -> ArrayTree:
+    """Returns `tree`, whose derivative is zero where it would not be finite; `number` is any that is the child's own.
 
     At the ceiling a loss has the derivative zero, and zero times what a diverged child computes is not a number.
     """
+    del number
+    return tree
+
+
+def _forward(tree: ArrayTree, number: jax.Array) -> tuple[ArrayTree, jax.Array]:
     # The same either way, and yet each child of a batch has its own, so that derivatives are looked at one by one.
-    mine = jnp.ravel(jax.tree.leaves(child)[0])[0] == 0
-    return jax.tree.map(lambda leaf: jnp.where(mine, leaf, leaf), tree)
+    mine = jax.tree.map(lambda leaf: jnp.where(number == 0, leaf, leaf), tree)
+    return mine, jnp.zeros_like(number)
 
 
-def _forward(tree: ArrayTree, child: ArrayTree) -> tuple[ArrayTree, ArrayTree]:
-    return _finite_derivative(tree, child), jax.tree.map(jnp.zeros_like, child)
-
-
-def _backward(zeros: ArrayTree, slopes: ArrayTree) -> tuple[ArrayTree, ArrayTree]:
-    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf)), slopes), zeros
+def _backward(zero: jax.Array, slopes: ArrayTree) -> tuple[ArrayTree, jax.Array]:
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf)), slopes), zero
 
 
 _finite_derivative.defvjp(_forward, _backward)

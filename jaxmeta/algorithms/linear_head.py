@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmeta.algorithms.features import FEATURE_FLOOR, features_of
+from jaxmeta.algorithms.features import FEATURE_FLOOR, features_of, real_rows
 from jaxmeta.core.checks import check_positive
 from jaxmeta.core.trees import strip_weak_types, unit
 from jaxmeta.core.types import ArrayTree, Batch, Episode, MetaAlgorithm, Model, Objective
@@ -49,7 +49,7 @@ def linear_head(
 
     def begin(key, meta_params, support: Batch):
         del key
-        embedded = embed(meta_params, support["inputs"])
+        embedded = real_rows(embed(meta_params, support["inputs"]), support)
         head = {
             "kernel": jnp.zeros((embedded.shape[-1], num_outputs), embedded.dtype),
             "bias": jnp.zeros((num_outputs,), embedded.dtype),

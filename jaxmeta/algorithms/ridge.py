@@ -86,13 +86,11 @@ def ridge(
         return scaled_design(raw) if scales is None else with_constant(unit(raw * scales[None], floor=FEATURE_FLOOR))
 
     def scales_of(meta_params, raw, support: Batch):
-        """Returns what features are multiplied by, `[D]`, or nothing."""
+        """Returns what features, zero in the place of padding, are multiplied by, `[D]`, or nothing."""
         if not whiten:
             return None
         rows = real_examples(support, len(raw))
-        # Zero before the square, so that no NaN of a row of padding is in a derivative.
-        square = jnp.square(jnp.where(rows[:, None], raw, jnp.zeros_like(raw)))
-        mean = jnp.sum(square, axis=0) / jnp.maximum(jnp.sum(rows.astype(raw.dtype)), 1)
+        mean = jnp.sum(jnp.square(raw), axis=0) / jnp.maximum(jnp.sum(rows.astype(raw.dtype)), 1)
         return jnp.exp(-meta_params["power"] / 2 * jnp.log(jnp.exp(meta_params["log_floor"]) + mean))
 
     def believed(meta_params, inputs):
@@ -118,7 +116,7 @@ def ridge(
 
     def begin(key, meta_params, support: Batch):
         del key
-        raw = features(meta_params["params"], support["inputs"])
+        raw = real_rows(features(meta_params["params"], support["inputs"]), support)
         scales = scales_of(meta_params, raw, support)
         design = embed(raw, scales)
         if classify:

@@ -152,7 +152,7 @@ def feature_matching(on: Batch | None = None) -> Regularizer:
 
     def regularizer(model: Model, params, source, support):
         batch = support if on is None else on
-        ours, theirs = (at_least_float32(features_of(model)(p, batch["inputs"])) for p in (params, source))
+        ours, theirs = (features_of(model)(p, batch["inputs"]) for p in (params, source))
         _check_vectors("feature_matching", ours)
         return _mean(jnp.mean(jnp.square(ours - theirs), axis=1), batch)
 

@@ -73,7 +73,6 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
     turns = turns_of(config) if takes_turns(config) else {}
     found = is_begun(folder, Jobs(config.name, {"": config}))
     console = Console(stderr=True)
-    check_device(config)
     if turns:
         first, ready = next(iter(turns)), {}
         if not is_judged(folder / first, turns[first]):
@@ -91,6 +90,7 @@ def train_run(config: Config, folder: pathlib.Path, table: AsTable = results_tab
             built = built or build(config)
             _train_without(sources_to_leave_out(built), built, folder, table)
         return
+    check_device(config)
     built = built or build(config)
     sources = sources_to_leave_out(built)
     chosen = _chosen(built, folder, console) if config.gradient.strategy == "auto" else {}

@@ -88,6 +88,8 @@ def is_begun(folder: pathlib.Path, jobs: Jobs) -> bool:
 def is_judged(folder: pathlib.Path, config: Config) -> bool:
     """Returns whether a run is judged, on the problems of its config; what is made of its scores may be missing.
 
+    Problems are told apart by the file that they are in; that it has changed is not seen.
+
     Raises:
       InputError: `evaluation.json` is malformed.
     """

@@ -254,7 +254,8 @@ def _check_exact(built: Built) -> None:
     """Refuses methods whose own gradient leaves something out: its derivative would not be that of what it does."""
     name = built.experiment.main
     recipe = recipes(built.setting).get(name)
-    if recipe is not None and recipe.inner and ("reverse" not in recipe.strategies or name == "maml_plus_plus"):
+    inexact = recipe is not None and recipe.inner and "reverse" not in recipe.strategies
+    if inexact or name == "maml_plus_plus" or built.setting.kind.children:
         raise InputError(
             f"The sampler hypergradient differentiates training, and {name} takes inner gradients to first order or "
             "solves for them; use another sampler, or a method such as maml, ridge or joint_finetune."

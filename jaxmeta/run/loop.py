@@ -117,7 +117,8 @@ def train_phase(
             seconds_before, step_bytes = 0.0, None
             meter = _Meter(name, examples_per_step)
             state = jax.jit(learner.init)(key, batches.first)
-            state = owned(state if on_init is None else on_init(state))
+            if on_init is not None:
+                state = owned(on_init(state))
         else:
             seconds_before, step_bytes = restored.extra["seconds"], restored.extra.get("step_bytes")
             meter = _Meter(name, examples_per_step, restored.extra["loss"], restored.extra["since_line"])
