@@ -275,6 +275,7 @@ def test_auto_is_measured_once_kept_with_the_run_and_taken_up_again(here, capsys
     monkeypatch.setattr(planning, "with_choices", lambda b, chosen: built.append(chosen) or with_choices(b, chosen))
     other = {"maml": {"strategy": "reverse", "memory": "none", "task_axis": "chunked(2)", "unroll": 2}}
     (here / "run" / "gradient.json").write_text(json.dumps(other))
+    (here / "run" / "evaluation.json").unlink()
     assert jaxmeta(*train("run", AUTO)) == 0
     assert calls == [1]
     assert built == [{"maml": How("reverse", "none", "chunked(2)", 2)}]
@@ -282,6 +283,7 @@ def test_auto_is_measured_once_kept_with_the_run_and_taken_up_again(here, capsys
     assert jaxmeta("evaluate", "run") == 0
 
     # Without the file there is no telling how it began.
+    (here / "run" / "evaluation.json").unlink()
     for damage, says in (("{", "is damaged"), ("[]", "is damaged"), ('{"maml": {"memory": "x"}}', "is damaged"),
                          (None, "is missing")):  # fmt: skip
         path = here / "run" / "gradient.json"
