@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxmeta.algorithms.features import closed_form
 from jaxmeta.core.checks import check_not_negative, check_positive
+from jaxmeta.core.masks import real_examples
 from jaxmeta.core.trees import sum_dtype
 from jaxmeta.core.types import PADDING, ArrayTree, Batch, Episode, MetaAlgorithm, Mixing, Model, Objective
 
@@ -95,9 +96,7 @@ def ngram_memory(
     def begin(key, meta_params, support: Batch) -> Memory:
         del key
         targets = jnp.asarray(support["targets"])
-        real = targets != PADDING
-        if "mask" in support:
-            real = real & support["mask"][:, None]
+        real = (targets != PADDING) & real_examples(support)[:, None]
         hashes, whole = _contexts(support["inputs"]["previous"], lengths)
         hashes, whole = hashes.reshape(longest, -1), whole.reshape(longest, -1)
         targets, real = targets.reshape(-1), real.reshape(-1)

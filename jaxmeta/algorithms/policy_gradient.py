@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmeta.core.masks import masked_sum, real_examples
 from jaxmeta.core.rollouts import Rollouts, with_fresh_seeds
 from jaxmeta.core.trees import stop_gradient
 from jaxmeta.core.types import MetaAlgorithm, TaskState
@@ -75,9 +76,8 @@ def policy_gradient(base: MetaAlgorithm, *, sampling_term: bool = False) -> Meta
         draw_key, step_key = jax.random.split(key)
         batch, rollouts = drawn(draw_key, meta_params, state.base, support)
         log_probs = jnp.sum(rollouts.log_probs, axis=1)
-        if "mask" in batch:
-            log_probs = jnp.where(batch["mask"], log_probs, jnp.zeros((), log_probs.dtype))
-        score = state.score + jnp.sum(log_probs - jax.lax.stop_gradient(log_probs))
+        told = log_probs - jax.lax.stop_gradient(log_probs)
+        score = state.score + masked_sum(told, real_examples(batch, len(told)))
         found, metrics = base.step(step_key, meta_params, state.base, batch)
         return Credited(found, score), metrics
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jaxmeta.core.products import folded
+from jaxmeta.core.trees import owned
 from jaxmeta.core.types import ArrayTree, Key, Model
 
 FEATURES = "features"  # the method that is looked for unless another is named
@@ -127,7 +127,7 @@ def nnx(module_or_builder: Any, *, features: Features = FEATURES) -> Model:
     def init(key: Key, inputs: ArrayTree) -> ArrayTree:
         del inputs
         params = flax_nnx.split(build(key), flax_nnx.Param, ...)[1]
-        return _copied(_with_string_keys(flax_nnx.to_pure_dict(params)))
+        return owned(_with_string_keys(flax_nnx.to_pure_dict(params)))
 
     def bind(params: ArrayTree) -> Any:
         state = jax.tree.map(lambda leaf: leaf, template)  # a new one, because the next line writes in it
@@ -182,7 +182,7 @@ def equinox(module_or_builder: Any, *, batched: bool = False, features: Features
         del inputs
         leaves = jax.tree.leaves(eqx.filter(build(key), eqx.is_inexact_array))
         # Each build may make its own static parts (a lambda, say), which would be another structure to jax.
-        return jax.tree.unflatten(structure, _copied(leaves))
+        return jax.tree.unflatten(structure, owned(leaves))
 
     def mapped(function: Callable, inputs: ArrayTree) -> ArrayTree:
         return function(inputs) if batched else jax.vmap(function)(inputs)
@@ -267,8 +267,3 @@ def _with_string_keys(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {str(name): _with_string_keys(part) for name, part in tree.items()}
     return tree
-
-
-def _copied(tree: ArrayTree) -> ArrayTree:
-    """Returns `tree` in new arrays, so that donating them never deletes those of the caller's module."""
-    return jax.tree.map(jnp.array, tree)

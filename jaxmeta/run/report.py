@@ -64,7 +64,7 @@ def write_overview(folder: str | os.PathLike, title: str, parts: Sequence[str]) 
     for part in parts:
         evaluation = read_evaluation(folder / part)
         body += [
-            f'<h2><a href="{html.escape(part)}/report.html">{html.escape(part)}</a></h2>',
+            f'<h2><a href="{html.escape(part)}/{PAGE}">{html.escape(part)}</a></h2>',
             *_summary(evaluation),
         ]
     path = folder / PAGE
