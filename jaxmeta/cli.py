@@ -236,8 +236,8 @@ class Data:
     length: int = 64
     """Bytes of a text that are read, to say how many texts of a script would be cut."""
     source: Annotated[str, tyro.conf.arg(name="from")] = "."
-    """The folder that has NAME.tsv or NAME.npz, or a folder NAME with it, or the sets of Omniglot, to build from;
-    looked up in JAXMETA_DATA too."""
+    """The folder that has NAME.tsv or NAME.npz, or a folder NAME with it, or several that are called NAME_..., or the
+    sets of Omniglot, to build from; looked up in JAXMETA_DATA too."""
     out: str | None = None
     """The folder of prepared sets to build into, tfds by default; the file of a manifest, manifest.json by default."""
     preset: str | None = None

@@ -380,6 +380,18 @@ def test_a_set_of_tfds_is_built_and_named_for_a_config(here, capsys):
     np.testing.assert_array_equal(rows.text, data.read_tsv("toy.tsv").text)
     assert jaxmeta("data", "build", "toy", "--from", str(here), "--out", "sets") == 2
     assert "is there already" in capsys.readouterr().err
+    # A name that several begin with, one of them in a folder of its own.
+    (here / "pair_b").mkdir()
+    for copy in ("pair_a.tsv", "pair_b/pair_b.tsv", "pair_c/other.tsv"):
+        (here / copy).parent.mkdir(exist_ok=True)
+        (here / copy).write_bytes((here / "toy.tsv").read_bytes())
+    assert jaxmeta("data", "build", "pair", "--out", "sets") == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("Built")] == [
+        "sets/pair_a/1.0.0.", "sets/pair_b/1.0.0."
+    ]  # fmt: skip
+    assert sorted(path.name for path in (here / "sets").iterdir() if path.name != "downloads") == [
+        "pair_a", "pair_b", "toy",
+    ]  # fmt: skip
 
 
 def test_data_is_listed_shown_and_checked(here, capsys, monkeypatch):

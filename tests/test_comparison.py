@@ -31,6 +31,33 @@ def judged(means, dev, *, higher=True, metric="accuracy"):
     return {**facts, "training_seeds": [0], "shot_seeds": [0, 1], "methods": methods}
 
 
+def verdict_of(found, *baselines):
+    for name in baselines:
+        found["methods"][name]["kind"] = "baseline"
+    scores = {name: np.array(list(method["repetitions"].values())) for name, method in found["methods"].items()}
+    facts = {key: value for key, value in found.items() if key != "methods"}
+    return conclusion(facts, scores, found["methods"])["verdict"]
+
+
+def diverging(found, name, language):
+    """Returns an evaluation in which a method has no finite score in a language."""
+    grid = np.array(list(found["methods"][name]["repetitions"].values()))
+    grid[found["languages"].index(language), 0] = np.nan
+    metric, kind = found["metric"], found["methods"][name]["kind"]
+    changed = summary(
+        metric,
+        found["higher_is_better"],
+        kind,
+        grid,
+        found["languages"],
+        training_seeds=1,
+        gradient_examples=1,
+        seconds=1,
+    )
+    changed["adaptation"] = found["methods"][name]["adaptation"]
+    return {**found, "methods": {**found["methods"], name: changed}}
+
+
 def told(found):
     return sentence(found, compare(found))
 
@@ -65,17 +92,20 @@ def test_what_cannot_be_told_apart_did_not_win():
 @pytest.mark.parametrize(
     ("ridge", "words", "expected"),
     [
-        (60.0, 50.0, "ridge, the best meta-learner on the dev languages, beats words, the best baseline, by "),
-        (50.0, 60.0, "A baseline wins: words beats ridge, the best meta-learner on the dev languages, by "),
-        (59.95, 60.0, "ridge and the best baseline, words, cannot be told apart: words is ahead by "),
+        (60.0, 50.0, "ridge, the best meta-learner on the dev languages, beats words, the best baseline there, by "),
+        (50.0, 60.0, "A baseline wins: words is ahead of ridge, the best meta-learner on the dev languages, by "),
+        (
+            59.95,
+            60.0,
+            "ridge and words, the best meta-learner and baseline on the dev languages, cannot be told apart: words is "
+            "ahead by ",
+        ),
     ],
 )
 def test_a_verdict_counts_from_the_side_of_the_one_that_is_ahead(ridge, words, expected):
     found = judged({"ridge": ridge, "words": words}, {"ridge": 9, "words": 8})
-    found["methods"]["words"]["kind"] = "baseline"
+    verdict = verdict_of(found, "words")
     scores = {name: np.array(list(method["repetitions"].values())) for name, method in found["methods"].items()}
-    facts = {key: value for key, value in found.items() if key != "methods"}
-    verdict = conclusion(facts, scores, found["methods"])["verdict"]
     ahead = paired_difference(*(scores[name] for name in (("ridge", "words") if ridge > words else ("words", "ridge"))))
     assert ahead.mean > 0
     assert verdict == (
@@ -97,6 +127,65 @@ def test_a_method_that_is_ahead_on_test_alone_is_named():
     grids = [np.array(list(found["methods"][name]["repetitions"].values())) for name in ("maml", "ridge")]
     ahead = paired_difference(*grids)
     assert f"by {ahead.mean:.2f} accuracy (95% interval {ahead.low:.2f} to {ahead.high:.2f}); the diff" in told(found)
+
+
+def test_one_that_is_ahead_on_test_alone_is_not_called_the_best_of_three():
+    found = judged({"ridge": 60.0, "maml": 65.0, "protonet": 64.9}, {"ridge": 9, "maml": 8, "protonet": 7})
+    found["methods"]["protonet"] = judged({"protonet": 60.0}, {"protonet": 7})["methods"]["protonet"]
+    assert told(found).startswith("maml is ahead of ridge, which was the best on the dev languages, by ")
+    assert told(found).endswith("did not foresee it, and cannot say that maml is the best.")
+
+
+def test_what_diverged_is_named_and_compared_with_nothing():
+    found = judged({"ridge": 60.0, "maml": 50.0, "fomaml": 59.0}, {"ridge": 9, "maml": 8, "fomaml": 10})
+    found = diverging(found, "fomaml", "cc")
+    assert told(found).startswith("ridge won: the next one, maml, is behind by ")
+    assert told(found).endswith("Without a finite score, and so not compared: fomaml in 1 of 5 languages.")
+    assert "nan" not in told(found)
+    assert compare(found).behind["fomaml"].wins == 5
+    alone = judged({"maml": 50.0, "words": 40.0}, {"maml": 9, "words": 8})
+    said = verdict_of(diverging(alone, "maml", "aa"), "words")
+    assert said.startswith(
+        "maml, the best meta-learner on the dev languages, and words, the best baseline there, say no"
+    )
+    assert "nan" not in said
+
+
+def test_baselines_beside_the_best_on_dev_are_told_of():
+    found = judged(
+        {"ridge": 60.0, "joint": 50.0, "tfidf": 60.0, "words": 70.0}, {"ridge": 9, "joint": 8, "tfidf": 7, "words": 6}
+    )
+    said = verdict_of(found, "joint", "tfidf", "words")
+    assert said.startswith(
+        "ridge, the best meta-learner on the dev languages, beats joint, the best baseline there, by "
+    )
+    assert said.endswith(" Ahead of ridge too, each interval by itself: words. Not told apart from ridge: tfidf.")
+
+
+def one_language(found, cells):
+    """Returns an evaluation of the first language alone, with some of its scores."""
+    methods = {}
+    for name, method in found["methods"].items():
+        grid = np.array([next(iter(method["repetitions"].values()))[:cells]])
+        methods[name] = summary(
+            found["metric"], True, method["kind"], grid, ["aa"], training_seeds=1, gradient_examples=1, seconds=1
+        )
+        methods[name]["adaptation"] = method["adaptation"]
+    return {**found, "methods": methods, "languages": ["aa"], "shot_seeds": [*range(cells)]}
+
+
+def test_one_language_decides_nothing_for_others():
+    found = one_language(judged({"ridge": 60.0, "words": 50.0}, {"ridge": 9, "words": 8}), 2)
+    said = verdict_of(found, "words")
+    assert said.startswith(
+        "ridge, the best meta-learner on the dev languages, is ahead of words, the best baseline there,"
+    )
+    assert said.endswith(", in the one held-out language.")
+    assert told(found).endswith("the difference is real in this one language.")
+    single = one_language(judged({"ridge": 60.0, "words": 50.0}, {"ridge": 9, "words": 8}), 1)
+    for said in (verdict_of(single, "words"), told(single)):
+        assert "interval" not in said
+        assert "one score of each" in said
 
 
 def test_the_table_has_a_row_for_each_method_and_the_sentence():

@@ -461,7 +461,7 @@ def test_a_support_of_one_class_is_answered_with_it():
             return ["a", "b"], np.array([1, 1]), ["a", "c", "d"], query
 
     counts = tfidf(OneClass()).counts(1.0, "aa", 2, 0, "dev")
-    assert np.asarray(counts["confusion"]).tolist() == [[0, 0, 0], [0, 2, 0], [0, 1, 0]]
+    assert np.asarray(counts["confusion"]).tolist() == [[0, 0, 0, 0], [0, 2, 0, 0], [0, 1, 0, 0]]
 
 
 def test_texts_that_are_cut_are_counted_in_every_role(tmp_path):

@@ -283,6 +283,11 @@ def test_reaching_counts_children_and_steps():
     assert pair["by_task"] == {"a": [1, 2], "b": [1, 1]}
     assert found["growth"]["ours"]["above_the_horizon"] == 1
     assert "on 2 of 3 children" in found["says"]
+    ours["a:x"][-1] = float("inf")
+    ours["b:x"][-1] = float("nan")
+    found = reaching({"methods": methods}, horizon=20)
+    assert found["growth"]["ours"] == {"children": 3, "above_the_horizon": 2, "not_finite": 2, "from": 20, "to": 40}
+    assert found["says"].endswith("rises on 2 of 3 children, on 2 of them beyond all numbers.")
 
 
 TINY = {

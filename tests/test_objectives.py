@@ -86,10 +86,23 @@ def test_scores_are_scikit_learns(start, compiled):
         assert all(type(value) is float for value in scores.values())
 
 
+def test_logits_that_are_not_finite_predict_no_class():
+    logits = jnp.array([[jnp.nan, 0, 0], [0, jnp.inf, 0], [-jnp.inf, 0, 1], [3.0, 0, 0]])
+    batch = {"targets": jnp.array([0, 1, 2, 0])}
+    objective = classification(3)
+    counts = objective.counts(logits, batch)
+    np.testing.assert_array_equal(counts["confusion"], [[1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 0]])
+    scores = objective.scores(counts)
+    assert scores["accuracy"] == 0.5
+    assert scores["macro_recall"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert np.isnan(scores["nll"])
+    assert objective.loss(logits, batch)[1]["accuracy"] == 0.5
+
+
 def test_confusion_has_true_rows_and_predicted_columns():
     logits = jnp.array([[0.0, 9.0, 0.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0]])
     counts = classification(3).counts(logits, {"targets": jnp.array([0, 1, 2])})
-    np.testing.assert_array_equal(counts["confusion"], [[0, 1, 0], [0, 1, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(counts["confusion"], [[0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]])
     assert counts["n"] == 3
 
 

@@ -15,6 +15,7 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.run import figure_style, figures, table
 from jaxmeta.run.records import read_evaluation, read_metrics
 from jaxmeta.run.report import write_report
+from jaxmeta.run.units import difference_format, score_format
 
 PNG = b"\x89PNG\r\n"
 
@@ -165,7 +166,7 @@ def test_page_says_it_all_and_escapes_it(run):
         "1.25M",
         "8.0 to 11.0",
         "macro f1",
-        "61.23",
+        "61.2",
         "Scores by inner steps",
     ):
         assert piece in text
@@ -382,6 +383,26 @@ def test_what_scores_are_averaged_over_is_called_by_its_name():
     evaluation = _evaluation(1, methods=methods) | {"languages": [*scores], "unit": "child"}
     assert ", 2 held-out children, " in table.title(evaluation)
     assert "worst child" in table.headers(evaluation)
-    one = evaluation | {"languages": ["af"], "unit": "speaker"}
+    one = evaluation | {"languages": ["af"], "unit": "speaker", "training_seeds": [0, 1]}
     assert table.unit_note(one).startswith("One held-out speaker: ")
     assert table.unit_note(one).endswith(" nothing of other speakers.")
+    assert table.unit_note(evaluation) == "One training seed: intervals do not say how other trainings would do."
+    assert table.unit_note(evaluation | {"training_seeds": [0, 1]}) == ""
+
+
+@pytest.mark.parametrize(
+    ("metric", "means", "shown"),
+    [
+        ("accuracy", {"a": 83.14, "b": 0.0}, "83.1"),
+        ("word_error_rate", {"a": 4.2, "b": 6.2, "c": 49.3}, "4.2"),
+        ("chrf++", {"a": 51.02, "b": 37.5}, "51.0"),
+        ("mse", {"a": 0.012, "b": 0.031, "diverged": 50.0}, "0.012"),
+        ("bits_per_byte", {"a": 2.049}, "2.049"),
+    ],
+)
+def test_digits_are_those_that_tell_methods_apart(metric, means, shown):
+    found = {"metric": metric, "methods": {name: {"mean": mean} for name, mean in means.items()}}
+    assert score_format(found)(means["a"]) == shown
+    assert difference_format(found)(0.0041) == (
+        "0.00" if "." in shown and len(shown.partition(".")[2]) == 1 else "0.004"
+    )

@@ -151,7 +151,30 @@ def test_a_score_that_is_not_a_number_is_shown():
     assert statistics.worst_language(scores, ["a", "b", "c"]).language == "b"
     paired = statistics.paired_difference(scores, [[0.0], [0.0], [0.0]])
     assert np.isnan(paired.mean)
-    assert (paired.wins, paired.losses) == (2, 0)
+    assert (paired.wins, paired.losses) == (2, 1)  # a language in which it diverged is lost
+    assert statistics.paired_difference([[0.0], [0.0]], [[np.inf], [1.0]], higher_is_better=False).wins == 2
+    nowhere = statistics.paired_difference([[np.nan], [1.0]], [[np.inf], [1.0]])
+    assert (nowhere.wins, nowhere.losses) == (0, 0)
+
+
+def test_rounding_wins_nothing():
+    first, second = [[0.1 + 0.2]], [[0.3]]
+    assert first != second
+    paired = statistics.paired_difference(first, second)
+    assert (paired.wins, paired.losses) == (0, 0)
+    assert statistics.gains([[1.0]], [[1.0 - 1e-6]])[0] > 0
+
+
+def test_what_differs_between_trainings_does_not_average_out_over_languages():
+    """With many languages that are alike, the interval of seeds is that of the seeds alone."""
+    rng = np.random.default_rng(5)
+    seeds = rng.normal(0, 2, 8)
+    grid = np.tile(seeds, (40, 1)) + 0.01 * rng.normal(size=(40, 8))
+    crossed = statistics.bootstrap_interval(grid, training_seeds=8)
+    alone = statistics.bootstrap_interval(seeds)
+    assert crossed.high - crossed.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    as_draws = statistics.bootstrap_interval(grid)
+    assert as_draws.high - as_draws.low < 0.3 * (crossed.high - crossed.low)
 
 
 def test_results_are_plain_numbers():

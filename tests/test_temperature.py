@@ -1,5 +1,7 @@
 """Temperatures: known ones are found, folds hold out what they say, and nothing of the query is read."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -138,6 +140,25 @@ def test_a_baseline_outside_jax_is_asked_the_same():
     assert seen == [(code, last) for code in ("aa", "bb") for last in (False, False, True)]
     assert sum(found["after"]["bins"]["correct"]) == 8
     assert found["temperature"]["mean"] < 1
+
+
+@pytest.mark.parametrize("absent", [-1e9, 0.0, 6.0, np.nan])
+def test_logits_of_classes_that_a_language_lacks_change_nothing(absent):
+    """They get no gradient, so that they are whatever the start has."""
+    classes = np.tile([True, True, False], (4, 1))
+    batch = {"targets": np.array([0, 1, 0, 1], np.int32), "mask": np.ones(4, bool), "classes": classes}
+    logits = np.array([[2.0, 0, absent], [0, 1, absent], [0, 1, absent], [0, 3, absent]])
+
+    def of(value, language, shots, draw, split, held):
+        rows = np.arange(4) if held is None else np.flatnonzero(held(batch["targets"]))
+        return logits[rows], {name: leaf[rows] for name, leaf in batch.items()}
+
+    found = of_classical(READOUT, Classical("tfidf", "C", (1.0,), of, of), 1.0, ["aa"], shots=2, folds=2)
+    alone = fit_temperature(logits[:, :2], batch["targets"])
+    assert found["temperature"]["mean"] == pytest.approx(alone, rel=1e-5)
+    algorithm = SimpleNamespace(transduce=None, predict=lambda meta_params, state, inputs: inputs)
+    arrays = READOUT.read(algorithm, {}, (), {**batch, "inputs": logits})
+    assert np.asarray(arrays["logits"]).argmax(-1).tolist() == [0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("labels", "asked"), [([0, 0, 1], 2), ([0, 1], 1), ([0, 0, 0, 0, 0], 3)])

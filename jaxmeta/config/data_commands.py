@@ -120,8 +120,8 @@ def show_scripts(what: str | None, length: int) -> None:
 
 
 def build_data(name: str | None, source: str, out: str) -> None:
-    """Builds a set of tensorflow-datasets out of a file, or where there is none an npz file of Omniglot out of its
-    folders, and prints the lines of a config that read it.
+    """Builds a set of tensorflow-datasets out of a file, several out of files whose names begin alike, or where there
+    is none an npz file of Omniglot out of its folders, and prints the lines of a config that read each.
 
     Raises:
       InputError: there is no such file, it is malformed, or the set is there already.
@@ -133,10 +133,16 @@ def build_data(name: str | None, source: str, out: str) -> None:
     place = find_file(source, folder=True)
     if name == "omniglot" and data.find_source(name, place) is None:
         built = data.build_omniglot(place, out)
-        rows = data.read_images(built)
-    else:
-        built = data.build_tfds(name, place, out)
-        rows = data.read_tfds(built, dev=0)
+        _tell_built(built, data.read_images(built))
+        return
+    for number, each in enumerate(data.find_sets(name, place)):
+        built = data.build_tfds(each, place, out)
+        if number:
+            print()
+        _tell_built(built, data.read_tfds(built, dev=0))
+
+
+def _tell_built(built: pathlib.Path, rows: data.Rows | data.Images) -> None:
     print(f"Built {built}. In a config:\n")
     print(tomli_w.dumps({"task": {**_task_of(rows), "path": str(built)}}), end="")
 

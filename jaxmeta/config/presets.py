@@ -7,7 +7,7 @@ PRESETS: dict[str, dict] = {
         "train": {"steps": 60},
         "evaluate": {"draws": 1, "shot_curve": (), "steps": (0, 10)},
     },
-    # Every method, three training seeds, half the budget: the table in docs/results.md.
+    # Seventeen methods, three training seeds, two fifths of the budget: a table of docs/results.md.
     "full": {
         "train": {"seeds": 3, "steps": 200},
         "evaluate": {

@@ -54,7 +54,7 @@ from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
 from jaxmeta.data.table import SCHEMAS, Schema, Table, translated_from
 from jaxmeta.data.tfds_arrays import ARRAY_COLUMNS
-from jaxmeta.data.tfds_builders import build_tfds, find_source, read_rows, read_tfds
+from jaxmeta.data.tfds_builders import build_tfds, find_sets, find_source, read_rows, read_tfds
 from jaxmeta.data.tfds_rows import TfdsRows
 from jaxmeta.data.tokenize import (
     ByteTokenizer,
@@ -119,6 +119,7 @@ __all__ = [
     "decode_sequence",
     "describe",
     "exchange_words",
+    "find_sets",
     "find_source",
     "learn_lexicon",
     "make_manifest",

@@ -64,6 +64,17 @@ def find_source(name: str, source_dir: Path) -> pathlib.Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def find_sets(name: str, source_dir: Path) -> tuple[str, ...]:
+    """Returns the sets that a name is of: the one whose file is called so, or where there is none, all that are called
+    `name_...`, such as nusax_mt and nusax_senti by "nusax"; itself if there are none either."""
+    if find_source(name, source_dir):
+        return (name,)
+    folder = pathlib.Path(source_dir)
+    files = (file for place in ("", "*/") for ending in ("tsv", "npz") for file in folder.glob(f"{place}*.{ending}"))
+    stems = {file.stem for file in files if file.stem.startswith(f"{name}_")}
+    return tuple(sorted(stem for stem in stems if find_source(stem, folder))) or (name,)
+
+
 def build_tfds(name: str, source_dir: Path, out_dir: Path, *, parallel: bool | None = None) -> pathlib.Path:
     """Builds the set `name` out of `source_dir/name.tsv`, or `name.npz`, and returns its folder, `out_dir/name/1.0.0`.
 

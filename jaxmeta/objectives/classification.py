@@ -22,9 +22,9 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
     Classes that the batch says are absent (`classes [N, C]`) get no probability and no gradient.
 
     * `loss`: the mean softmax cross-entropy, and the metric "accuracy".
-    * `counts`: sums over examples: "n"; "confusion" `[C, C]`, a row for each true class and a column for each
-      predicted one; "nll" and "brier" of the unsmoothed targets; and for 15 equal bins of the winning
-      probability "bin_count", "bin_confidence" and "bin_correct".
+    * `counts`: sums over examples: "n"; "confusion" `[C, C + 1]`, a row for each true class and a column for each
+      predicted one, the last for logits that are not finite and predict none; "nll" and "brier" of the unsmoothed
+      targets; and for 15 equal bins of the winning probability "bin_count", "bin_confidence" and "bin_correct".
     * `scores`: "accuracy"; "macro_precision", "macro_recall" and "macro_f1", the means over the classes that
       occur among targets or predictions; "nll"; "brier", the squared distance from the one-hot target; "ece",
       the expected calibration error (Guo et al. 2017, arXiv 1706.04599). All are NaN where there is no
@@ -50,10 +50,7 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
         mask = real_examples(batch)
         # Zeroed before anything is computed: a mask on the result alone lets NaN through in the derivative.
         logits = jnp.where(mask[:, None], logits, jnp.zeros((), logits.dtype))
-        if "classes" in batch:
-            absent = jnp.asarray(IMPOSSIBLE, logits.dtype)
-            logits = jnp.where(jnp.asarray(batch["classes"], bool), logits, absent)
-        return logits, jnp.where(mask, targets, jnp.zeros((), targets.dtype)), mask
+        return within_reach(logits, batch), jnp.where(mask, targets, jnp.zeros((), targets.dtype)), mask
 
     def smoothed(one_hot: jax.Array, logits: jax.Array) -> jax.Array:
         if not (is_traced(label_smoothing) or label_smoothing):
@@ -67,14 +64,14 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
         logits, targets, mask = prepare(outputs, batch)
         one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
         losses = optax.softmax_cross_entropy(logits, smoothed(one_hot, logits))
-        correct = (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(logits.dtype)
+        correct = (_predicted(logits) == targets).astype(logits.dtype)
         return masked_mean(losses, mask), {"accuracy": masked_mean(correct, mask)}
 
     def counts(outputs: ArrayTree, batch: Batch) -> dict[str, jax.Array]:
         logits, targets, mask = prepare(outputs, batch)
         one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
         probabilities = jax.nn.softmax(logits, axis=-1)
-        predicted = jnp.argmax(logits, axis=-1).astype(targets.dtype)
+        predicted = _predicted(logits)
         confidence = jnp.max(probabilities, axis=-1)
         # Bin b holds the confidences in (b / 15, (b + 1) / 15].
         bins = jnp.ceil(confidence * CONFIDENCE_BINS).astype(jnp.int32) - 1
@@ -86,7 +83,7 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
 
         return {
             "n": jnp.sum(one, dtype=jnp.int32),
-            "confusion": jnp.zeros((num_classes, num_classes), jnp.int32).at[targets, predicted].add(one),
+            "confusion": jnp.zeros((num_classes, num_classes + 1), jnp.int32).at[targets, predicted].add(one),
             "nll": masked_sum(optax.softmax_cross_entropy(logits, one_hot), mask),
             "brier": masked_sum(jnp.sum(jnp.square(probabilities - one_hot), axis=-1), mask),
             "bin_count": binned(one),
@@ -97,13 +94,29 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
     return Objective(loss, counts, _scores)
 
 
+def within_reach(logits: Any, batch: Batch) -> jax.Array:
+    """Returns logits `[N, C]` in which classes that the batch says are absent (`classes [N, C]`) cannot win."""
+    if "classes" not in batch:
+        return logits
+    return jnp.where(jnp.asarray(batch["classes"], bool), logits, IMPOSSIBLE)
+
+
+def _predicted(logits: jax.Array) -> jax.Array:
+    """Returns the class that each of logits `[N, C]` predicts; `C`, which is none, where they are not finite.
+
+    Of NaN `argmax` makes the first class, so that a model which has diverged would be right now and then.
+    """
+    best = jnp.isfinite(jnp.max(logits, axis=-1))
+    return jnp.where(best, jnp.argmax(logits, axis=-1), logits.shape[-1])
+
+
 def _scores(counts: ArrayTree) -> dict[str, float]:
     totals = {name: np.asarray(value, np.float64) for name, value in counts.items()}
     n, confusion = totals["n"], totals["confusion"]
     if n == 0:
         names = ("accuracy", "macro_precision", "macro_recall", "macro_f1", "nll", "brier", "ece")
         return dict.fromkeys(names, float("nan"))
-    hits, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    hits, true, predicted = np.diag(confusion), confusion.sum(axis=1), confusion[:, :-1].sum(axis=0)
     occurs = true + predicted > 0
     scores = {
         "accuracy": hits.sum() / n,

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxmeta.run.table import interval_text, score_format, steps_cells
-from jaxmeta.run.units import unit, units
+from jaxmeta.run.table import interval_text, steps_cells
+from jaxmeta.run.units import score_format, unit, units
 
 _TITLES = {"nll": "negative log-likelihood", "brier": "Brier score", "ece": "calibration error (ECE)"}
 

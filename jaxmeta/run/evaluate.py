@@ -237,6 +237,12 @@ def tune_classical(
     return best_of(trials, higher_is_better=judging.higher_is_better)
 
 
+def classical_on_edge(classical: Classical, value: Any) -> list[str]:
+    """Returns the setting of a baseline outside JAX where the end of what was tried was chosen."""
+    numbers = [tried for tried in classical.values if isinstance(tried, int | float)]
+    return [classical.setting] if len(numbers) > 1 and value in (min(numbers), max(numbers)) else []
+
+
 def on_edge(method: Method, choice: Choice) -> list[str]:
     """Returns which settings of a choice lie at the end of what was tried, so that a wider grid may do better."""
     found = []

@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxmeta.run.figure_style import LIGHT, Figure, Theme, heading, label_ends, log_scale, new_figure
 from jaxmeta.run.plan import BASELINE, META
-from jaxmeta.run.table import Evaluation, interval_text, kind_of, ranked, score_format
-from jaxmeta.run.units import counted, unit, units
+from jaxmeta.run.table import Evaluation, interval_text, kind_of, ranked
+from jaxmeta.run.units import counted, score_format, unit, units
 
 _LANGUAGES_PER_ROW = 40
 _SHARES = ("accuracy", "recall_at_1", "exact_span", "token_accuracy")  # what training reports of what was right

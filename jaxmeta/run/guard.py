@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference
 from jaxmeta.run.transfer import ALONE
+from jaxmeta.run.units import score_digits
 
 STANDARD_ERRORS = 1.0  # by which the shots alone must be ahead
 
@@ -85,8 +86,10 @@ def guarded(
 
 def _sentence(name: str, result: Mapping[str, Any], metric: str) -> str:
     low, high = result["gain_ci95"]
+    digits = max(2, score_digits(metric, [result["mean"]]))
     return (
         f"Guard of {name}: the shots say {ALONE} in {result['alone']} of {result['problems']} problems, right in "
-        f"{result['caught']} of them; it does better in {result['hurt']}. The guard brings {result['gain']:+.2f} "
-        f"{metric} (95% interval {low:.2f} to {high:.2f}), to {result['mean']:.2f}."
+        f"{result['caught']} of them; it does better in {result['hurt']}. The guard brings "
+        f"{result['gain']:+.{digits}f} {metric} (95% interval {low:.{digits}f} to {high:.{digits}f}), to "
+        f"{result['mean']:.{digits}f}."
     )

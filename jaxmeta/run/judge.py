@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmeta.core.types import Episode, MetaParams
 from jaxmeta.run import guard, temperature
-from jaxmeta.run.comparison import compare, sentence
+from jaxmeta.run.comparison import best_on_dev, compare, diverged, figures_text, is_single, sentence
 from jaxmeta.run.evaluate import (
     Choice,
     Grid,
@@ -17,6 +17,7 @@ from jaxmeta.run.evaluate import (
     alike,
     call_size,
     classical_grid,
+    classical_on_edge,
     evaluator,
     on_edge,
     pose,
@@ -31,13 +32,7 @@ from jaxmeta.run.logging import ProgressDisplay
 from jaxmeta.run.plan import BASELINE, META, Classical, Experiment, Method, chain_of, told, training_cost
 from jaxmeta.run.statistics import bootstrap_interval, paired_difference, worst_language, worst_quartile
 from jaxmeta.run.transfer import ALONE
-from jaxmeta.run.units import counted, unit, units
-
-# How the names of scores end that are shares; they are shown in percent.
-PERCENT = (
-    *("accuracy", "precision", "recall", "f1", "recall_at_1", "recall_at_10", "exact_match", "exact_span"),
-    "error_rate",
-)
+from jaxmeta.run.units import counted, scale_of, unit, units
 
 
 class Problems(NamedTuple):
@@ -116,7 +111,7 @@ def _problems(experiment: Experiment) -> Problems:
 
 def _judge(experiment: Experiment, trained: Trained, problems: Problems, method: Method) -> Judged:
     judging, readout, seeds = experiment.judging, experiment.readout, experiment.training_seeds
-    scale = _scale(judging.metric)
+    scale = scale_of(judging.metric)
     run = evaluator(method, readout, method.steps, judging.tasks_at_once)
     params = [method.complete(trained[seed, method.phase]) if method.phase else {} for seed in seeds]
     # Settings are chosen once, on the first training seed, as a user would.
@@ -146,7 +141,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
         "on_edge": on_edge(method, choice),
     }
     result["scores"] = {
-        name: float(_scale(name) * np.mean([g.scores[name][..., place] for g in grids])) for name in grids[0].scores
+        name: float(scale_of(name) * np.mean([g.scores[name][..., place] for g in grids])) for name in grids[0].scores
     }
     if told_here := told_of(method, params[0], choice.learning_rate, problems.test, seed=experiment.seed):
         result["told"] = told_here
@@ -173,7 +168,7 @@ def _judge(experiment: Experiment, trained: Trained, problems: Problems, method:
 
 def _judge_classical(experiment: Experiment, problems: Problems, classical: Classical) -> Judged:
     judging, readout = experiment.judging, experiment.readout
-    scale = _scale(judging.metric)
+    scale = scale_of(judging.metric)
     value, dev_score = tune_classical(classical, readout, judging, problems.dev_languages)
 
     def on_test(shots: int, draws: int) -> Grid:
@@ -198,9 +193,9 @@ def _judge_classical(experiment: Experiment, problems: Problems, classical: Clas
         "seconds_per_task": grid.seconds / (len(problems.languages) * judging.draws),
         "dev_score": scale * dev_score,
         "trials": len(classical.values),
-        "on_edge": [],  # no config widens what it tries
+        "on_edge": classical_on_edge(classical, value),
     }
-    result["scores"] = {name: float(_scale(name) * found.mean()) for name, found in grid.scores.items()}
+    result["scores"] = {name: float(scale_of(name) * found.mean()) for name, found in grid.scores.items()}
     by_shots = []
     if classical.name in judging.curve_methods:
         by_shots.append(_point(judging.shots, scores, len(experiment.training_seeds)))
@@ -238,7 +233,9 @@ def _right_of_folds(experiment, problems: Problems, method: Method, choice: Choi
     asked = temperature.fold_problems(posed.episodes.support, folds)
     logits = _logits_of_folds(experiment, method, choice, params, posed.cells, folds, asked)
     query, places = asked.query, np.arange(len(logits)).reshape(-1, folds)
-    return [(logits[of].argmax(-1) == query["targets"][of])[query["mask"][of]] for of in places]
+    # What is no number answers nothing, though `argmax` makes a class of it.
+    right = (logits.argmax(-1) == query["targets"]) & np.isfinite(logits.max(-1))
+    return [right[of][query["mask"][of]] for of in places]
 
 
 def _logits_of_folds(experiment, method: Method, choice: Choice, params, cells, folds: int, episodes: Episode):
@@ -274,12 +271,8 @@ def _shot_curve(experiment: Experiment, method: Method, choice: Choice, params: 
             run, experiment.readout, params, choice.learning_rate, posed, seed=experiment.seed,
             tasks_per_call=call_size((len(posed.cells),), experiment.judging.tasks_at_once),
         )  # fmt: skip
-        points.append(_point(shots, _scale(metric) * grid.scores[metric][..., 0]))
+        points.append(_point(shots, scale_of(metric) * grid.scores[metric][..., 0]))
     return points
-
-
-def _scale(score: str) -> float:
-    return 100.0 if score.endswith(PERCENT) else 1.0
 
 
 def summary(
@@ -325,12 +318,10 @@ def conclusion(
       results: what `summary` returned, with the "adaptation" that was chosen.
     """
     higher = facts["higher_is_better"]
-    sign = 1.0 if higher else -1.0
-    # The best of each kind is picked on the dev languages, so that the winner's luck on test is not counted twice.
     best = {}
     for kind in (META, BASELINE):
-        names = [n for n, r in results.items() if r["kind"] == kind]
-        best[kind] = max(names, key=lambda n: sign * results[n]["adaptation"]["dev_score"], default=None)
+        of_kind = {n: r for n, r in results.items() if r["kind"] == kind}
+        best[kind] = best_on_dev(of_kind, higher_is_better=higher) if of_kind else None
     metas = [n for n, r in results.items() if r["kind"] == META]
     pairs = {
         (a, b): paired_difference(
@@ -355,30 +346,39 @@ def conclusion(
     elif None in best.values():
         verdict = sentence(found, compare(found))
     else:
-        verdict = _verdict(best, pairs, results, facts)
+        verdict = _verdict(best, pairs, found)
     return found | {"verdict": verdict}
 
 
-def _verdict(best, pairs, results, facts) -> str:
+def _verdict(best, pairs, found: Mapping[str, Any]) -> str:
     meta, baseline = best[META], best[BASELINE]
-    pair = pairs[meta, baseline]
+    pair, results, dev = pairs[meta, baseline], found["methods"], f"on the dev {units(found)}"
+    missing = diverged(found, results)
+    if not np.isfinite(pair.mean):
+        return f"{meta}, the best meta-learner {dev}, and {baseline}, the best baseline there, say nothing. {missing}"
+    # One language cannot say who wins in others, and one score of each not even that.
+    only = f", in the one held-out {unit(found)}" if len(found["languages"]) == 1 else ""
     ahead, name = (pair.reversed(), baseline) if pair.mean < 0 else (pair, meta)
-    figures = (
-        f"by {ahead.mean:.2f} {facts['metric']} (95% interval {ahead.low:.2f} to {ahead.high:.2f}; better in "
-        f"{counted(ahead.wins, unit(facts))}, worse in {ahead.losses})"
-    )
-    chosen_on = f"the dev {units(facts)}"
+    counts = "" if only else f"better in {counted(ahead.wins, unit(found))}, worse in {ahead.losses}"
+    by = f"by {figures_text(found, ahead, counts)}{only}"
+    if is_single(found):
+        verdict = f"{name}, with one score of each, is ahead of {meta if name == baseline else baseline} {by}."
+        return " ".join(filter(None, (verdict, missing)))
     if pair.low > 0:
-        verdict = f"{meta}, the best meta-learner on {chosen_on}, beats {baseline}, the best baseline, {figures}."
+        beats = "is ahead of" if only else "beats"
+        verdict = f"{meta}, the best meta-learner {dev}, {beats} {baseline}, the best baseline there, {by}."
     elif pair.high < 0:
-        verdict = f"A baseline wins: {baseline} beats {meta}, the best meta-learner on {chosen_on}, {figures}."
+        wins = "is ahead" if only else "wins"
+        verdict = f"A baseline {wins}: {baseline} is ahead of {meta}, the best meta-learner {dev}, {by}."
     else:
-        verdict = f"{meta} and the best baseline, {baseline}, cannot be told apart: "
-        verdict += f"{name} is ahead {figures}." if pair.mean else f"they differ {figures}."
+        verdict = f"{meta} and {baseline}, the best meta-learner and baseline {dev}, cannot be told apart: "
+        verdict += f"{name} is ahead {by}." if pair.mean else f"they differ {by}."
     # The best baseline was picked on the dev languages; one that does better on test must not go unmentioned.
-    winners = [
-        name
-        for name, result in results.items()
-        if result["kind"] == BASELINE and name != baseline and pairs[meta, name].high < 0
-    ]
-    return verdict + (f" A baseline wins: {', '.join(winners)} beats {meta}." if winners else "")
+    others = {n: pairs[meta, n] for n, r in results.items() if r["kind"] == BASELINE and n != baseline}
+    winners = [n for n, other in others.items() if other.high < 0]
+    alike = [n for n, other in others.items() if other.low <= 0 <= other.high]
+    if winners:
+        verdict += f" Ahead of {meta} too, each interval by itself: {', '.join(winners)}."
+    if alike and pair.low > 0:
+        verdict += f" Not told apart from {meta}: {', '.join(alike)}."
+    return " ".join(filter(None, (verdict, missing)))

@@ -1,11 +1,12 @@
 """What each source language is worth to the languages that are judged: the main method, trained without it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxmeta.run.statistics import Paired, bootstrap_interval, paired_difference
+from jaxmeta.run.units import difference_format
 
 NEAREST, EACH = "nearest", "each"
 
@@ -60,7 +61,7 @@ def leave_one_out(
             "removed": named,
             "others": float(np.mean(others)) if others else None,
         }
-    return found | {"says": _sentence(found, evaluation["metric"])}
+    return found | {"says": _sentence(found, evaluation["metric"], difference_format(evaluation))}
 
 
 def _grid(evaluation: Mapping[str, Any], method: str) -> np.ndarray:
@@ -81,19 +82,22 @@ def _entry(pair: Paired, languages: Sequence[str], rows: np.ndarray) -> dict[str
     }
 
 
-def _sentence(found: Mapping[str, Any], metric: str) -> str:
+def _sentence(found: Mapping[str, Any], metric: str, show: Callable[[float], str]) -> str:
     sources, nearest = found["sources"], found["nearest"]
-    most = max(sources, key=lambda source: sources[source]["mean"])
     if nearest is None:
+        means = {source: result["mean"] for source, result in sources.items() if np.isfinite(result["mean"])}
+        if not means:
+            return f"{found['method']} has no finite score without any of {len(sources)} sources."
+        most = max(means, key=means.__getitem__)
         low, high = sources[most]["ci95"]
         return (
             f"Of {len(sources)} sources left out one at a time, {found['method']} misses {most} most: "
-            f"{sources[most]['mean']:.2f} {metric} (95% interval {low:.2f} to {high:.2f})."
+            f"{show(sources[most]['mean'])} {metric} (95% interval, of this one alone, {show(low)} to {show(high)})."
         )
     low, high = nearest["ci95"]
-    other = "" if nearest["others"] is None else f"; without another source {nearest['others']:.2f}"
+    other = "" if nearest["others"] is None else f"; without another source {show(nearest['others'])}"
     return (
-        f"What {found['method']} loses in a language by training without its nearest source: {nearest['mean']:.2f} "
-        f"{metric} (95% interval {low:.2f} to {high:.2f}; worse off in {nearest['wins']}, better off in "
+        f"What {found['method']} loses in a language by training without its nearest source: {show(nearest['mean'])} "
+        f"{metric} (95% interval {show(low)} to {show(high)}; worse off in {nearest['wins']}, better off in "
         f"{nearest['losses']}){other}."
     )

@@ -22,7 +22,7 @@ def reaching(evaluation: Mapping[str, Any], horizon: int) -> dict[str, Any]:
       Under "pairs" of each learned optimizer and baseline: "reached" children of "children", the median of the first
       steps at which they were ("steps", those that never are count as infinite: None) beside those of the baseline, and
       the same by task; under "growth" of each learned optimizer how many children's last loss is above that at the
-      horizon of meta-training, and how many losses are not finite. "says" is a sentence about each.
+      horizon of meta-training, or not finite, and how many are that. "says" is a sentence about each.
     """
     methods = evaluation["methods"]
     metas, baselines = ([n for n, m in methods.items() if m["kind"] == kind] for kind in (META, BASELINE))
@@ -32,9 +32,10 @@ def reaching(evaluation: Mapping[str, Any], horizon: int) -> dict[str, Any]:
         children = list(curves)
         losses = np.array([curves[child] for child in children])
         last, trained = losses[:, -1], losses[:, np.argmax(steps >= min(horizon, steps[-1]))]
-        grown = int(np.sum(last > trained + 1e-3))
+        finite = np.isfinite(last)
+        grown = int(np.sum(~finite | (last > trained + 1e-3)))  # what is no number has risen
         growth[name] = {
-            "children": len(children), "above_the_horizon": grown, "not_finite": int(np.sum(~np.isfinite(last))),
+            "children": len(children), "above_the_horizon": grown, "not_finite": int(np.sum(~finite)),
             "from": int(horizon), "to": int(steps[-1]),
         }  # fmt: skip
         for rival in baselines:
@@ -57,7 +58,8 @@ def reaching(evaluation: Mapping[str, Any], horizon: int) -> dict[str, Any]:
             says.append(_sentence(name, rival, pairs[f"{name} - {rival}"]))
         says.append(
             f"From step {horizon}, where its training ends, to step {int(steps[-1])} the loss of {name} rises on "
-            f"{grown} of {len(children)} children."
+            f"{grown} of {len(children)} children"
+            + ("." if finite.all() else f", on {int(np.sum(~finite))} of them beyond all numbers.")
         )
     return {"pairs": pairs, "growth": growth, "says": " ".join(says)}
 

@@ -14,7 +14,7 @@ from jaxmeta.run import comparison_figures, figure_style, figures, table
 from jaxmeta.run.comparison_tables import comparison_tables
 from jaxmeta.run.files import write_whole
 from jaxmeta.run.records import read_evaluation, read_metrics, read_similarity
-from jaxmeta.run.units import unit, units
+from jaxmeta.run.units import score_digits, score_format, unit, units
 
 PAGE, FIGURES = "report.html", "figures"  # in the folder of a run
 
@@ -175,7 +175,7 @@ def _methods_table(evaluation: Mapping[str, Any]) -> str:
 
 
 def _paired_table(evaluation: Mapping[str, Any]) -> str:
-    show = table.score_format(evaluation)
+    show = score_format(evaluation)
     rows = [
         (name, show(pair["mean"]), table.interval_text(pair["ci95"], show), pair["wins"], pair["losses"])
         for name, pair in evaluation["paired"].items()
@@ -188,13 +188,17 @@ def _scores_table(evaluation: Mapping[str, Any]) -> str:
     known = {name for row in evaluation.get("calibration", {}).values() for name in row}
     scores = {name: evaluation["methods"][name].get("scores", {}) for name in table.ranked(evaluation)}
     names = [name for name in dict.fromkeys(name for row in scores.values() for name in row) if name not in known]
-    rows = [(method, *(f"{row[name]:.2f}" if name in row else "" for name in names)) for method, row in scores.items()]
+    digits = {name: score_digits(name, [row[name] for row in scores.values() if name in row]) for name in names}
+    rows = [
+        (method, *(f"{row[name]:.{digits[name]}f}" if name in row else "" for name in names))
+        for method, row in scores.items()
+    ]
     note = f"Means over {units(evaluation)}, draws and seeds; settings were chosen by the score of the first table."
     return _section("Every score", note, ("method", *(name.replace("_", " ") for name in names)), rows if names else [])
 
 
 def _languages_table(evaluation: Mapping[str, Any]) -> str:
-    show, names = table.score_format(evaluation), table.ranked(evaluation)
+    show, names = score_format(evaluation), table.ranked(evaluation)
     rows = []
     for language in evaluation["languages"]:
         scores = [evaluation["methods"][name]["per_language"].get(language) for name in names]

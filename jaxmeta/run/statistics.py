@@ -4,7 +4,7 @@ Shapes: `L` languages, `R` repetitions of one language (training seeds x draws o
 
 A score grid is `[L, R]`; a plain `[L]` is read as one repetition each. The `R` are `S` training seeds times `R / S`
 draws, the draws of a seed side by side. A non-finite score makes the numbers that depend on it `nan`: it is shown, not
-dropped.
+dropped; a language in which one method has a score and the other has none is won and lost all the same.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from jaxmeta.core.checks import check_positive
 
 _CHUNK = 4_000_000  # draws held in memory at once
+_ROUNDING = 1e-9  # of the larger score: means that differ by less are the same number, added up in another order
 
 
 class Interval(NamedTuple):
@@ -50,17 +51,18 @@ class Worst(NamedTuple):
 def bootstrap_interval(
     scores: npt.ArrayLike, *, training_seeds: int = 1, level: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Bootstraps the mean of `scores [L, R]` in two stages: languages, then seeds and draws within each.
+    """Bootstraps the mean of `scores [L, R]`: languages, training seeds, and draws of shots within each language.
 
-    Seeds and draws are resampled each by itself: what a method scores with one seed in several draws, or in one draw
-    with several seeds, is not as much as independent repetitions would tell.
+    A training seed makes one model for all languages, so seeds are resampled once for all of them: what differs from
+    one training to the next does not average out over languages. Draws are made anew in each language, and are
+    resampled there.
 
     The interval is the percentile one. It answers "what would other languages give", so it stays wide however
-    many examples and repetitions each language has. Two things to know: repetitions that are drawn anew
-    inside a language make it a little wide where repetitions vary more than languages do, and with few
-    languages it is too narrow, as every percentile interval is: at `level` 0.95 it holds the truth in 80 to
-    85% of cases with four languages, in 89% with eight, in 93% with thirty. Training seeds are repetitions like draws
-    of shots: the interval speaks of the seeds that were trained, and does not say how others would do.
+    many examples and repetitions each language has. Three things to know: draws that are resampled inside a language
+    make it a little wide where draws vary more than languages do; with few languages it is too narrow, as every
+    percentile interval is: at `level` 0.95 it holds the truth in 80 to 85% of cases with four languages, in 89% with
+    eight, in 93% with thirty; and so it is with few seeds, of which three tell little of how others would do, and one
+    tells nothing.
 
     Args:
       scores: `[L, R]`.
@@ -105,7 +107,8 @@ def paired_difference(
     """Compares method `a` with method `b`, cell by cell of the same `[L, R]` grid.
 
     The sign is that of merit: the mean is `a - b` where a higher score is better and `b - a` where a lower
-    one is, so a mean above zero always speaks for `a`.
+    one is, so a mean above zero always speaks for `a`. A language in which one of them has no finite score is lost by
+    that one.
 
     Raises:
       ValueError: grids of different shapes, and what `bootstrap_interval` raises.
@@ -114,11 +117,25 @@ def paired_difference(
     if first.shape != second.shape:
         raise ValueError(f"`a` and `b` must have the same shape, got {first.shape} and {second.shape}")
     difference = first - second if higher_is_better else second - first
-    by_language = difference.mean(1)
+    gained = gains(first, second, higher_is_better=higher_is_better)
     interval = bootstrap_interval(
         difference, training_seeds=training_seeds, level=level, resamples=resamples, seed=seed
     )
-    return Paired(*interval, wins=int((by_language > 0).sum()), losses=int((by_language < 0).sum()))
+    return Paired(*interval, wins=int((gained > 0).sum()), losses=int((gained < 0).sum()))
+
+
+def gains(a: npt.ArrayLike, b: npt.ArrayLike, *, higher_is_better: bool = True) -> np.ndarray:
+    """Returns by how much method `a` is better than `b` in each language `[L]` of two grids of one shape.
+
+    Zero where they differ by no more than rounding; infinite, for or against `a`, where one of them alone has no
+    finite score; NaN where neither has.
+    """
+    ours, others = (_grid(name, scores).mean(1) for name, scores in (("a", a), ("b", b)))
+    difference = ours - others if higher_is_better else others - ours
+    same = np.abs(difference) <= _ROUNDING * np.maximum(np.abs(ours), np.abs(others))
+    bad, others_bad = ~np.isfinite(ours), ~np.isfinite(others)
+    found = np.where(same, 0.0, difference)
+    return np.select([bad & others_bad, bad, others_bad], [np.nan, -np.inf, np.inf], found)
 
 
 def worst_language(scores: npt.ArrayLike, languages: Sequence[str], *, higher_is_better: bool = True) -> Worst:
@@ -162,8 +179,8 @@ def _resampled_means(grid: np.ndarray, resamples: int, rng: np.random.Generator)
         languages = rng.integers(num_languages, size=(size, num_languages, 1, 1))
         seeds, draws = (
             # What there is one of takes nothing from the generator.
-            rng.integers(n, size=(size, num_languages, n)) if n > 1 else np.zeros((1, 1, 1), np.int64)
-            for n in (num_seeds, num_draws)
+            rng.integers(n, size=(size, per, n)) if n > 1 else np.zeros((1, 1, 1), np.int64)
+            for n, per in ((num_seeds, 1), (num_draws, num_languages))
         )
         means[start : start + size] = grid[languages, seeds[..., None], draws[..., None, :]].mean((1, 2, 3))
     return means

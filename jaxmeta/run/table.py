@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxmeta.run.plan import BASELINE, META
-from jaxmeta.run.units import counted, unit, units
+from jaxmeta.run.units import counted, score_format, unit, units
 
 Evaluation = Mapping[str, Any]
 
@@ -173,20 +173,28 @@ def ranked(evaluation: Evaluation) -> list[str]:
 
 def edge_note(evaluation: Evaluation) -> str:
     """Returns a sentence that names the methods whose choice lies on the edge of what was tried; "" without any."""
-    parts = []
-    for setting, extreme in _EXTREMES.items():
-        names = [name for name in ranked(evaluation) if setting in _on_edge(evaluation["methods"][name])]
+    parts, edges = [], {name: _on_edge(evaluation["methods"][name]) for name in ranked(evaluation)}
+    # What only classical baselines choose has the name that they give it.
+    for setting in dict.fromkeys((*_EXTREMES, *(edge for found in edges.values() for edge in found))):
+        names = [name for name, found in edges.items() if setting in found]
         if names:
+            extreme = _EXTREMES.get(setting, f"the smallest or largest {setting.replace('_', ' ')}")
             parts.append(f"{', '.join(names)} chose {extreme} offered")
     return f"{'; '.join(parts)}: with others they may do better." if parts else ""
 
 
 def unit_note(evaluation: Evaluation) -> str:
-    """Returns a sentence on what the intervals of a single language, or speaker, speak for; "" of several."""
-    if len(evaluation["languages"]) > 1:
-        return ""
-    one, others = unit(evaluation), units(evaluation)
-    return f"One held-out {one}: intervals are over its draws and training seeds, and say nothing of other {others}."
+    """Returns what the intervals of a single language, or speaker, and of a single training seed do not say; "" where
+    there are several of both."""
+    one, others, notes = unit(evaluation), units(evaluation), []
+    if len(evaluation["languages"]) == 1:
+        notes.append(
+            f"One held-out {one}: intervals are over its draws and training seeds, and say nothing of other {others}."
+        )
+    trained = any(method["compute"]["gradient_examples"] > 0 for method in evaluation["methods"].values())
+    if trained and len(evaluation["training_seeds"]) == 1:
+        notes.append("One training seed: intervals do not say how other trainings would do.")
+    return " ".join(notes)
 
 
 def further_sentences(evaluation: Evaluation) -> list[str]:
@@ -211,13 +219,6 @@ def kind_of(evaluation: Evaluation, name: str) -> str:
     if said:
         return said
     return {evaluation["best_meta_learner"]: META, evaluation["best_baseline"]: BASELINE}.get(name, "")
-
-
-def score_format(evaluation: Evaluation):
-    """Returns the function that writes a score: one decimal for percents, three for small numbers."""
-    means = [abs(method["mean"]) for method in evaluation["methods"].values()]
-    digits = 1 if max((mean for mean in means if math.isfinite(mean)), default=0.0) >= 10 else 3
-    return lambda value: f"{value:.{digits}f}"
 
 
 def interval_text(ends, show) -> str:

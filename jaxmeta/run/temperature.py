@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Episode, Objective
+from jaxmeta.objectives.classification import within_reach
 from jaxmeta.run.plan import Classical, Readout, answers_to
 
 FOLDS = 4  # at most; no more than there are shots
@@ -31,7 +32,7 @@ def classified(objective: Objective) -> Readout:
     """Returns the judgement of classification by what its objective counts, which keeps the logits too."""
 
     def read(algorithm, meta_params, state, query):
-        logits = answers_to(query, algorithm, meta_params, state)
+        logits = within_reach(answers_to(query, algorithm, meta_params, state), query)
         return {"counts": objective.counts(logits, query), "logits": logits}
 
     return Readout(read, lambda arrays, cell: arrays["counts"], objective.scores, of_logits=jax.jit(objective.counts))
@@ -187,7 +188,7 @@ def _of_folds(logits: Callable, folds: int) -> list[tuple[np.ndarray, np.ndarray
             return held_out(labels, fold, folds)
 
         answered, batch = logits(chosen)
-        found.append((answered, batch["targets"]))
+        found.append((np.asarray(within_reach(answered, batch)), batch["targets"]))
     return found
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmeta.run.statistics import paired_difference
+from jaxmeta.run.statistics import gains, paired_difference
 from jaxmeta.run.units import counted, unit
 
 ALONE = "target_only"
@@ -37,8 +37,8 @@ def transfer(
         pair = paired_difference(
             grids[name], grids[ALONE], higher_is_better=higher, training_seeds=len(evaluation["training_seeds"])
         )
-        gains = _gains(grids[name], grids[ALONE], higher)
-        hurt = [language for language, gain in zip(evaluation["languages"], gains, strict=True) if gain < 0]
+        gained = gains(grids[name], grids[ALONE], higher_is_better=higher)
+        hurt = [language for language, gain in zip(evaluation["languages"], gained, strict=True) if gain < 0]
         found[name] = {
             "mean": pair.mean,
             "ci95": [pair.low, pair.high],
@@ -50,10 +50,10 @@ def transfer(
     chosen = evaluation["best_meta_learner"]
     if chosen not in found:
         chosen = max(trained, key=lambda name: sign * methods[name]["adaptation"]["dev_score"])
-    gains = _gains(grids[chosen], grids[ALONE], higher)
+    gained = gains(grids[chosen], grids[ALONE], higher_is_better=higher)
     per_language = {
         language: {"gain": float(gain), "nearest": [list(pair) for pair in nearest.get(language, ())]}
-        for language, gain in zip(evaluation["languages"], gains, strict=True)
+        for language, gain in zip(evaluation["languages"], gained, strict=True)
     }
     return {
         "over": ALONE,
@@ -62,11 +62,6 @@ def transfer(
         "methods": found,
         "says": _sentence(chosen, found[chosen], per_language, unit(evaluation)),
     }
-
-
-def _gains(ours: np.ndarray, alone: np.ndarray, higher: bool) -> np.ndarray:
-    difference = (ours - alone).mean(axis=1)
-    return difference if higher else -difference
 
 
 def _sentence(name: str, result: Mapping[str, Any], per_language: Mapping[str, Mapping[str, Any]], one: str) -> str:
