@@ -399,14 +399,22 @@ def test_data_is_listed_shown_and_checked(here, capsys, monkeypatch):
     assert "toy: 144 rows, 6 languages, labels bad, fair, good" in capsys.readouterr().out
     assert jaxmeta("data", "show", "toy.tsv", "--rows", "3") == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
+    # A column beside those of a kind is left out, whatever it is called.
+    write_lines(here / "pairs[final].tsv", ["src_lang\ttgt_lang\tsrc\ttgt\tlabel", "en\tde\tcat\tKatze\tgood"])
+    assert jaxmeta("data", "check", "pairs[final].tsv") == 0
+    assert "1 rows, 1 languages, of translation" in capsys.readouterr().out
     monkeypatch.setenv("JAXMETA_DATA", str(here))
     monkeypatch.chdir("/")
     assert jaxmeta("data", "check", "toy.tsv") == 0
     capsys.readouterr()
     assert jaxmeta("data", "list") == 0
     shown = capsys.readouterr().out
-    for name in ("month", "weekday", "kind", "toy.tsv", "shots.tsv"):
+    for name in ("month", "weekday", "kind", "toy.tsv", "shots.tsv", "pairs[final].tsv"):
         assert name in shown
+    (here / "nothing").mkdir()
+    monkeypatch.setenv("JAXMETA_DATA", str(here / "nothing"))
+    assert jaxmeta("data", "list") == 0
+    assert "where there is no TSV or npz file" in " ".join(capsys.readouterr().out.split())
 
 
 # --- What is refused.

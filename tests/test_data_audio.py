@@ -106,6 +106,15 @@ def _flipped(path):
     path.write_bytes(raw)
 
 
+def _packed(path):
+    """Says that it is packed in a way that nobody knows, as software may that knows more."""
+    raw = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        at = raw.index(mark) + place
+        raw[at : at + 2] = (99).to_bytes(2, "little")
+    path.write_bytes(raw)
+
+
 def _single(path):
     with path.open("wb") as file:
         np.save(file, np.arange(3))
@@ -184,8 +193,9 @@ def test_clips_say_labels_by_name_or_by_number(write):
         (_cut, "is not an npz file"),
         (_flipped, "is not an npz file"),
         (_single, "is not an npz file"),
+        (_packed, "is not an npz file"),
     ],
-    ids=["missing", "a directory", "text", "empty", "cut off", "damaged", "a single array"],
+    ids=["missing", "a directory", "text", "empty", "cut off", "damaged", "a single array", "packed by others"],
 )
 def test_a_file_that_is_none_is_one_sentence(write, damage, message):
     path = write()
@@ -204,6 +214,14 @@ def test_a_recording_must_not_be_in_two_splits(write):
     path = write(audio=np.concatenate(clips), offset=np.concatenate([[0], np.cumsum(lengths)]))
     with pytest.raises(InputError, match=r"clip 1 \(test\) and clip 2 \(train\) are the same recording; give it one"):
         read_recordings(path, dev=0)
+    # Nor when the file does not say which are dev: clip 4 is train, and clip 5 would be set aside.
+    clips = np.split(arrays["audio"], arrays["offset"][1:-1])
+    clips[5], lengths = clips[4], np.diff(arrays["offset"])
+    lengths[5] = lengths[4]
+    path = write(audio=np.concatenate(clips), offset=np.concatenate([[0], np.cumsum(lengths)]))
+    assert len(read_recordings(path, dev=0)) == len(lengths)
+    with pytest.raises(InputError, match=r"clip 4 \(train\) and clip 5 \(dev\) are the same recording"):
+        read_recordings(path, dev=1)
 
 
 # Episodes
@@ -340,6 +358,13 @@ def test_strings_are_pure_and_judged_on_the_same(spoken):
     )
     for index in (4, 1):
         jax.tree.map(np.testing.assert_array_equal, strings(index), twin(index))
+    # Problems on disk say which recordings, and the strings follow from these, whatever the seed.
+    manifest = make_manifest(strings, shots=(1,), draws=1)
+    seeded = StringEpisodes(spoken, SPLIT, shots=1, queries=1, labels=(2, 3), length=300, seed=9)
+    assert make_manifest(seeded, shots=(1,), draws=1) != manifest
+    where = {"shots": 1, "draw": 0}
+    fixed = with_problems(seeded, manifest).evaluation_episode("cat", **where)
+    jax.tree.map(np.testing.assert_array_equal, fixed, strings.evaluation_episode("cat", **where))
     one, other = (strings.evaluation_episode("cat", shots=1, draw=draw) for draw in (0, 1))
     jax.tree.map(np.testing.assert_array_equal, one.query, other.query)
     assert not np.array_equal(one.support["inputs"]["audio"], other.support["inputs"]["audio"])

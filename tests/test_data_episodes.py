@@ -294,3 +294,12 @@ def test_sinusoids():
     np.testing.assert_array_equal(few.query["targets"], many.query["targets"])
     np.testing.assert_allclose(few.query["inputs"][[0, -1], 0], [-5, 5])
     assert few.query["inputs"].shape == (100, 1)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """Shifted in 64 bits, all of them would be the first task."""
+    waves = Sinusoid(shots=5, queries=7, seed=1)
+    for index in np.arange(3):
+        jax.tree.map(np.testing.assert_array_equal, waves(index), waves(int(index)))
+    with pytest.raises(TypeError):
+        waves(1.0)  # pyright: ignore[reportArgumentType]

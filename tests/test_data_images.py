@@ -225,6 +225,10 @@ def test_splits_are_named_by_their_alphabets_or_by_all_of_them(images):
     assert episodes(images, mixed=True).names("train") == episodes(images, mixed=True).names("test") == (MIXED,)
     assert images.count_repeats(SPLIT.test, SPLIT.train) == 0
     assert images.count_repeats(SPLIT.test, ("Dd",)) == CHARACTERS * DRAWINGS
+    # Nothing to choose settings on is no set of too few classes.
+    alone = data.ImageEpisodes(images, SPLIT._replace(dev=()), ways=3, shots=1, queries=2, mixed=True)
+    assert alone.names("dev") == ()
+    assert images.characters(()) == []
 
 
 @pytest.mark.parametrize(

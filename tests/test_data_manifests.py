@@ -89,6 +89,7 @@ def test_problems_that_no_draw_gives_are_refused(text):
         ({"query": first.query[:1] * 2}, "has a row twice among the test rows of a problem of he"),
         ({"support": ()}, "has no row among the train rows of a problem of he"),
         ({"query": ()}, "has no row among the test rows of a problem of he"),
+        ({"split": "train"}, "judges he on train rows; problems are of dev or test rows"),
         ({"shots": 1}, "a problem of he that adapts to more rows than its 1 shots"),
     ):
         damaged = dataclasses.replace(manifest, problems=(dataclasses.replace(first, **damage),))
@@ -120,6 +121,7 @@ def test_rows_that_changed_are_named(text, pairs):
     [
         ("{", "is not JSON"),
         ("[]", "is not a manifest of format 1"),
+        ("[" * 100_000, "is not JSON"),
         ('{"format": 2}', "is not a manifest of format 1"),
         ('{"format": 1, "problems": []}', "is damaged"),
         ('{"format": 1, "data": "x", "digests": {}, "problems": [{"language": "a"}]}', "is damaged"),

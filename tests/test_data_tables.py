@@ -99,6 +99,8 @@ CASES += [
         (PAIR, "score", "0,5", "line 3: the score is '0,5'"),
         (PAIR, "score", "nan", "the score is 'nan'"),
         (PAIR, "score", "inf", "the score is 'inf'"),
+        (PAIR, "score", "-1e300", "the score is '-1e300'"),
+        (QA, "answer_start", "9" * 5000, "the answer_start is '99999999999999999999...'; it must be a whole number"),
         ("generation", "line", "first", "line 3: the line is 'first'; it must be a whole number"),
         ("generation", "line", "²", "the line is '²'"),
         ("translation", "tgt_lang", "eng", "line 3: src_lang and tgt_lang are both eng; a pair is of two languages"),
@@ -131,6 +133,13 @@ def test_columns_of_no_schema_and_of_other_names(write):
     assert read_table(write(renamed), columns=names).texts("english") == ["a cat"]
     alone = read_table(write(content("retrieval", drop=("split",))), require_splits=False)
     assert alone.split.tolist() == ["train"]
+    # What is said of all rows need not stand in the file for its columns to be known.
+    unsaid = read_table(write(content("retrieval", drop=("language",))), language="bug")
+    assert (unsaid.schema.name, unsaid.languages()) == ("retrieval", ("bug",))
+    places = read_table(write(content("generation", drop=("line",))), require_splits=False)
+    assert (places.schema.name, places.numbers("line").tolist()) == ("generation", [2])
+    with pytest.raises(InputError, match="'zh-Hans-en' may be several pairs of languages; name one side alone"):
+        read_table(write(content("translation", drop=("src_lang", "tgt_lang"))), language="zh-Hans-en")
 
 
 def test_spaces_around_a_context_move_the_answer(write):

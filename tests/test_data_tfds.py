@@ -94,6 +94,9 @@ def test_no_tensorflow(folder, tmp_path):
     assert result.stdout == ""
 
 
+SENTENCES = {"columns": {"text": "sentence", "label": "verdict"}, "language": "eng"}
+
+
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     """A set as others make them: other names, nested features, a label by number, no language."""
@@ -109,6 +112,8 @@ def foreign(tmp_path_factory):
                 "sentence": text,
                 "verdict": tfds.features.ClassLabel(names=["bad", "good"]),
                 "both": {"en": text, "de": text},
+                "words": tfds.features.Sequence(text),
+                "verdicts": tfds.features.Sequence(tfds.features.ClassLabel(names=["bad", "good"])),
             }
             return tfds.core.DatasetInfo(builder=self, description="", features=tfds.features.FeaturesDict(features))
 
@@ -118,7 +123,10 @@ def foreign(tmp_path_factory):
         def _generate_examples(self, count):
             for k in range(count):
                 both = {"en": f"cat {k}", "de": f"Kätzchen {k}"}
-                yield k, {"sentence": f"such a film {k}", "verdict": k % 2, "both": both}
+                words = ["such", "a", "film"]
+                yield k, {
+                    "sentence": f"such a film {k}", "verdict": k % 2, "both": both, "words": words, "verdicts": [0, 1],
+                }  # fmt: skip
 
     path = tmp_path_factory.mktemp("foreign")
     tfds.disable_progress_bar()
@@ -140,6 +148,9 @@ def test_sets_of_others_by_a_mapping(foreign):
     assert len(table.rows("eng-deu", "test")) == 4
     pairs = zip(table.texts("src"), table.texts("tgt"), strict=True)
     assert all(german == source.replace("cat", "Kätzchen") for source, german in pairs)
+    parts = {"train[:50%]": "train", "train[50%:]": "test"}
+    halves = read_tfds("reviews", data_dir=foreign, splits=parts, **SENTENCES)
+    assert [len(halves.rows("eng", part)) for part in ("train", "test")] == [3, 3]
     lines_of = read_tfds(foreign / "reviews", columns={"text": "both/de"}, language="deu", schema="generation")
     assert lines_of.numbers("line").tolist() == list(range(1, 11))
 
@@ -148,11 +159,26 @@ def test_sets_of_others_by_a_mapping(foreign):
     ("source", "options", "message"),
     [
         ("nothing", {}, "no TFDS set nothing, neither as a folder nor by this name"),
-        ("reviews", {}, "has the features both/de, both/en, sentence, verdict; say in `columns`"),
+        ("reviews", {}, "has the features both/de, both/en, sentence, verdict, verdicts, words; say in `columns`"),
         ("reviews", {"schema": "retrieval", "language": "a"}, "and lacks english, text; say in `columns`"),
         ("reviews", {"splits": {"test": "test"}}, "has the splits train, validation; say in `splits`"),
         ("reviews", {"columns": {"split": "verdict"}}, "has splits of its own; say in `splits` (`task.splits`) which"),
         ("reviews", {"splits": {"train": "learn"}}, "has the splits train, validation; say in `splits`"),
+        (
+            "reviews",
+            {"splits": {"train": "train", "train[:50%]": "test"}, **SENTENCES},
+            "reviews: the parts 'train' and 'train[:50%]' have examples in common; name parts that have none",
+        ),
+        (
+            "reviews",
+            {"schema": "generation", "columns": {"text": "words"}, "language": "eng"},
+            "reviews, example 1: the text is 3 values in 'words'; name a feature that has one text",
+        ),
+        (
+            "reviews",
+            {"columns": {"text": "sentence", "label": "verdicts"}, "language": "eng"},
+            "reviews, example 1: the label is 2 values in 'verdicts'; name a feature that has one text",
+        ),
     ],
 )
 def test_what_cannot_be_read(foreign, source, options, message):

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -13,8 +14,10 @@ import pytest
 from planted import SOURCES, WORDS, command
 from tiny_run import evaluation, files, jaxmeta
 
+from jaxmeta import data
 from jaxmeta.config import build, commands, load
 from jaxmeta.config.comparing import similarity_of, text_measures
+from jaxmeta.config.language_texts import texts_of
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.read import changed
 from jaxmeta.config.sources import sources_to_leave_out
@@ -285,6 +288,15 @@ def test_pairs_are_compared_by_the_texts_of_their_own_language(kind):
     names = dict(zip(found["languages"], found["scripts"], strict=True))
     assert [names[code] for code in tasks.languages("test")] == ["HEBREW", "CYRILLIC"]
     assert found["scripts"].count("LATIN") < len(names)
+
+
+def test_a_language_that_all_pairs_share_is_no_text_of_theirs(tmp_path):
+    pairs = [("en", "de"), ("de", "en"), ("en", "fr"), ("fr", "en")]
+    rows = ["\t".join((*pair, f"{pair[0]} text", f"{pair[1]} text")) for pair in pairs]
+    (tmp_path / "both.tsv").write_text("\n".join(["src_lang\ttgt_lang\tsrc\ttgt", *rows]) + "\n")
+    tasks: Any = SimpleNamespace(table=data.read_table(tmp_path / "both.tsv", require_splits=False))
+    assert texts_of(tasks, "en-de") == texts_of(tasks, "de-en") == ["de text"]
+    assert texts_of(tasks, "fr-en") == ["fr text"]
 
 
 def test_words_are_what_is_planted():

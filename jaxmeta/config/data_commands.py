@@ -21,7 +21,6 @@ from jaxmeta.config.tasks import find_file, scripts_read
 from jaxmeta.config.turns import takes_turns, turns_of
 from jaxmeta.core.checks import InputError
 from jaxmeta.data.cldr_pairs import pair_languages
-from jaxmeta.data.lines import read_header, read_lines
 from jaxmeta.data.read_arrays import array_names
 from jaxmeta.run.records import read_evaluation
 from jaxmeta.run.table import SCRIPT_HEADERS, script_cells
@@ -43,8 +42,11 @@ def list_data() -> None:
     if not folder:
         console.print("Set JAXMETA_DATA to a folder of TSV and npz files to see them here.")
         return
-    for path in sorted((*pathlib.Path(folder).rglob("*.tsv"), *pathlib.Path(folder).rglob("*.npz"))):
-        console.print(str(path.relative_to(folder)), highlight=False)
+    found = sorted((*pathlib.Path(folder).rglob("*.tsv"), *pathlib.Path(folder).rglob("*.npz")))
+    if not found:
+        console.print(f"JAXMETA_DATA is {escape(folder)}, where there is no TSV or npz file.")
+    for path in found:
+        print(path.relative_to(folder))  # whole, and with any bracket that it has
 
 
 def show_data(what: str | None, rows: int) -> None:
@@ -62,7 +64,7 @@ def show_data(what: str | None, rows: int) -> None:
             table.add_column(heading)
         for name in found.alphabets()[:rows]:
             drawn = found.characters((name,))
-            table.add_row(name, str(len(drawn)), str(sum(map(len, drawn))))
+            table.add_row(escape(name), str(len(drawn)), str(sum(map(len, drawn))))
         Console().print(table)
         return
     columns = _columns(found)
@@ -201,9 +203,7 @@ def _rows(what: str | None) -> data.Corpus | data.Table | data.Recordings | data
     path = find_file(what)
     if path.suffix == ".npz":
         return data.read_images(path) if "image" in array_names(path) else data.read_recordings(path)
-    header = set(read_header(path, read_lines(path)[0][1]))
-    known = any(set(schema.columns) - {"split"} <= header for schema in data.SCHEMAS.values())
-    return data.read_rows(path) if known and "label" not in header else data.read_tsv(path, require_splits=False)
+    return data.read_rows(path)
 
 
 def _columns(found: data.Corpus | data.Table | data.Recordings) -> dict[str, Sequence]:

@@ -13,13 +13,23 @@ _TEXTS_READ = 400  # of a language
 
 
 def texts_of(tasks: TextTasks | PairTasks, language: str) -> list[str]:
-    """Returns texts of the train rows of a language; of pairs, not those of a language that all pairs share."""
+    """Returns texts of the train rows of a language; of pairs, not those of a language that all pairs share.
+
+    Of scored pairs it is both sides, for nothing says which of them is in the language that all share.
+    """
     if isinstance(tasks, TextTasks):
         return tasks.corpus.texts(tasks.corpus.rows(language, "train")[:_TEXTS_READ])
     table = tasks.table
     rows = table.rows(language, "train")[:_TEXTS_READ]
-    columns = [name for name, code in table.schema.sides.items() if _is_own(table, code)]
-    return [text for column in columns for text in table.texts(column, rows)]
+    shared = _shared(table)
+    found = []
+    for column, code in table.schema.sides.items():
+        if code in table.columns:
+            own = [row for row in rows.tolist() if table.columns[code][row] not in shared]
+            found += table.texts(column, np.array(own, np.int64))
+        elif code in ("language", ""):
+            found += table.texts(column, rows)
+    return found
 
 
 def as_compared(texts: list[str], config: Config) -> list[str]:
@@ -30,7 +40,8 @@ def as_compared(texts: list[str], config: Config) -> list[str]:
 def nearest_train_languages(tasks: TextTasks, config: Config) -> dict[str, np.ndarray]:
     """Returns the numbers of the train languages whose texts are nearest to those of each held-out one, best first.
 
-    Of a held-out language the texts of its train rows are read, which it is adapted to, and no label.
+    Of a held-out language the texts of its train rows are read, up to 400 of them, which is more than it is adapted to,
+    and no label.
     """
     sources, judged = list(tasks.languages("train")), [*tasks.languages("dev"), *tasks.languages("test")]
     texts = [as_compared(texts_of(tasks, name), config) for name in (*sources, *judged)]
@@ -39,8 +50,7 @@ def nearest_train_languages(tasks: TextTasks, config: Config) -> dict[str, np.nd
     return {name: row.astype(np.int32) for name, row in zip(judged, order, strict=True)}
 
 
-def _is_own(table: data.Table, code: str) -> bool:
-    """Whether the texts whose language is called `code` in a schema are of the language of the row."""
-    if code in table.columns:
-        return len(set(table.columns[code])) > 1
-    return code in ("language", "")
+def _shared(table: data.Table) -> set[str]:
+    """Returns the languages that all pairs of a table have in common, where there are several pairs."""
+    pairs = table.languages()
+    return set.intersection(*(set(table.codes(pair)) for pair in pairs)) if len(pairs) > 1 else set()

@@ -1,10 +1,12 @@
 """Which examples of a batch are real, and sums and means over those."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxmeta.core.trees import leading_size
-from jaxmeta.core.types import Batch
+from jaxmeta.core.types import IMPOSSIBLE, Batch
 
 
 def real_examples(batch: Batch, size: int | None = None) -> jax.Array:
@@ -29,3 +31,10 @@ def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
     """Averages `values [N]` where `mask [N]` holds; zero if it holds nowhere."""
     count = jnp.maximum(jnp.sum(mask), 1).astype(values.dtype)
     return masked_sum(values, mask) / count
+
+
+def within_reach(logits: Any, batch: Batch) -> jax.Array:
+    """Returns logits `[N, C]` in which classes that the batch says are absent (`classes [N, C]`) cannot win."""
+    if "classes" not in batch:
+        return logits
+    return jnp.where(jnp.asarray(batch["classes"], bool), logits, IMPOSSIBLE)

@@ -49,7 +49,6 @@ from jaxmeta.data.splits import (
 )
 from jaxmeta.data.stream_episodes import StreamEpisodes
 from jaxmeta.data.stream_rows import StreamedRows
-from jaxmeta.data.stream_text import TextBlocks, text_batches
 from jaxmeta.data.string_episodes import StringEpisodes, number_of_strings
 from jaxmeta.data.synthetic_digits import synthetic_digits
 from jaxmeta.data.table import SCHEMAS, Schema, Table, translated_from
@@ -99,7 +98,6 @@ __all__ = [
     "StreamedRows",
     "StringEpisodes",
     "Table",
-    "TextBlocks",
     "TextEpisodes",
     "TfdsRows",
     "Tokenizer",
@@ -147,7 +145,6 @@ __all__ = [
     "stack_episodes",
     "synthetic_digits",
     "tempered",
-    "text_batches",
     "texts_by_language",
     "tokenizer_from_state",
     "transcripts",

@@ -16,12 +16,13 @@ class ImageEpisodes:
     """A `TaskDistribution` of `ways`-way classification of characters, pure in `(seed, split, index)`.
 
     An episode draws an alphabet, then `ways` of its characters, then a drawing for each place in support and query; no
-    drawing is in both. Unlike a language's labels, a target means another character in every episode. Splits share no
-    alphabet, so a character that is judged was never seen.
+    drawing of a class is in both. Unlike a language's labels, a target means another character in every episode. Splits
+    share no alphabet, so a character that is judged was never seen.
 
     With `rotations` a character that is turned by a quarter, a half or three quarters is a class of its own, in every
-    split, as is usual with Omniglot (Santoro et al. 2016). With `mixed` the classes of an episode are of any alphabets
-    of its split (Vinyals et al. 2016), which is easier: characters of one alphabet look alike.
+    split, as is usual with Omniglot (Santoro et al. 2016); so two classes may have drawings in common, turned. With
+    `mixed` the classes of an episode are of any alphabets of its split (Vinyals et al. 2016), which is easier:
+    characters of one alphabet look alike.
 
     A batch has `inputs [N, H, W]` uint8, `targets [N]` int32 in `[0, ways)`, and of meta-training `source_class [N]`
     int32, the class among all that are trained on (see `source_classes`). It is ordered shot by shot, as that of
@@ -66,7 +67,7 @@ class ImageEpisodes:
             )
         self._drawings: dict[tuple[str, str], list[np.ndarray]] = {}  # of the characters of each alphabet, by role
         for role, alphabets in split._asdict().items():
-            for name in (MIXED,) if mixed else alphabets:
+            for name in (MIXED,) if mixed and alphabets else alphabets:
                 of_each = images.characters(alphabets if mixed else (name,))
                 if len(of_each) * self.turns < ways:
                     raise InputError(

@@ -39,6 +39,8 @@ class Images:
     def characters(self, alphabets: Sequence[str]) -> list[np.ndarray]:
         """Returns the image numbers of each character of some alphabets, in the order of the characters' numbers."""
         rows = np.flatnonzero(np.isin(self.alphabet, alphabets))
+        if not len(rows):
+            return []
         rows = rows[np.argsort(self.character[rows], kind="stable")]
         return np.split(rows, np.flatnonzero(np.diff(self.character[rows])) + 1)
 

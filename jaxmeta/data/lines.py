@@ -133,7 +133,15 @@ def fixed_codes(columns: Sequence[str], language: str | None) -> dict[str, str]:
     Args:
         columns: the column of the language, or the two columns of a pair of languages.
         language: the language; of a pair SOURCE-TARGET, either of which may be left out.
+
+    Raises:
+        InputError: a pair has more than two parts.
     """
+    if len(columns) > 1 and (language or "").count("-") > 1:
+        raise InputError(
+            f"{language!r} may be several pairs of languages; name one side alone, as SOURCE- or -TARGET, or give the "
+            f"file the columns {' and '.join(columns)}."
+        )
     codes = (language or "",) if len(columns) == 1 else (language or "").partition("-")[::2]
     return {column: code for column, code in zip(columns, codes, strict=True) if code}
 

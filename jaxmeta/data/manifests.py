@@ -1,4 +1,8 @@
-"""Fixed few-shot problems on disk: which rows each was made of, so that somebody else can repeat a comparison."""
+"""Fixed few-shot problems on disk: which rows each was made of, so that somebody else can repeat a comparison.
+
+What is made of rows follows from them alone, whatever the seed: strings of recordings, given as many labels, silences
+and repeats, and the windows of questions.
+"""
 
 import copy
 import dataclasses
@@ -99,7 +103,7 @@ def read_manifest(path: Path) -> Manifest:
         content = json.loads(pathlib.Path(path).read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); correct the path.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); write the manifest again.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path} is not a manifest of format {FORMAT}; write it again.")
@@ -144,6 +148,11 @@ def check_manifest(manifest: Manifest, rows: Rows) -> None:
                     f"Row {row} of {rows.name}, for {problem.language}, is not what it was when the manifest was "
                     "written; use the data that it was written for, or write it again."
                 )
+        if problem.split not in ("dev", "test"):
+            raise InputError(
+                f"The manifest judges {problem.language} on {problem.split} rows; problems are of dev or test rows, so "
+                "write it again."
+            )
         for part, numbers in (("train", problem.support), (problem.split, problem.query)):
             if not numbers or len(set(numbers)) < len(numbers):
                 what = "a row twice" if numbers else "no row"

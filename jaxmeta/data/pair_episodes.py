@@ -81,8 +81,9 @@ class PairEpisodes(FewShot[Table]):
         self.tokenizer, self.lexicon = tokenizer, lexicon
         self.targets_tokenizer = with_length(tokenizer, target_length or tokenizer.length)
         self.specials = specials(tokenizer)
-        self._leaves, usable = self._encoded(table, seed)
-        self.left_out = int(np.count_nonzero(~usable))  # train rows whose answer is longer than a window
+        self._leaves, usable = self._encoded(table)
+        used = np.isin(table.language, [language for languages in split for language in languages])
+        self.left_out = int(np.count_nonzero(used & ~usable))  # train rows whose answer is longer than a window
         super().__init__(
             table, split, np.where(usable, 0, -1), num_classes=1, shots=shots, queries=queries,
             weighting=weighting or tempered(temperature), seed=seed,
@@ -120,13 +121,13 @@ class PairEpisodes(FewShot[Table]):
         """Returns all windows of the contexts of `rows`, where one window for each question is too few."""
         return strided_windows(_questions(self.corpus, rows), self.tokenizer.length)
 
-    def _encoded(self, table: Table, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    def _encoded(self, table: Table) -> tuple[dict[str, Any], np.ndarray]:
         """Returns the leaves of all rows, without what follows from others, and which rows may be used."""
         schema, every = table.schema.name, np.ones(len(table), bool)
         if schema == "question_answering":
             starts = np.zeros(len(table), np.int64)
             trained = np.flatnonzero(table.split == "train")
-            starts[trained] = learning_windows(_questions(table, trained), self.tokenizer.length, seed)
+            starts[trained] = learning_windows(_questions(table, trained), self.tokenizer.length)
             return {"starts": starts}, starts >= 0
         if schema == "generation":
             texts = table.texts("text")

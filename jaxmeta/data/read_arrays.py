@@ -50,7 +50,8 @@ def _opened(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
     except InputError:
         raise
     # What numpy and zipfile raise for files that are cut off, damaged, or of another kind.
-    except (ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+    # Of a zip file with a password, or packed in a way that Python does not know, it is a RuntimeError.
+    except (ValueError, EOFError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise InputError(spoilt) from None
     except OSError as error:
         reason = error.strerror or "it is damaged"

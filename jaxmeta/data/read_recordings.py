@@ -84,7 +84,8 @@ def check_recordings(where: Path, recordings: Recordings, index: np.ndarray, dev
         )
     _check_repeats(where, recordings)
     if dev and not (recordings.split == "dev").any():
-        return dataclasses.replace(recordings, split=_with_dev(where, recordings, index, dev))
+        recordings = dataclasses.replace(recordings, split=_with_dev(where, recordings, index, dev))
+        _check_repeats(where, recordings)
     return recordings
 
 

@@ -3,6 +3,7 @@
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from jaxmeta.data.corpus import SPLITS
 from jaxmeta.data.lines import Path, fixed_codes, read_fields, read_header, read_lines, where
 from jaxmeta.data.table import SCHEMAS, Schema, Table, link_sentences
 from jaxmeta.data.tsv import check_split, check_trained
+
+_LARGEST = 1e30  # score, which is stored, squared and added up in 32 bits
 
 
 class CheckedRow(NamedTuple):
@@ -60,12 +63,14 @@ def read_table(
     """
     if schema is not None:
         check_one_of("schema", schema, tuple(SCHEMAS))
-    found = _schema(path, schema, columns or {})
-    called = {column: (columns or {}).get(column, column) for column in found.columns}
-    fixed = fixed_codes(found.language, language)
-    optional = [*([] if require_splits else ["split"]), *fixed]
-    if "line" in found.numbers and not require_splits:  # the place in a document is the place in the file
-        optional.append("line")
+    columns = columns or {}
+    optional_of = partial(_optional, language=language, require_splits=require_splits)
+    if schema is None:
+        found = find_schema(path, read_header(path, read_lines(path)[0][1]), columns, optional_of)
+    else:
+        found = SCHEMAS[schema]
+    called = {column: columns.get(column, column) for column in found.columns}
+    fixed, optional = fixed_codes(found.language, language), optional_of(found)
     needed = [called[column] for column in found.columns if column not in optional]
     fields = read_fields(path, needed, optional=[called[column] for column in optional])
     renamed = (
@@ -118,25 +123,41 @@ def make_table(
     )
 
 
-def _schema(path: Path, name: str | None, columns: Mapping[str, str]) -> Schema:
-    return SCHEMAS[name] if name in SCHEMAS else find_schema(path, read_header(path, read_lines(path)[0][1]), columns)
+def _optional(schema: Schema, *, language: str | None, require_splits: bool) -> tuple[str, ...]:
+    """Returns the columns of a schema that a file need not have."""
+    found = (*(() if require_splits else ("split",)), *fixed_codes(schema.language, language))
+    # The place in a document is the place in the file.
+    return (*found, "line") if "line" in schema.numbers and not require_splits else found
 
 
-def find_schema(path: object, header: Sequence[str], columns: Mapping[str, str]) -> Schema:
-    """Returns the schema whose columns, called as `columns` says, are all in `header`.
+def find_schema(
+    path: object,
+    header: Sequence[str],
+    columns: Mapping[str, str],
+    optional: Callable[[Schema], Sequence[str]] = lambda schema: (),
+) -> Schema:
+    """Returns the schema whose columns, called as `columns` says, are all in `header`; the one that reads most of it.
+
+    Args:
+        path: where they are, for the sentence.
+        header: the columns of the file.
+        columns: what a column of a schema is called in it, where it is called otherwise.
+        optional: the columns of a schema that may be missing, beside `split`.
 
     Raises:
         InputError: there is none.
     """
     have = {column: columns.get(column, column) for schema in SCHEMAS.values() for column in schema.columns}
-    fits = [s for s in SCHEMAS.values() if all(have[c] in header for c in s.columns if c != "split")]
+    fits = [
+        s for s in SCHEMAS.values() if all(have[c] in header for c in s.columns if c not in ("split", *optional(s)))
+    ]
     if not fits:
         kinds = "; ".join(f"{s.name}: {', '.join(s.columns)}" for s in SCHEMAS.values())
         raise InputError(
             f"{where(path)}, line 1: the columns {', '.join(map(repr, header))} are those of no kind of data that is "
             f"known ({kinds}); name the columns so in the first line, separated by TAB."
         )
-    return max(fits, key=lambda schema: len(schema.columns))
+    return max(fits, key=lambda schema: sum(have[column] in header for column in schema.columns))
 
 
 def checked_rows(path: Path, schema: Schema, fields: Iterable[tuple[int, Mapping[str, str]]]) -> Iterator[CheckedRow]:
@@ -166,7 +187,7 @@ def _score(name: str, line: int, raw: Mapping[str, str]) -> float:
         score = float(raw["score"])
     except ValueError:
         score = math.nan
-    if not math.isfinite(score):
+    if not abs(score) < _LARGEST:  # which NaN is not either
         raise InputError(
             f"{name}, line {line}: the score is {raw['score'].strip()!r}; it must be a number, such as -0.5."
         )
@@ -175,8 +196,9 @@ def _score(name: str, line: int, raw: Mapping[str, str]) -> float:
 
 def _whole(name: str, line: int, raw: Mapping[str, str], column: str) -> int:
     text = raw[column].strip()
-    if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
-        raise InputError(f"{name}, line {line}: the {column} is {text!r}; it must be a whole number, zero or more.")
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:  # so many digits fit into 64 bits
+        shown = text if len(text) < 40 else f"{text[:20]}..."
+        raise InputError(f"{name}, line {line}: the {column} is {shown!r}; it must be a whole number, zero or more.")
     return int(text)
 
 

@@ -60,14 +60,17 @@ def window_starts(count: int, length: int, parts: int = 2) -> list[int]:
     return list(dict.fromkeys([*range(0, last, max(length // parts, 1)), last]))
 
 
-def learning_windows(questions: Sequence[Question], length: int, seed: int) -> np.ndarray:
-    """Returns a word `[N]` of each context from which on a window holds the answer, at random; -1 where none does."""
+def learning_windows(questions: Sequence[Question], length: int) -> np.ndarray:
+    """Returns a word `[N]` of each context from which on a window holds the answer; -1 where none does.
+
+    Which of those that do follows from the question alone, as if at random.
+    """
     starts = np.full(len(questions), -1, np.int64)
     for number, question in enumerate(questions):
         count, (first, end) = len(word_places(question.context)), question.span
         if first >= 0 and end - first <= length:
             low, high = max(end - length, 0), min(first, max(count - length, 0))
-            generator = stream(seed, "window", question.context, question.question)
+            generator = stream("window", question.context, question.question)
             starts[number] = generator.integers(min(low, high), high + 1)
     return starts
 

@@ -49,7 +49,7 @@ def longer_answers(rows: StreamedRows, split: LanguageSplit, length: int) -> dic
         for row in checked_rows(rows.source.name, rows.schema, [(0, fields)]):
             context, question, answer = (row.values[column] for column in ("context", "question", "answer"))
             asked = Question(context, question, answer, int(row.numbers["answer_start"]))
-            if learning_windows([asked], length, 0)[0] < 0:
+            if learning_windows([asked], length)[0] < 0:
                 found[cell].append(numbers[cell])
         numbers[cell] += 1
     return {cell: np.array(of, np.int64) for cell, of in found.items()}

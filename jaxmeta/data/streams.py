@@ -1,6 +1,7 @@
 """Counter-based random numbers named by what they are for, so that no draw depends on the one before it."""
 
 import hashlib
+import operator
 
 import numpy as np
 
@@ -17,6 +18,7 @@ def stream(*names: object, index: int = 0) -> np.random.Generator:
     The names become the Philox key and `index` the top word of its counter, so that two indices are 2**192
     draws apart (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
     """
+    index = operator.index(index)  # one of numpy would be shifted out of its 64 bits, to zero
     if index < 0:
         raise ValueError(f"`index` must be zero or more, got {index}")
     return np.random.Generator(np.random.Philox(key=digest(*names, size=16), counter=index << 192))

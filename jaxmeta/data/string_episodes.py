@@ -22,9 +22,10 @@ class StringEpisodes(AudioEpisodes):
     An example is a few clips of one speaker with short silences before, between and after them; its target are their
     labels, counted from 1, and padded with 0: `inputs {"audio": [N, length] int16, "samples": [N] int32}`, `targets
     [N, L]` int32, `mask [N]` bool. Which recordings a side is made of is drawn as for `AudioEpisodes`, so that `shots`
-    are recordings of each class here too; the strings follow from the recordings and the seed. Labels are balanced:
-    clips are dealt in rounds that have every label once. A string ends early where the next clip would not fit into
-    `length`, so nothing is cut but clips that are longer than that alone. Support and query share no recording.
+    are recordings of each class here too; the strings follow from the recordings alone. Labels are balanced: clips are
+    dealt in rounds that have every label once. A string ends early where the next clip would not fit into `length`, so
+    nothing is cut but clips that are longer than that alone, and the end of a string of meta-training where a pretended
+    speaker (`voices`) is slower than there is room for. Support and query share no recording.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class StringEpisodes(AudioEpisodes):
         }
         if not len(rows):
             return batch
-        generator = stream(self.seed, "strings", *rows.tolist())
+        generator = stream("strings", *rows.tolist())
         deck = _dealt(generator, rows, self.corpus.label[rows])
         waiting: int | None = None  # a clip that did not fit into the string before
         for place in range(count):

@@ -119,7 +119,23 @@ def parts_of(source: Path, builder: Any, splits: Mapping[str, str] | None) -> di
             f"{source} has the splits {', '.join(builder.info.splits)}; say in `splits` which of them are "
             f"{', '.join(SPLITS)}."
         )
+    _check_apart(source, dict(zip(parts, known, strict=True)))
     return parts
+
+
+def _check_apart(source: Path, parts: Mapping[str, Any]) -> None:
+    """Refuses parts of one split that have examples in common, which would be learned from and judged on."""
+    seen: dict[str, list[tuple[int, int, str]]] = {}
+    for name, part in parts.items():
+        for piece in part.file_instructions:
+            start, end = piece.skip, piece.skip + piece.take
+            for first, last, other in seen.setdefault(piece.filename, []):
+                if start < last and first < end:
+                    raise InputError(
+                        f"{source}: the parts {other!r} and {name!r} have examples in common; name parts that have "
+                        "none."
+                    )
+            seen[piece.filename].append((start, end, name))
 
 
 def flat(features: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -190,12 +206,19 @@ def texts_of(chosen: Chosen, number: int, example: Mapping[str, Any], columns: I
             found[column] = _text(chosen.feature(column), value)
         except UnicodeDecodeError:
             raise InputError(f"{where} is not UTF-8; store it as UTF-8, or leave such examples out.") from None
+        except TypeError:
+            raise InputError(
+                f"{where} is {len(value)} values in {chosen.wanted[column]!r}; name a feature that has one text."
+            ) from None
     if empty := [column for column, text in found.items() if not text.strip()]:
         raise InputError(f"{chosen.source}, example {number}: the {empty[0]} is empty; leave such examples out of it.")
     return found
 
 
 def _text(feature: Any, value: Any) -> str:
+    """Raises TypeError where the feature has several values of which none is the text."""
+    if np.ndim(value):
+        raise TypeError
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if hasattr(feature, "int2str"):

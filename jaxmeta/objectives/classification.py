@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jaxmeta.core.checks import check_positive, check_share, is_traced
-from jaxmeta.core.masks import masked_mean, masked_sum, real_examples
+from jaxmeta.core.masks import masked_mean, masked_sum, real_examples, within_reach
 from jaxmeta.core.trees import at_least_float32
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch, Metrics, Objective
 
@@ -92,13 +92,6 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
         }
 
     return Objective(loss, counts, _scores)
-
-
-def within_reach(logits: Any, batch: Batch) -> jax.Array:
-    """Returns logits `[N, C]` in which classes that the batch says are absent (`classes [N, C]`) cannot win."""
-    if "classes" not in batch:
-        return logits
-    return jnp.where(jnp.asarray(batch["classes"], bool), logits, IMPOSSIBLE)
 
 
 def _predicted(logits: jax.Array) -> jax.Array:

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmeta.core.masks import within_reach
 from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Episode, Objective
-from jaxmeta.objectives.classification import within_reach
 from jaxmeta.run.plan import Classical, Readout, answers_to
 
 FOLDS = 4  # at most; no more than there are shots
