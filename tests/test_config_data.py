@@ -50,12 +50,13 @@ def test_a_search_is_allowed_by_its_config(path, preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", [None, "quick", "gpu"], ids=str)
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_it_is_built(path, preset, data_dir, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "preset"),
+    [(path, preset) for path in CONFIGS for preset in (None, *presets_of(path))],
+    ids=lambda part: getattr(part, "stem", str(part)),
+)
+def test_it_is_built_and_its_steps_are_traced(path, preset, data_dir, monkeypatch):
     monkeypatch.setenv("JAXMETA_DATA", str(data_dir))
-    if preset not in (None, *presets_of(path)):
-        pytest.skip(f"no preset {preset}")
     if path.stem in ABSENT:
         pytest.skip("a user makes or installs this")
     for config in load_jobs(path, preset=preset).configs.values():
@@ -64,3 +65,11 @@ def test_it_is_built(path, preset, data_dir, monkeypatch):
         assert names >= set(built.setting.config.evaluate.methods)
         episode = first_episode(built.setting.config, built.tasks)
         assert all(np.all(np.isfinite(leaf)) for leaf in map(np.asarray, jax.tree.leaves(episode)))
+        if preset in ("quick", "gpu"):  # the same methods, or fewer
+            continue
+        batch = next(built.tasks.batches(0, 0, augmented=False)(0))
+        for phase in built.experiment.phases:
+            with jax.numpy_dtype_promotion("standard"):
+                state = jax.eval_shape(phase.learner.init, jax.random.key(0), batch)
+                after, _ = jax.eval_shape(phase.learner.update, state, batch)
+            assert jax.tree.structure(after) == jax.tree.structure(state)

@@ -10,7 +10,17 @@ import pytest
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.trees import leading_size
 from jaxmeta.core.types import Episode
-from jaxmeta.run.evaluate import Choice, Posed, alike, call_size, classical_grid, on_edge, score_grid, tune_classical
+from jaxmeta.run.evaluate import (
+    Choice,
+    Posed,
+    alike,
+    call_size,
+    classical_grid,
+    classical_on_edge,
+    on_edge,
+    score_grid,
+    tune_classical,
+)
 from jaxmeta.run.experiment import Trained
 from jaxmeta.run.judge import evaluate
 from jaxmeta.run.judgements import Judgements
@@ -202,6 +212,13 @@ def test_draws_and_languages_have_their_places():
 def test_edges_are_those_of_what_was_tried(rates, steps, choice, expected):
     method = Method("maml", BASELINE, None, lambda rate: rate, rates, steps)
     assert on_edge(method, Choice(*choice)) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1.0, ["C"]), (10.0, []), (100.0, ["C"])])
+def test_edges_of_baselines_outside_jax_are_told_of_too(value, expected):
+    outside = classical(lambda *_: 1)
+    assert classical_on_edge(outside._replace(values=(10.0, 1.0, 100.0)), value) == expected
+    assert classical_on_edge(outside._replace(values=(value,)), value) == []  # one value is no choice
 
 
 def posed(tasks: int, queries: int, shots: int = 3) -> Posed:

@@ -14,7 +14,7 @@ from tiny_run import jaxmeta
 import jaxmeta as jm
 from jaxmeta.algorithms import on_minibatches
 from jaxmeta.algorithms.mlp_rule import mlp_rule
-from jaxmeta.config import dump, load, load_optimizer
+from jaxmeta.config import build, dump, load, load_optimizer
 from jaxmeta.config.child_methods import child_model
 from jaxmeta.config.commands import train_run
 from jaxmeta.config.kinds import settled
@@ -328,6 +328,19 @@ def test_a_run_is_trained_judged_resumed_and_loaded(tmp_path, standard_promotion
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
     with pytest.raises(InputError, match="no learned optimizer 'adam'; it has learned_optimizer"):
         load_optimizer(tmp_path / "whole", "adam")
+
+
+@pytest.mark.parametrize("estimator", ["truncated_backprop", "persistent_evolution", "evolution"])
+def test_every_rule_is_trained_by_every_estimator_that_a_config_names(estimator, standard_promotion):
+    methods = ("sgd", "learned_optimizer", "lstm_optimizer")
+    built = build(tiny(**{"children.estimator": estimator, "evaluate.methods": methods}))
+    episodes = next(built.tasks.batches(0, 0, augmented=True)(0))
+    assert [phase.name for phase in built.experiment.phases] == list(methods[1:])
+    for phase in built.experiment.phases:
+        state = jax.eval_shape(phase.learner.init, jax.random.key(0), episodes)
+        after, metrics = jax.eval_shape(phase.learner.update, state, episodes)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        assert metrics["loss"].shape == ()
 
 
 @pytest.mark.slow

@@ -1,16 +1,18 @@
 """What is read off adapted states: texts and spans are compared as an independent count of them says."""
 
 import dataclasses
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from jaxmeta.config import Config
+from jaxmeta.config import Config, load
 from jaxmeta.config.classical import CLASSICAL
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.read import changed
-from jaxmeta.config.readouts import readout_for
+from jaxmeta.config.readouts import judge_of_texts, readout_for
 from jaxmeta.core.batches import stack_episodes
 from jaxmeta.core.checks import InputError
 from jaxmeta.core.words import first_sentence
@@ -133,6 +135,16 @@ def test_what_is_written_is_scored_as_text(tmp_path):
     judge = text_scores(rouge=True)
     padded = np.concatenate([tokenizer.encode(said), tokenizer.encode(["of a row that fills up"])])
     assert judged(tasks, scored_pair(), padded) == judge.scores(judge.counts(said, references))
+
+
+@pytest.mark.parametrize(
+    ("said", "tokenize"), [("我喜欢@的猫和狗", "zh"), ("ผมชอบ@แมวและหมา", "char"), ("Ich mag @", "13a")]
+)
+def test_words_of_scripts_without_spaces_are_found_for_bleu(said, tokenize):
+    tasks: Any = SimpleNamespace(config=load(changes={"task.kind": "translation"}))
+    written, references = [said.replace("@", "很多") + said[0]], [said.replace("@", "很多") + said[-1]]
+    found, expected = judge_of_texts(tasks), text_scores(tokenize=tokenize)
+    assert found.scores(found.counts(written, references)) == expected.scores(expected.counts(written, references))
 
 
 def test_first_words_are_the_summary_that_they_are(tmp_path):

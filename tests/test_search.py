@@ -21,7 +21,8 @@ from jaxmeta.run.evaluate import evaluator, pose, tune
 from jaxmeta.run.experiment import train
 from jaxmeta.run.logging import MetricsLog, progress
 from jaxmeta.run.plan import META
-from jaxmeta.run.samplers import OPTUNA, Between, Trial, draw, promoted, rungs, suggested
+from jaxmeta.run.samplers import OPTUNA, Between, Trial, draw, promoted, rungs, share, suggested
+from jaxmeta.run.search_figure import parallel_coordinates
 from jaxmeta.run.trial_log import opened
 
 SPACE = {"train.learning_rate": Between(1e-4, 1e-1, log=True), "inner.steps": Between(1, 3, whole=True)}
@@ -431,3 +432,23 @@ def test_a_choice_that_makes_no_run_is_found_before_the_first_trial(toy, tmp_pat
     assert jaxmeta("search", str(toml(toy, tmp_path / "toy.toml", space)), "--out", str(tmp_path / "out")) == 2
     assert "heads" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_picture_of_a_search_has_a_line_for_each_trial_through_what_it_tried():
+    pytest.importorskip("matplotlib")
+    space = {"train.learning_rate": Between(1e-3, 1e-1, log=True), "inner.steps": (1, 2, 5)}
+    tried = [((1e-3, 1), 0.2), ((1e-2, 5), 0.6), ((1e-1, 2), 0.4), ((1e-1, 5), math.nan)]
+    trials = [
+        Trial(number, 0, {"train.learning_rate": rate, "inner.steps": steps}, (score,), score)
+        for number, ((rate, steps), score) in enumerate(tried)
+    ]
+    axes = parallel_coordinates(trials, space, "accuracy", higher_is_better=True).axes[0]
+    lines = [np.asarray(line.get_ydata()) for line in axes.lines if len(line.get_xdata()) == 3]
+    heights = [share(space["inner.steps"], steps) for steps in (1, 2, 5)]
+    expected = [
+        [0.0, heights[0], 0.0],
+        [1.0, heights[1], 0.5],
+        [0.5, heights[2], 1.0],
+    ]  # the best on top, none diverged
+    np.testing.assert_allclose(lines, expected, atol=1e-6)
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*space, "dev accuracy"]

@@ -104,14 +104,13 @@ def _finite_derivative(tree: ArrayTree, number: jax.Array) -> ArrayTree:
 
     At the ceiling a loss has the derivative zero, and zero times what a diverged child computes is not a number.
     """
-    del number
-    return tree
+    # The same either way, and yet each child of a batch has its own, so that derivatives are looked at one by one. Here
+    # as in `_forward`: in the body of a loop JAX takes the two to be batched alike.
+    return jax.tree.map(lambda leaf: jnp.where(number == 0, leaf, leaf), tree)
 
 
 def _forward(tree: ArrayTree, number: jax.Array) -> tuple[ArrayTree, jax.Array]:
-    # The same either way, and yet each child of a batch has its own, so that derivatives are looked at one by one.
-    mine = jax.tree.map(lambda leaf: jnp.where(number == 0, leaf, leaf), tree)
-    return mine, jnp.zeros_like(number)
+    return _finite_derivative(tree, number), jnp.zeros_like(number)
 
 
 def _backward(zero: jax.Array, slopes: ArrayTree) -> tuple[ArrayTree, jax.Array]:

@@ -1,7 +1,7 @@
 """How the adapted states of each kind of task are judged: by what the objective counts, or by texts on the host."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -80,7 +80,7 @@ def answers_judged(tasks: PairTasks, found: list[str], language: str, split: str
 
 
 def written(tasks: PairTasks, objective: Objective) -> Readout:
-    """Judges what a model writes by itself, greedily, against one reference each (see `jaxmeta.run.text_scores`)."""
+    """Judges what a model writes by itself, as `decode` says, against one reference each."""
     del objective  # it judges each token given those before it
     judge = judge_of_texts(tasks)
 
@@ -97,8 +97,21 @@ def written(tasks: PairTasks, objective: Objective) -> Readout:
 
 
 def judge_of_texts(tasks: PairTasks) -> TextScores:
-    """Returns what judges the texts of a kind: ROUGE is about summaries."""
-    return text_scores(rouge=tasks.config.task.kind == "summaries")
+    """Returns what judges the texts of a kind (see `jaxmeta.run.text_scores`): ROUGE is about summaries.
+
+    BLEU is about words, which sacrebleu finds by the script of the references: of Chinese as it is usual there, and of
+    other scripts without spaces every character is one.
+    """
+    names = ("13a", "zh", "char")
+    judges = {name: text_scores(tokenize=name, rouge=tasks.config.task.kind == "summaries") for name in names}
+
+    def counts(written: Sequence[str], references: Sequence[str]) -> dict[str, np.ndarray]:
+        script = data.script_of(references)
+        return judges["zh" if script == "CJK" else "char" if script in data.UNSPACED else "13a"].counts(
+            written, references
+        )
+
+    return TextScores(counts, judges["13a"].scores)
 
 
 _READOUTS: dict[str, Callable[[PairTasks, Objective], Readout]] = {

@@ -31,7 +31,7 @@ from jaxmeta.data.read_table import read_table
 from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.rollout_episodes import RolloutEpisodes
 from jaxmeta.data.row_files import TsvRows
-from jaxmeta.data.scripts import ScriptFacts, script_facts, script_of, texts_by_language
+from jaxmeta.data.scripts import UNSPACED, ScriptFacts, script_facts, script_of, texts_by_language
 from jaxmeta.data.sequences import Specials, decode_sequence, specials
 from jaxmeta.data.sinusoid import Sinusoid
 from jaxmeta.data.spans import Windows, best_answers
@@ -74,6 +74,7 @@ __all__ = [
     "COLUMNS",
     "SCHEMAS",
     "SPLITS",
+    "UNSPACED",
     "AudioEpisodes",
     "ByteTokenizer",
     "ChildEpisodes",
