@@ -64,14 +64,14 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
         logits, targets, mask = prepare(outputs, batch)
         one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
         losses = optax.softmax_cross_entropy(logits, smoothed(one_hot, logits))
-        correct = (_predicted(logits) == targets).astype(logits.dtype)
+        correct = (_predicted(logits, targets.dtype) == targets).astype(logits.dtype)
         return masked_mean(losses, mask), {"accuracy": masked_mean(correct, mask)}
 
     def counts(outputs: ArrayTree, batch: Batch) -> dict[str, jax.Array]:
         logits, targets, mask = prepare(outputs, batch)
         one_hot = jax.nn.one_hot(targets, num_classes, dtype=logits.dtype)
         probabilities = jax.nn.softmax(logits, axis=-1)
-        predicted = _predicted(logits)
+        predicted = _predicted(logits, targets.dtype)
         confidence = jnp.max(probabilities, axis=-1)
         # Bin b holds the confidences in (b / 15, (b + 1) / 15].
         bins = jnp.ceil(confidence * CONFIDENCE_BINS).astype(jnp.int32) - 1
@@ -94,13 +94,13 @@ def classification(num_classes: int, *, label_smoothing: Any = 0.0) -> Objective
     return Objective(loss, counts, _scores)
 
 
-def _predicted(logits: jax.Array) -> jax.Array:
+def _predicted(logits: jax.Array, dtype: Any) -> jax.Array:
     """Returns the class that each of logits `[N, C]` predicts; `C`, which is none, where they are not finite.
 
     Of NaN `argmax` makes the first class, so that a model which has diverged would be right now and then.
     """
     best = jnp.isfinite(jnp.max(logits, axis=-1))
-    return jnp.where(best, jnp.argmax(logits, axis=-1), logits.shape[-1])
+    return jnp.where(best, jnp.argmax(logits, axis=-1), logits.shape[-1]).astype(dtype)
 
 
 def _scores(counts: ArrayTree) -> dict[str, float]:
