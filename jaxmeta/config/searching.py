@@ -355,6 +355,12 @@ def _report(
     console = Console()
     console.print(table)
     console.print(f"Best: {folder / 'best.toml'}; every trial: {folder / 'trials.jsonl'}", soft_wrap=True)
+    if len(methods) > 1:
+        console.print(
+            f"It is the best of {method}; the other methods of the config read the same settings, which were searched "
+            "for none of them.",
+            soft_wrap=True,
+        )
 
 
 def _draw(folder: pathlib.Path, trials: Sequence[Trial], space: Space, metric: str, *, higher: bool) -> None:
