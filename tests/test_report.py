@@ -29,7 +29,9 @@ def _method(scores, kind="", **changes):
         "worst_language": min(scores, key=scores.__getitem__),
         "worst_quartile": min(scores.values()),
         "per_language": scores,
+        "repetitions": {language: [score] for language, score in scores.items()},
         "compute": {"gradient_examples": 1_250_000, "seconds": 61.25},
+        "adaptation": {"dev_score": mean},
         **({"kind": kind} if kind else {}),
         **changes,
     }
@@ -204,6 +206,9 @@ def test_without_matplotlib_the_page_says_how_to_get_it(tmp_path, monkeypatch):
     assert not (tmp_path / "figures").exists()
 
 
+_EDGELESS = {"dev_score": 1.0, "on_edge": "steps"}
+
+
 def _without(*path):
     evaluation = _evaluation(3)
     inner = evaluation
@@ -223,13 +228,17 @@ def _without(*path):
         ("[]", "the whole file"),
         (_without("verdict"), "`verdict`: field required"),
         (_without("methods", "maml", "compute", "seconds"), r"`methods\.maml\.compute\.seconds`"),
+        (_without("methods", "maml", "adaptation", "dev_score"), r"`methods\.maml\.adaptation\.dev_score`"),
+        (_without("methods", "joint", "repetitions"), r"`methods\.joint\.repetitions`"),
         (json.dumps(_evaluation(2, methods={})), "`methods`"),
         (json.dumps(_evaluation(2, languages="yi")), "`languages`: .*list"),
         (json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, ci95=[1.0])})), r"`methods\.m\.ci95`"),
         (json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, mean="3")})), r"`methods\.m\.mean`"),
         (json.dumps(_evaluation(2, best_baseline="magic")), "names 'magic'"),
         (
-            json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, adaptation={"on_edge": "steps"})})),
+            json.dumps(
+                _evaluation(2, methods={"m": _method({"yi": 1.0}, adaptation={"dev_score": 1.0, "on_edge": "steps"})})
+            ),
             r"`methods\.m\.adaptation\.on_edge`",
         ),
         (json.dumps(_evaluation(2, fits=[_evaluation(1)["fits"][0] | {"truth": [1.0]}])), r"`fits\.0`"),
@@ -342,10 +351,12 @@ def test_choices_on_the_edge_are_named_under_the_table_and_in_the_page(tmp_path)
     evaluation = _evaluation(3)
     assert table.edge_note(evaluation) == ""
     for name, edges in (("joint", ["steps", "learning_rate"]), ("maml", ["steps"]), ("target <only> & co", [])):
-        evaluation["methods"][name]["adaptation"] = {"on_edge": edges}
+        evaluation["methods"][name]["adaptation"] |= {"on_edge": edges}
+    evaluation["methods"]["target <only> & co"]["adaptation"] |= {"on_edge": ["inverse_strength"]}  # one of its own
     note = (
-        "maml, joint chose the largest number of inner steps offered; "
-        "joint chose the smallest or largest learning rate offered: with others they may do better."
+        "maml, joint chose the largest number of inner steps offered; joint chose the smallest or largest learning "
+        "rate offered; target <only> & co chose the smallest or largest inverse strength offered: with others they may do "
+        "better."
     )
     assert table.edge_note(evaluation) == note
     assert note in " ".join(" ".join(line.split()) for line in _lines(evaluation, 80))

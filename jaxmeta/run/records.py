@@ -20,6 +20,7 @@ class _Compute(pydantic.BaseModel):
 
 
 class _Adaptation(pydantic.BaseModel):
+    dev_score: float
     on_edge: list[str] = []
 
 
@@ -29,8 +30,9 @@ class _Method(pydantic.BaseModel):
     ci95: _Pair
     worst_quartile: float
     per_language: dict[str, float] = pydantic.Field(min_length=1)
+    repetitions: dict[str, list[float]] = pydantic.Field(min_length=1)
     compute: _Compute
-    adaptation: _Adaptation = _Adaptation()
+    adaptation: _Adaptation
     kind: str = ""
 
 
