@@ -355,8 +355,8 @@ def test_choices_on_the_edge_are_named_under_the_table_and_in_the_page(tmp_path)
     evaluation["methods"]["target <only> & co"]["adaptation"] |= {"on_edge": ["inverse_strength"]}  # one of its own
     note = (
         "maml, joint chose the largest number of inner steps offered; joint chose the smallest or largest learning "
-        "rate offered; target <only> & co chose the smallest or largest inverse strength offered: with others they may do "
-        "better."
+        "rate offered; target <only> & co chose the smallest or largest inverse strength offered: with others they may "
+        "do better."
     )
     assert table.edge_note(evaluation) == note
     assert note in " ".join(" ".join(line.split()) for line in _lines(evaluation, 80))
