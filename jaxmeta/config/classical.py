@@ -77,7 +77,7 @@ def _overlap(tasks: PairTasks, name: str, spellings: Sequence[Callable[[str], st
         ]
         return judge(np.mean(cosines, axis=0), query)
 
-    return _without_shots(name, "longest_ngram", (2.0, 3.0, 4.0, 6.0, 8.0), of_language)
+    return _without_shots(name, "longest_ngram", (2.0, 3.0, 4.0, 6.0), of_language)
 
 
 def cl_esa(tasks: PairTasks) -> Classical:
@@ -214,7 +214,7 @@ def lexicon(tasks: PairTasks) -> Classical:
         texts = [data.exchange_words(text, found.words) for text in tasks.table.texts("src", query)]
         return judge.counts(texts, tasks.references(language, split))
 
-    return Classical("lexicon", "kept", (0.6, 0.1, 1.5, 0.03), counts)
+    return Classical("lexicon", "kept", (0.6, 0.1, 1.5), counts)
 
 
 def first_words(tasks: PairTasks) -> Classical:
@@ -223,7 +223,7 @@ def first_words(tasks: PairTasks) -> Classical:
     def cut(text: str, words: float) -> str:
         return " ".join(text.split()[: int(words)])
 
-    return _cut_source(tasks, "first_words", "words", (6.0, 9.0, 12.0, 18.0, 27.0, 40.0), cut)
+    return _cut_source(tasks, "first_words", "words", (6.0, 9.0, 12.0, 18.0, 27.0), cut)
 
 
 def _first_sentence(tasks: PairTasks) -> Classical:

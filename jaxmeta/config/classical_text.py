@@ -12,11 +12,11 @@ from jaxmeta.core.types import IMPOSSIBLE, ArrayTree, Batch
 from jaxmeta.run.plan import Classical
 
 _NGRAMS = {"analyzer": "char_wb", "ngram_range": (1, 4)}
-_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4)
+_STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4)
 # N-grams of languages that the source has not seen fall into the same places as those that it has.
 _PLACES = 2**15
 # The source's logits are features of the second classifier, whose own are of unit length.
-_SHARES = (0.1, 0.2, 0.4, 0.8, 1.6)
+_SHARES = (0.1, 0.2, 0.4, 0.8)
 _SHOT_STRENGTH = 30.0
 
 
@@ -53,10 +53,7 @@ def tfidf_source(tasks: TextTasks) -> Classical:
         return counts(logits, query)
 
     return Classical(
-        "tfidf_source",
-        "C",
-        (0.1, 1.0, 10.0, 100.0),
-        lambda value, code, shots, draw, split: of_language(value, code, split),
+        "tfidf_source", "C", (0.1, 1.0, 10.0), lambda value, code, shots, draw, split: of_language(value, code, split)
     )
 
 
