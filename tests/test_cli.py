@@ -392,6 +392,10 @@ def test_a_set_of_tfds_is_built_and_named_for_a_config(here, capsys):
     assert sorted(path.name for path in (here / "sets").iterdir() if path.name != "downloads") == [
         "pair_a", "pair_b", "toy",
     ]  # fmt: skip
+    shutil.rmtree(here / "sets" / "pair_a")
+    assert jaxmeta("data", "build", "pair", "--out", "sets") == 2
+    assert "sets/pair_b is there already; remove it" in capsys.readouterr().err
+    assert not (here / "sets" / "pair_a").exists()
 
 
 def test_data_is_listed_shown_and_checked(here, capsys, monkeypatch):

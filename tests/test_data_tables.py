@@ -136,10 +136,19 @@ def test_columns_of_no_schema_and_of_other_names(write):
     # What is said of all rows need not stand in the file for its columns to be known.
     unsaid = read_table(write(content("retrieval", drop=("language",))), language="bug")
     assert (unsaid.schema.name, unsaid.languages()) == ("retrieval", ("bug",))
-    places = read_table(write(content("generation", drop=("line",))), require_splits=False)
-    assert (places.schema.name, places.numbers("line").tolist()) == ("generation", [2])
+    unsaid = read_table(write(content("retrieval", drop=("language",))), language="sr-Latn-RS")
+    assert unsaid.languages() == ("sr-Latn-RS",)
+    # Nothing is read as plain text that only lacks a column of another kind.
+    with pytest.raises(InputError, match="are those of no kind of data"):
+        read_table(write("language\ttext\tEnglish\nbug\tone\ttwo\n"), require_splits=False)
+    places = read_table(write(content("generation", drop=("line",))), "generation", require_splits=False)
+    assert places.numbers("line").tolist() == [2]
     with pytest.raises(InputError, match="'zh-Hans-en' may be several pairs of languages; name one side alone"):
         read_table(write(content("translation", drop=("src_lang", "tgt_lang"))), language="zh-Hans-en")
+    for said, pair in (("-zh-Hans", "eng-zh-Hans"), ("zh-Hans-", "zh-Hans-bug")):
+        other = "src_lang" if said.startswith("-") else "tgt_lang"
+        dropped = {"src_lang", "tgt_lang"} - {other}
+        assert read_table(write(content("translation", drop=(*dropped,))), language=said).languages() == (pair,)
 
 
 def test_spaces_around_a_context_move_the_answer(write):

@@ -172,12 +172,12 @@ def test_sets_of_others_by_a_mapping(foreign):
         (
             "reviews",
             {"schema": "generation", "columns": {"text": "words"}, "language": "eng"},
-            "reviews, example 1: the text is 3 values in 'words'; name a feature that has one text",
+            "reviews, example 1: the text is a list in 'words'; name a feature that has one text",
         ),
         (
             "reviews",
             {"columns": {"text": "sentence", "label": "verdicts"}, "language": "eng"},
-            "reviews, example 1: the label is 2 values in 'verdicts'; name a feature that has one text",
+            "reviews, example 1: the label is a list in 'verdicts'; name a feature that has one text",
         ),
     ],
 )

@@ -287,7 +287,7 @@ def test_reaching_counts_children_and_steps():
     ours["b:x"][-1] = float("nan")
     found = reaching({"methods": methods}, horizon=20)
     assert found["growth"]["ours"] == {"children": 3, "above_the_horizon": 2, "not_finite": 2, "from": 20, "to": 40}
-    assert found["says"].endswith("rises on 2 of 3 children, on 2 of them beyond all numbers.")
+    assert found["says"].endswith("rises on 2 of 3 children, and on 2 of them it is not finite.")
 
 
 TINY = {

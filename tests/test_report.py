@@ -236,9 +236,7 @@ def _without(*path):
         (json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, mean="3")})), r"`methods\.m\.mean`"),
         (json.dumps(_evaluation(2, best_baseline="magic")), "names 'magic'"),
         (
-            json.dumps(
-                _evaluation(2, methods={"m": _method({"yi": 1.0}, adaptation={"dev_score": 1.0, "on_edge": "steps"})})
-            ),
+            json.dumps(_evaluation(2, methods={"m": _method({"yi": 1.0}, adaptation=_EDGELESS)})),
             r"`methods\.m\.adaptation\.on_edge`",
         ),
         (json.dumps(_evaluation(2, fits=[_evaluation(1)["fits"][0] | {"truth": [1.0]}])), r"`fits\.0`"),

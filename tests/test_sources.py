@@ -297,6 +297,9 @@ def test_a_language_that_all_pairs_share_is_no_text_of_theirs(tmp_path):
     tasks: Any = SimpleNamespace(table=data.read_table(tmp_path / "both.tsv", require_splits=False))
     assert texts_of(tasks, "en-de") == texts_of(tasks, "de-en") == ["de text"]
     assert texts_of(tasks, "fr-en") == ["fr text"]
+    # Of two languages either way both count, for none is beside what is shared.
+    two = data.read_table(tmp_path / "both.tsv", require_splits=False).take(np.arange(2))
+    assert texts_of(SimpleNamespace(table=two), "en-de") == ["en text", "de text"]  # pyright: ignore
 
 
 def test_words_are_what_is_planted():

@@ -104,13 +104,19 @@ def _finite_derivative(tree: ArrayTree, number: jax.Array) -> ArrayTree:
 
     At the ceiling a loss has the derivative zero, and zero times what a diverged child computes is not a number.
     """
-    # The same either way, and yet each child of a batch has its own, so that derivatives are looked at one by one. Here
-    # as in `_forward`: in the body of a loop JAX takes the two to be batched alike.
+    return _own(tree, number)
+
+
+def _own(tree: ArrayTree, number: jax.Array) -> ArrayTree:
+    """Returns `tree`, of which each child of a batch has its own, so that derivatives are looked at one by one.
+
+    The function and its forward rule must be batched alike, or a loop refuses them.
+    """
     return jax.tree.map(lambda leaf: jnp.where(number == 0, leaf, leaf), tree)
 
 
 def _forward(tree: ArrayTree, number: jax.Array) -> tuple[ArrayTree, jax.Array]:
-    return _finite_derivative(tree, number), jnp.zeros_like(number)
+    return _own(tree, number), jnp.zeros_like(number)
 
 
 def _backward(zero: jax.Array, slopes: ArrayTree) -> tuple[ArrayTree, jax.Array]:

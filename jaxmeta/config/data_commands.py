@@ -137,7 +137,11 @@ def build_data(name: str | None, source: str, out: str) -> None:
         built = data.build_omniglot(place, out)
         _tell_built(built, data.read_images(built))
         return
-    for number, each in enumerate(data.find_sets(name, place)):
+    names = data.find_sets(name, place)
+    for each in names:
+        if len(names) > 1 and (there := pathlib.Path(out) / each).exists():
+            raise InputError(f"{there} is there already; remove it, build into another folder, or name the others.")
+    for number, each in enumerate(names):
         built = data.build_tfds(each, place, out)
         if number:
             print()

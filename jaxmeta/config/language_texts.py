@@ -51,6 +51,7 @@ def nearest_train_languages(tasks: TextTasks, config: Config) -> dict[str, np.nd
 
 
 def _shared(table: data.Table) -> set[str]:
-    """Returns the languages that all pairs of a table have in common, where there are several pairs."""
-    pairs = table.languages()
-    return set.intersection(*(set(table.codes(pair)) for pair in pairs)) if len(pairs) > 1 else set()
+    """Returns the languages that all pairs of a table have in common, and that are not all that a pair has."""
+    pairs = [set(table.codes(pair)) for pair in table.languages()]
+    shared = set.intersection(*pairs) if len(pairs) > 1 else set()
+    return set() if shared in pairs else shared

@@ -107,9 +107,8 @@ def judge_of_texts(tasks: PairTasks) -> TextScores:
 
     def counts(written: Sequence[str], references: Sequence[str]) -> dict[str, np.ndarray]:
         script = data.script_of(references)
-        return judges["zh" if script == "CJK" else "char" if script in data.UNSPACED else "13a"].counts(
-            written, references
-        )
+        spaced = "char" if script in data.UNSPACED else "13a"
+        return judges["zh" if script == "CJK" else spaced].counts(written, references)
 
     return TextScores(counts, judges["13a"].scores)
 

@@ -1,4 +1,4 @@
-"""Which examples of a batch are real, and sums and means over those."""
+"""Which examples of a batch are real and which classes it has, and sums and means over the former."""
 
 from typing import Any
 

@@ -133,17 +133,24 @@ def fixed_codes(columns: Sequence[str], language: str | None) -> dict[str, str]:
     Args:
         columns: the column of the language, or the two columns of a pair of languages.
         language: the language; of a pair SOURCE-TARGET, either of which may be left out.
-
-    Raises:
-        InputError: a pair has more than two parts.
     """
-    if len(columns) > 1 and (language or "").count("-") > 1:
+    said = language or ""
+    if len(columns) == 1:
+        codes = (said,)
+    elif said.endswith("-"):
+        codes = (said[:-1], "")
+    else:
+        codes = ("", said[1:]) if said.startswith("-") else said.partition("-")[::2]
+    return {column: code for column, code in zip(columns, codes, strict=True) if code}
+
+
+def check_pair(columns: Sequence[str], language: str | None) -> None:
+    """Raises `InputError` where a pair of languages is said so that it may be several: "zh-Hans-en"."""
+    if len(columns) > 1 and (language or "").strip("-").count("-") > 1:
         raise InputError(
             f"{language!r} may be several pairs of languages; name one side alone, as SOURCE- or -TARGET, or give the "
-            f"file the columns {' and '.join(columns)}."
+            f"data the columns {' and '.join(columns)}."
         )
-    codes = (language or "",) if len(columns) == 1 else (language or "").partition("-")[::2]
-    return {column: code for column, code in zip(columns, codes, strict=True) if code}
 
 
 def _bytes(path: Source) -> bytes:

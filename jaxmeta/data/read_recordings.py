@@ -82,10 +82,9 @@ def check_recordings(where: Path, recordings: Recordings, index: np.ndarray, dev
         raise InputError(
             f"{where}: every clip says {recordings.labels[said[0]]}; add clips of at least one other label."
         )
-    _check_repeats(where, recordings)
     if dev and not (recordings.split == "dev").any():
         recordings = dataclasses.replace(recordings, split=_with_dev(where, recordings, index, dev))
-        _check_repeats(where, recordings)
+    _check_repeats(where, recordings)
     return recordings
 
 

@@ -3,14 +3,13 @@
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxmeta.core.checks import InputError, check_one_of
 from jaxmeta.data.corpus import SPLITS
-from jaxmeta.data.lines import Path, fixed_codes, read_fields, read_header, read_lines, where
+from jaxmeta.data.lines import Path, check_pair, fixed_codes, read_fields, read_header, read_lines, where
 from jaxmeta.data.table import SCHEMAS, Schema, Table, link_sentences
 from jaxmeta.data.tsv import check_split, check_trained
 
@@ -64,13 +63,16 @@ def read_table(
     if schema is not None:
         check_one_of("schema", schema, tuple(SCHEMAS))
     columns = columns or {}
-    optional_of = partial(_optional, language=language, require_splits=require_splits)
     if schema is None:
-        found = find_schema(path, read_header(path, read_lines(path)[0][1]), columns, optional_of)
+        found = find_schema(path, read_header(path, read_lines(path)[0][1]), columns, language)
     else:
         found = SCHEMAS[schema]
     called = {column: columns.get(column, column) for column in found.columns}
-    fixed, optional = fixed_codes(found.language, language), optional_of(found)
+    check_pair(found.language, language)
+    fixed = fixed_codes(found.language, language)
+    optional = [*([] if require_splits else ["split"]), *fixed]
+    if "line" in found.numbers and not require_splits:  # the place in a document is the place in the file
+        optional.append("line")
     needed = [called[column] for column in found.columns if column not in optional]
     fields = read_fields(path, needed, optional=[called[column] for column in optional])
     renamed = (
@@ -123,34 +125,24 @@ def make_table(
     )
 
 
-def _optional(schema: Schema, *, language: str | None, require_splits: bool) -> tuple[str, ...]:
-    """Returns the columns of a schema that a file need not have."""
-    found = (*(() if require_splits else ("split",)), *fixed_codes(schema.language, language))
-    # The place in a document is the place in the file.
-    return (*found, "line") if "line" in schema.numbers and not require_splits else found
-
-
-def find_schema(
-    path: object,
-    header: Sequence[str],
-    columns: Mapping[str, str],
-    optional: Callable[[Schema], Sequence[str]] = lambda schema: (),
-) -> Schema:
+def find_schema(path: object, header: Sequence[str], columns: Mapping[str, str], language: str | None = None) -> Schema:
     """Returns the schema whose columns, called as `columns` says, are all in `header`; the one that reads most of it.
 
     Args:
         path: where they are, for the sentence.
         header: the columns of the file.
         columns: what a column of a schema is called in it, where it is called otherwise.
-        optional: the columns of a schema that may be missing, beside `split`.
+        language: of all rows, as for `read_table`; then no column need say it.
 
     Raises:
         InputError: there is none.
     """
     have = {column: columns.get(column, column) for schema in SCHEMAS.values() for column in schema.columns}
-    fits = [
-        s for s in SCHEMAS.values() if all(have[c] in header for c in s.columns if c not in ("split", *optional(s)))
-    ]
+    needed = {
+        schema.name: {have[c] for c in schema.columns if c not in ("split", *fixed_codes(schema.language, language))}
+        for schema in SCHEMAS.values()
+    }
+    fits = [schema for schema in SCHEMAS.values() if needed[schema.name] <= {*header}]
     if not fits:
         kinds = "; ".join(f"{s.name}: {', '.join(s.columns)}" for s in SCHEMAS.values())
         raise InputError(
@@ -189,7 +181,8 @@ def _score(name: str, line: int, raw: Mapping[str, str]) -> float:
         score = math.nan
     if not abs(score) < _LARGEST:  # which NaN is not either
         raise InputError(
-            f"{name}, line {line}: the score is {raw['score'].strip()!r}; it must be a number, such as -0.5."
+            f"{name}, line {line}: the score is {raw['score'].strip()!r}; it must be a number, and a smaller one than "
+            f"{_LARGEST:g}, such as -0.5."
         )
     return score
 
@@ -198,7 +191,10 @@ def _whole(name: str, line: int, raw: Mapping[str, str], column: str) -> int:
     text = raw[column].strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 18:  # so many digits fit into 64 bits
         shown = text if len(text) < 40 else f"{text[:20]}..."
-        raise InputError(f"{name}, line {line}: the {column} is {shown!r}; it must be a whole number, zero or more.")
+        raise InputError(
+            f"{name}, line {line}: the {column} is {shown!r}; it must be a whole number, zero or more, of at most 18 "
+            "digits."
+        )
     return int(text)
 
 

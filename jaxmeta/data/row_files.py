@@ -5,7 +5,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from jaxmeta.core.checks import InputError, check_one_of, check_positive
-from jaxmeta.data.lines import Path, check_header, decode_line, fixed_codes, open_file, read_header, split_fields
+from jaxmeta.data.lines import (
+    Path,
+    check_header,
+    check_pair,
+    decode_line,
+    fixed_codes,
+    open_file,
+    read_header,
+    split_fields,
+)
 from jaxmeta.data.table import LABELLED, SCHEMAS, Schema
 
 STREAMED = {**SCHEMAS, LABELLED.name: LABELLED}  # kinds of rows that can stay on disk
@@ -108,6 +117,7 @@ class TsvRows:
         check_one_of("schema", schema, tuple(STREAMED))
         self.paths, self.schema, self.chunk, self.name = tuple(paths), STREAMED[schema], chunk, paths[0]
         self._called = {column: (columns or {}).get(column, column) for column in self.schema.columns}
+        check_pair(self.schema.language, language)
         self._fixed = fixed_codes(self.schema.language, language)
         self._layouts: list[_Layout] = []
 

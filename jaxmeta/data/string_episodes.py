@@ -56,7 +56,7 @@ class StringEpisodes(AudioEpisodes):
             length: samples that strings are padded to.
             weighting: as for `AudioEpisodes`.
             voices: as for `AudioEpisodes`.
-            seed: what every draw depends on.
+            seed: what every draw of recordings depends on.
 
         Raises:
             InputError: a speaker has no recordings to adapt on, or none to be judged on.

@@ -12,7 +12,7 @@ from jaxmeta.core.checks import InputError, check_one_of
 from jaxmeta.data import tfds_arrays
 from jaxmeta.data.corpus import SPLITS, Corpus
 from jaxmeta.data.images import Images
-from jaxmeta.data.lines import Path, fixed_codes, read_header, read_lines
+from jaxmeta.data.lines import Path, check_pair, fixed_codes, read_header, read_lines
 from jaxmeta.data.read_table import make_table, read_table
 from jaxmeta.data.recordings import Recordings
 from jaxmeta.data.table import SCHEMAS, Table
@@ -247,6 +247,8 @@ def _columns(
             f"column of {name or 'a schema'}{of_text}."
         )
     kind = name or max(fits, key=lambda kind: len(_KINDS[kind]))
+    if kind in SCHEMAS:
+        check_pair(SCHEMAS[kind].language, language)
     wanted = {c: called[c] for c in _KINDS[kind] if called[c] in features and c != "split"}
     return kind, wanted, {c: value for c, value in fixed.items() if c in _KINDS[kind] and c not in wanted}
 

@@ -208,7 +208,7 @@ def texts_of(chosen: Chosen, number: int, example: Mapping[str, Any], columns: I
             raise InputError(f"{where} is not UTF-8; store it as UTF-8, or leave such examples out.") from None
         except TypeError:
             raise InputError(
-                f"{where} is {len(value)} values in {chosen.wanted[column]!r}; name a feature that has one text."
+                f"{where} is a list in {chosen.wanted[column]!r}; name a feature that has one text."
             ) from None
     if empty := [column for column, text in found.items() if not text.strip()]:
         raise InputError(f"{chosen.source}, example {number}: the {empty[0]} is empty; leave such examples out of it.")

@@ -80,9 +80,10 @@ def _sentence(evaluation: Evaluation, found: Comparison) -> str:
     figures = partial(figures_text, evaluation)
     if is_single(evaluation):  # no interval, and nothing to call real
         name = min(behind, key=lambda name: abs(behind[name].mean))
+        ahead, pair = (name, behind[name].reversed()) if behind[name].mean < 0 else (winner, behind[name])
         return (
-            f"{winner}, the best on the dev {others}, differs from {name}, the nearest, by {figures(behind[name])}: "
-            "one score of each, which says nothing of what is real."
+            f"{winner} was the best on the dev {others}, {name} is the nearest to it, and {ahead} is ahead by "
+            f"{figures(pair)}: one score of each, which says nothing of what is real."
         )
     here = "" if len(evaluation["languages"]) > 1 else f" in this one {unit(evaluation)}"
     better = [name for name, pair in behind.items() if pair.high < 0]

@@ -355,14 +355,17 @@ def _verdict(best, pairs, found: Mapping[str, Any]) -> str:
     pair, results, dev = pairs[meta, baseline], found["methods"], f"on the dev {units(found)}"
     missing = diverged(found, results)
     if not np.isfinite(pair.mean):
-        return f"{meta}, the best meta-learner {dev}, and {baseline}, the best baseline there, say nothing. {missing}"
+        verdict = f"{meta}, the best meta-learner {dev}, and {baseline}, the best baseline there, cannot be compared."
+        return f"{verdict} {missing}"
     # One language cannot say who wins in others, and one score of each not even that.
     only = f", in the one held-out {unit(found)}" if len(found["languages"]) == 1 else ""
     ahead, name = (pair.reversed(), baseline) if pair.mean < 0 else (pair, meta)
     counts = "" if only else f"better in {counted(ahead.wins, unit(found))}, worse in {ahead.losses}"
     by = f"by {figures_text(found, ahead, counts)}{only}"
     if is_single(found):
-        verdict = f"{name}, with one score of each, is ahead of {meta if name == baseline else baseline} {by}."
+        other = meta if name == baseline else baseline
+        verdict = f"{name}, with one score of each, is ahead of {other} {by}."
+        verdict = verdict if pair.mean else f"{meta} and {baseline} have the same score{only}, one of each."
         return " ".join(filter(None, (verdict, missing)))
     if pair.low > 0:
         beats = "is ahead of" if only else "beats"
@@ -376,9 +379,10 @@ def _verdict(best, pairs, found: Mapping[str, Any]) -> str:
     # The best baseline was picked on the dev languages; one that does better on test must not go unmentioned.
     others = {n: pairs[meta, n] for n, r in results.items() if r["kind"] == BASELINE and n != baseline}
     winners = [n for n, other in others.items() if other.high < 0]
-    alike = [n for n, other in others.items() if other.low <= 0 <= other.high]
+    level = [n for n, other in others.items() if other.low <= 0 <= other.high]
     if winners:
-        verdict += f" Ahead of {meta} too, each interval by itself: {', '.join(winners)}."
-    if alike and pair.low > 0:
-        verdict += f" Not told apart from {meta}: {', '.join(alike)}."
+        too = "Ahead of it too" if pair.high < 0 else f"But ahead of {meta}, though not the best {dev}"
+        verdict += f" {too}, each interval by itself: {', '.join(winners)}."
+    if level:
+        verdict += f" Not told apart from {meta}: {', '.join(level)}."
     return " ".join(filter(None, (verdict, missing)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmeta.run.statistics import Paired, bootstrap_interval, paired_difference
+from jaxmeta.run.statistics import Paired, paired_difference
 from jaxmeta.run.units import difference_format
 
 NEAREST, EACH = "nearest", "each"
@@ -55,8 +55,7 @@ def leave_one_out(
     found: dict[str, Any] = {"method": method, "sources": sources, "nearest": None}
     if own:
         rows = np.array(own)
-        interval, means = bootstrap_interval(rows, training_seeds=seeds), rows.mean(axis=1)
-        pair = Paired(*interval, wins=int((means > 0).sum()), losses=int((means < 0).sum()))
+        pair = paired_difference(rows, np.zeros_like(rows), training_seeds=seeds)
         found["nearest"] = _entry(pair, list(named), rows) | {
             "removed": named,
             "others": float(np.mean(others)) if others else None,
@@ -87,13 +86,15 @@ def _sentence(found: Mapping[str, Any], metric: str, show: Callable[[float], str
     if nearest is None:
         means = {source: result["mean"] for source, result in sources.items() if np.isfinite(result["mean"])}
         if not means:
-            return f"{found['method']} has no finite score without any of {len(sources)} sources."
+            return f"{found['method']} has no finite score in some language without each of {len(sources)} sources."
         most = max(means, key=means.__getitem__)
         low, high = sources[most]["ci95"]
         return (
             f"Of {len(sources)} sources left out one at a time, {found['method']} misses {most} most: "
             f"{show(sources[most]['mean'])} {metric} (95% interval, of this one alone, {show(low)} to {show(high)})."
         )
+    if not np.isfinite(nearest["mean"]):
+        return f"{found['method']} has no finite score in some language without its nearest source."
     low, high = nearest["ci95"]
     other = "" if nearest["others"] is None else f"; without another source {show(nearest['others'])}"
     return (

@@ -59,7 +59,7 @@ def reaching(evaluation: Mapping[str, Any], horizon: int) -> dict[str, Any]:
         says.append(
             f"From step {horizon}, where its training ends, to step {int(steps[-1])} the loss of {name} rises on "
             f"{grown} of {len(children)} children"
-            + ("." if finite.all() else f", on {int(np.sum(~finite))} of them beyond all numbers.")
+            + ("." if finite.all() else f", and on {int(np.sum(~finite))} of them it is not finite.")
         )
     return {"pairs": pairs, "growth": growth, "says": " ".join(says)}
 

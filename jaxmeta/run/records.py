@@ -11,7 +11,6 @@ from jaxmeta.core.checks import InputError
 from jaxmeta.run.units import LANGUAGE
 
 _Pair = Annotated[list[float], pydantic.Field(min_length=2, max_length=2)]
-_AGAIN = "run `jaxmeta evaluate` to write it again"
 
 
 class _Compute(pydantic.BaseModel):
@@ -114,6 +113,10 @@ class _Evaluation(pydantic.BaseModel):
     data: _Data = _Data()
 
 
+def _again(path: pathlib.Path) -> str:
+    return f"run `jaxmeta evaluate {path.parent}` to write it again"
+
+
 def read_evaluation(folder: str | os.PathLike) -> dict[str, Any]:
     """Reads and checks `<folder>/evaluation.json`.
 
@@ -130,21 +133,21 @@ def read_evaluation(folder: str | os.PathLike) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {_AGAIN}") from None
+        raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg}); {_again(path)}") from None
     try:
         checked = _Evaluation.model_validate(evaluation, strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the whole file"
-        raise InputError(f"{path}: `{place}`: {first['msg'].lower()}; {_AGAIN}") from None
+        raise InputError(f"{path}: `{place}`: {first['msg'].lower()}; {_again(path)}") from None
     for key in ("best_meta_learner", "best_baseline"):
         name = getattr(checked, key)
         if name and name not in checked.methods:
-            raise InputError(f"{path}: `{key}` names {name!r}, which is not among `methods`; {_AGAIN}")
+            raise InputError(f"{path}: `{key}` names {name!r}, which is not among `methods`; {_again(path)}")
     for index, fit in enumerate(checked.fits):
         lengths = {len(fit.x), len(fit.truth), *map(len, fit.predictions.values())}
         if len(lengths) > 1 or len(fit.support_x) != len(fit.support_y):
-            raise InputError(f"{path}: `fits.{index}`: x and y differ in length; {_AGAIN}")
+            raise InputError(f"{path}: `fits.{index}`: x and y differ in length; {_again(path)}")
     return evaluation
 
 
@@ -162,11 +165,11 @@ def read_similarity(folder: str | os.PathLike) -> dict[str, Any]:
         return {"languages": [], "roles": [], "scripts": [], "measures": {}}
     except (OSError, ValueError) as error:  # pydantic's and json's are such
         first = error.errors()[0]["msg"].lower() if isinstance(error, pydantic.ValidationError) else str(error)
-        raise InputError(f"{path} is damaged ({first}); {_AGAIN}") from None
+        raise InputError(f"{path} is damaged ({first}); {_again(path)}") from None
     count = len(checked.languages)
     shapes = [(len(m.matrix), *map(len, m.matrix)) for m in checked.measures.values()]
     if len(checked.roles) != count or len(checked.scripts) not in (0, count) or {*sum(shapes, ())} != {count}:
-        raise InputError(f"{path} is damaged (its parts are of different lengths); {_AGAIN}")
+        raise InputError(f"{path} is damaged (its parts are of different lengths); {_again(path)}")
     return found
 
 

@@ -73,8 +73,8 @@ def write_overview(folder: str | os.PathLike, title: str, parts: Sequence[str]) 
 
 
 _CAPTIONS = {
-    "methods": "Mean over the held-out {many}. The interval resamples {many} first, then seeds and "
-    "draws of shots within a {one}, so it speaks for {many} that are not in the table.",
+    "methods": "Mean over the held-out {many}. The interval resamples {many}, draws of shots within each, and training "
+    "seeds once for all, so it speaks for {many} that are not in the table.",
     "gains": "Each bar is one held-out {one}; below zero, the baseline serves it better.",
     "inner_steps": "How the score changes with the number of adaptation steps; zero steps is no adaptation.",
     "shots": "How the score changes with the number of examples of the new {one}. At numbers other than that of the "

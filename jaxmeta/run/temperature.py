@@ -33,6 +33,7 @@ def classified(objective: Objective) -> Readout:
 
     def read(algorithm, meta_params, state, query):
         logits = within_reach(answers_to(query, algorithm, meta_params, state), query)
+        # Counted as they are kept, so that folds and temperatures read what was judged.
         return {"counts": objective.counts(logits, query), "logits": logits}
 
     return Readout(read, lambda arrays, cell: arrays["counts"], objective.scores, of_logits=jax.jit(objective.counts))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmeta.run.comparison import best_on_dev
 from jaxmeta.run.statistics import gains, paired_difference
 from jaxmeta.run.units import counted, unit
 
@@ -23,7 +24,8 @@ def transfer(
 
     Returns:
       "over", the method without transfer; "method", whose gains are listed: the best meta-learner on the dev languages,
-      or else the best baseline that is trained on others by gradients; "per_language" with "gain" and "nearest";
+      or else the best baseline that is trained on others by gradients; "per_language" with "gain" (see
+      `statistics.gains`) and "nearest";
       "methods" with "mean", "ci95", "helped", "hurt" and "hurt_languages"; and "says", a sentence.
     """
     methods = evaluation["methods"]
@@ -46,10 +48,9 @@ def transfer(
             "hurt": pair.losses,
             "hurt_languages": hurt,
         }
-    sign = 1.0 if higher else -1.0
     chosen = evaluation["best_meta_learner"]
     if chosen not in found:
-        chosen = max(trained, key=lambda name: sign * methods[name]["adaptation"]["dev_score"])
+        chosen = best_on_dev({name: methods[name] for name in trained}, higher_is_better=higher)
     gained = gains(grids[chosen], grids[ALONE], higher_is_better=higher)
     per_language = {
         language: {"gain": float(gain), "nearest": [list(pair) for pair in nearest.get(language, ())]}
