@@ -264,15 +264,23 @@ ALGORITHMS = {
         {"inputs": np.ones((4, 3), np.float32), "targets": np.zeros(4, np.int32)},
         num_examples=2,
     ),
+    "linear_head": algorithms.linear_head(MODEL, OBJECTIVE, SGD, num_outputs=2),
+    "learned_optimizer": algorithms.learned_optimizer(algorithms.mlp_rule((3,)), MODEL, OBJECTIVE),
     **SOLVED,
 }
-# What each estimator takes; the others it refuses, with this sentence. `backprop` takes all.
+# What each estimator takes; the others it refuses, with this sentence.
+ALL = [*ALGORITHMS]
+STEPPING = ([name for name in ALL if name not in SOLVED or name == "proto_maml"], "this algorithm's steps do nothing")
 TAKEN = {
-    "multistep": (
-        [name for name in ALGORITHMS if name not in SOLVED or name == "proto_maml"],
-        "this algorithm's steps do nothing",
+    "backprop": (ALL, ""),
+    "evolution": (ALL, ""),
+    "multistep": STEPPING,
+    "truncated_backprop": STEPPING,
+    "persistent_evolution": STEPPING,
+    "pooled": (
+        [name for name in ALL if name not in (*SOLVED, "learned_optimizer")],
+        "learn to repeat them; use `backprop`|owes nothing to what is learned; use an estimator with steps",
     ),
-    "pooled": ([name for name in ALGORITHMS if name not in SOLVED], "learn to repeat them; use `backprop`"),
     "displacement": (
         ["maml", "boil", "reptile", "meta_curvature", "per_step", "imaml", "knowledge_transfer", "source_replay"],
         "`displacement` needs an algorithm that adapts a copy of its parameters",
@@ -283,6 +291,10 @@ TAKEN = {
     ),
 }
 ESTIMATORS = {
+    "backprop": lambda a: backprop(a, num_steps=2),
+    "evolution": lambda a: estimators.evolution(a, num_steps=2),
+    "truncated_backprop": lambda a: estimators.truncated_backprop(a, num_steps=2, horizon=4),
+    "persistent_evolution": lambda a: estimators.persistent_evolution(a, num_steps=2, horizon=4),
     "multistep": lambda a: estimators.multistep(a, num_steps=2, anneal_over=5),
     "displacement": lambda a: estimators.displacement(a, num_steps=2),
     "implicit": lambda a: implicit(a, num_steps=2),
