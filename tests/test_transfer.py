@@ -18,6 +18,7 @@ def judged(grids, higher=True, best="maml"):
         "training_seeds": [0],
         "methods": {
             name: {
+                "mean": float(np.mean(grid)),
                 "repetitions": dict(zip(LANGUAGES, grid, strict=True)),
                 "compute": {"gradient_examples": 0.0 if name == "target_only" else 9.0, "seconds": 0.0},
                 "adaptation": {"dev_score": float(np.mean(grid))},
@@ -85,6 +86,21 @@ def test_a_source_is_worth_what_is_lost_without_it(higher):
     assert found["nearest"]["others"] == pytest.approx((0 + 1) / 2)
     assert "without its nearest source: -5.00 accuracy (95% interval" in found["says"]
     assert "worse off in 1, better off in 1); without another source 0.50." in found["says"]
+
+
+def test_what_diverged_is_hurt_and_says_so():
+    diverged = [[80, 82], [np.nan, 45], [69, 70]]
+    found = transfer(judged({"target_only": ALONE, "maml": diverged}), NEAREST)
+    assert found["says"].startswith("Transfer over target_only, by maml: helped in 1 language, hurt in 2 (tb, nearest")
+    assert found["per_language"]["tb"]["gain"] == -np.inf
+    full = judged({"maml": MAML})
+    near = leave_one_out(full, {"sb": judged({"maml": diverged})}, "maml", NEAREST)
+    assert near["says"] == "maml has no finite score in some language without its nearest source."
+    assert (near["nearest"]["wins"], near["nearest"]["losses"]) == (1, 0)
+    most = leave_one_out(full, {"sa": judged({"maml": diverged}), "sb": judged({"maml": ALONE})}, "maml", {})
+    assert "maml misses sb most" in most["says"]
+    none = leave_one_out(full, {"sa": judged({"maml": diverged})}, "maml", {})
+    assert none["says"] == "maml has no finite score in some language without each of 1 sources."
 
 
 def test_without_texts_the_source_that_is_missed_most_is_named():

@@ -48,15 +48,15 @@ def leave_one_out(
         if first not in grids:
             continue
         named[language] = first
-        own.append(_difference(full, grids[first], higher)[place])
+        own.append((full[place], grids[first][place]))
         rest = [_difference(full, grid, higher)[place].mean() for source, grid in grids.items() if source != first]
         if rest:
             others.append(np.mean(rest))
     found: dict[str, Any] = {"method": method, "sources": sources, "nearest": None}
     if own:
-        rows = np.array(own)
-        pair = paired_difference(rows, np.zeros_like(rows), training_seeds=seeds)
-        found["nearest"] = _entry(pair, list(named), rows) | {
+        whole, lacking = (np.array(side) for side in zip(*own, strict=True))
+        pair = paired_difference(whole, lacking, higher_is_better=higher, training_seeds=seeds)
+        found["nearest"] = _entry(pair, list(named), _difference(whole, lacking, higher)) | {
             "removed": named,
             "others": float(np.mean(others)) if others else None,
         }
