@@ -39,23 +39,23 @@ def verdict_of(found, *baselines):
     return conclusion(facts, scores, found["methods"])["verdict"]
 
 
+def regrid(found, grids, languages):
+    """Returns an evaluation in which methods have other scores, `[L, R]` by name."""
+    methods = dict(found["methods"])
+    for name, grid in grids.items():
+        old, higher = methods[name], found["higher_is_better"]
+        new = summary(
+            found["metric"], higher, old["kind"], grid, languages, training_seeds=1, gradient_examples=1, seconds=1
+        )
+        methods[name] = {**new, "adaptation": old["adaptation"]}
+    return {**found, "methods": methods, "languages": languages}
+
+
 def diverging(found, name, language):
     """Returns an evaluation in which a method has no finite score in a language."""
     grid = np.array(list(found["methods"][name]["repetitions"].values()))
     grid[found["languages"].index(language), 0] = np.nan
-    metric, kind = found["metric"], found["methods"][name]["kind"]
-    changed = summary(
-        metric,
-        found["higher_is_better"],
-        kind,
-        grid,
-        found["languages"],
-        training_seeds=1,
-        gradient_examples=1,
-        seconds=1,
-    )
-    changed["adaptation"] = found["methods"][name]["adaptation"]
-    return {**found, "methods": {**found["methods"], name: changed}}
+    return regrid(found, {name: grid}, found["languages"])
 
 
 def told(found):
@@ -169,14 +169,8 @@ def test_baselines_beside_the_best_on_dev_are_told_of():
 
 def one_language(found, cells):
     """Returns an evaluation of the first language alone, with some of its scores."""
-    methods = {}
-    for name, method in found["methods"].items():
-        grid = np.array([next(iter(method["repetitions"].values()))[:cells]])
-        methods[name] = summary(
-            found["metric"], True, method["kind"], grid, ["aa"], training_seeds=1, gradient_examples=1, seconds=1
-        )
-        methods[name]["adaptation"] = method["adaptation"]
-    return {**found, "methods": methods, "languages": ["aa"], "shot_seeds": [*range(cells)]}
+    grids = {n: np.array([method["repetitions"]["aa"][:cells]]) for n, method in found["methods"].items()}
+    return {**regrid(found, grids, ["aa"]), "shot_seeds": [*range(cells)]}
 
 
 def test_one_language_decides_nothing_for_others():

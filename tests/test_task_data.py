@@ -79,24 +79,18 @@ def test_languages_that_are_not_used_need_not_be_parallel(tmp_path):
 @pytest.mark.parametrize("kind", ["classification", "retrieval"])
 def test_pieces_are_learned_from_the_train_rows_of_train_languages(tmp_path, kind):
     """Not from what is judged, nor from the shots: the tokenizer would have seen the new language."""
-    lines, tasks_of = toy_lines(), TextTasks
-    if kind == "retrieval":
-        rows = [line.split("\t") for line in lines[1:]]
-        sides = [(code, split, text, f"english {text[3:]}") for code, split, _, text in rows]
-        lines, tasks_of = ["language\tsplit\ttext\tenglish", *("\t".join(row) for row in sides)], PairTasks
+    rows = [line.split("\t") for line in toy_lines()[1:]]
+
+    def marked(row, held_out, trained):
+        code, split, label, text = row
+        text = f"{text} {trained if code not in ('aa', 'bb') and split == 'train' else held_out}".strip()
+        return (code, split, label, text) if kind == "classification" else (code, split, text, f"english {text[3:]}")
 
     def state(held_out, trained):
-        def exchanged(line):
-            code, split, *rest = line.split("\t")
-            seen = code not in ("aa", "bb") and split == "train"
-            word = trained if seen else held_out
-            return "\t".join((code, split, *rest[:-2], *(f"{text} {word}" if word else text for text in rest[-2:])))
-
-        marked = lines if not (held_out or trained) else [lines[0], *map(exchanged, lines[1:])]
-        if kind == "classification":  # labels stay what they are
-            marked = [lines[0], *("\t".join((*new.split("\t")[:2], old.split("\t")[2], new.split("\t")[3]))
-                                  for new, old in zip(marked[1:], lines[1:], strict=True))]  # fmt: skip
-        write_lines(tmp_path / "rows.tsv", marked)
+        header = ("language", "split", *(("label", "text") if kind == "classification" else ("text", "english")))
+        table = [header, *(marked(row, held_out, trained) for row in rows)]
+        write_lines(tmp_path / "rows.tsv", ["\t".join(row) for row in table])
+        tasks_of = TextTasks if kind == "classification" else PairTasks
         changes = {"task.source": "tsv", "task.path": str(tmp_path / "rows.tsv"), "task.kind": kind, **ROLES}
         pieces = {"tokenizer.kind": "sentencepiece", "tokenizer.vocab_size": 290}
         return tasks_of(load(changes=changes | pieces | {"evaluate.shot_curve": ()})).tokenizer.state()

@@ -6,6 +6,7 @@ from jaxmeta import data
 from jaxmeta.config.pair_tasks import PairTasks
 from jaxmeta.config.schema import Config
 from jaxmeta.config.tasks import TextTasks
+from jaxmeta.data.splits import shared_codes
 from jaxmeta.models.romanization import romanized
 from jaxmeta.run.similarity import text_similarity
 
@@ -53,5 +54,5 @@ def nearest_train_languages(tasks: TextTasks, config: Config) -> dict[str, np.nd
 def _shared(table: data.Table) -> set[str]:
     """Returns the languages that all pairs of a table have in common, and that are not all that a pair has."""
     pairs = [set(table.codes(pair)) for pair in table.languages()]
-    shared = set.intersection(*pairs) if len(pairs) > 1 else set()
+    shared = shared_codes(pairs)
     return set() if shared in pairs else shared

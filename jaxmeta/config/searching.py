@@ -23,6 +23,7 @@ from jaxmeta.config.setting import with_numbers
 from jaxmeta.config.tasks import WaveTasks
 from jaxmeta.config.turns import takes_turns
 from jaxmeta.core.checks import InputError
+from jaxmeta.data.splits import shared_codes
 from jaxmeta.run import figure_style
 from jaxmeta.run.files import write_whole
 from jaxmeta.run.logging import progress
@@ -328,7 +329,7 @@ def _codes(tasks: AnyTasks) -> tuple[list[str], tuple[str, ...], tuple[str, ...]
     of = tasks.codes if isinstance(tasks, PairTasks) else lambda name: (name,)
     found = {role: [set(of(name)) for name in tasks.languages(role)] for role in ("train", "dev", "test")}
     every = [codes for role in found.values() for codes in role]
-    common = set.intersection(*every) if len(every) > 1 else set()
+    common = shared_codes(every)
     names = set().union(*found["train"], *found["dev"]) - common
     return sorted(names), tuple(sorted(set().union(*found["test"]) - names - common)), tuple(sorted(common))
 

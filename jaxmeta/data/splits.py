@@ -1,7 +1,7 @@
 """Which languages are meta-trained on, chosen on and judged on, and proof that they share no sentence."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -141,10 +141,7 @@ def split_pairs(
         InputError: a named language does not exist, is in two sets, or no pair is left to train on.
     """
     pairs = {pair: table.codes(pair) for pair in table.languages()}
-    if pivots is None:
-        common = set.intersection(*map(set, pairs.values())) if len(pairs) > 1 else set()
-    else:
-        common = set(pivots)
+    common = shared_codes(pairs.values()) if pivots is None else set(pivots)
     for role, wanted in (("test", test), ("dev", dev)):
         if not isinstance(wanted, int | str) and (shared := sorted(set(wanted) & common)):
             raise InputError(
@@ -174,6 +171,12 @@ def split_pairs(
                 "set aside fewer or others."
             )
     return LanguageSplit(**{role: tuple(sorted(names)) for role, names in found.items()})
+
+
+def shared_codes(pairs: Iterable[Iterable[str]]) -> set[str]:
+    """Returns the codes that all of several pairs of languages have in common, such as English in English to many."""
+    each = [set(codes) for codes in pairs]
+    return set.intersection(*each) if len(each) > 1 else set()
 
 
 class OverlapReport(NamedTuple):

@@ -202,23 +202,18 @@ def texts_of(chosen: Chosen, number: int, example: Mapping[str, Any], columns: I
         value, where = value_of(chosen, example, column), f"{chosen.source}, example {number}: the {column}"
         if value is None:  # of a file that ends before it
             raise InputError(f"{where} is missing, as if the set were damaged; copy or build it again.")
+        if np.ndim(value):
+            raise InputError(f"{where} is a list in {chosen.wanted[column]!r}; name a feature that has one text.")
         try:
             found[column] = _text(chosen.feature(column), value)
         except UnicodeDecodeError:
             raise InputError(f"{where} is not UTF-8; store it as UTF-8, or leave such examples out.") from None
-        except TypeError:
-            raise InputError(
-                f"{where} is a list in {chosen.wanted[column]!r}; name a feature that has one text."
-            ) from None
     if empty := [column for column, text in found.items() if not text.strip()]:
         raise InputError(f"{chosen.source}, example {number}: the {empty[0]} is empty; leave such examples out of it.")
     return found
 
 
 def _text(feature: Any, value: Any) -> str:
-    """Raises TypeError where the feature has several values of which none is the text."""
-    if np.ndim(value):
-        raise TypeError
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if hasattr(feature, "int2str"):

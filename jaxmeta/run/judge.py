@@ -346,27 +346,24 @@ def conclusion(
     elif None in best.values():
         verdict = sentence(found, compare(found))
     else:
-        verdict = _verdict(best, pairs, found)
+        verdict = " ".join(filter(None, (_verdict(best, pairs, found), diverged(found, results))))
     return found | {"verdict": verdict}
 
 
 def _verdict(best, pairs, found: Mapping[str, Any]) -> str:
     meta, baseline = best[META], best[BASELINE]
     pair, results, dev = pairs[meta, baseline], found["methods"], f"on the dev {units(found)}"
-    missing = diverged(found, results)
     if not np.isfinite(pair.mean):
-        verdict = f"{meta}, the best meta-learner {dev}, and {baseline}, the best baseline there, cannot be compared."
-        return f"{verdict} {missing}"
+        return f"{meta}, the best meta-learner {dev}, and {baseline}, the best baseline there, cannot be compared."
     # One language cannot say who wins in others, and one score of each not even that.
     only = f", in the one held-out {unit(found)}" if len(found["languages"]) == 1 else ""
     ahead, name = (pair.reversed(), baseline) if pair.mean < 0 else (pair, meta)
     counts = "" if only else f"better in {counted(ahead.wins, unit(found))}, worse in {ahead.losses}"
     by = f"by {figures_text(found, ahead, counts)}{only}"
     if is_single(found):
-        other = meta if name == baseline else baseline
-        verdict = f"{name}, with one score of each, is ahead of {other} {by}."
-        verdict = verdict if pair.mean else f"{meta} and {baseline} have the same score{only}, one of each."
-        return " ".join(filter(None, (verdict, missing)))
+        if not pair.mean:
+            return f"{meta} and {baseline} have the same score{only}, one of each."
+        return f"{name}, with one score of each, is ahead of {meta if name == baseline else baseline} {by}."
     if pair.low > 0:
         beats = "is ahead of" if only else "beats"
         verdict = f"{meta}, the best meta-learner {dev}, {beats} {baseline}, the best baseline there, {by}."
@@ -385,4 +382,4 @@ def _verdict(best, pairs, found: Mapping[str, Any]) -> str:
         verdict += f" {too}, each interval by itself: {', '.join(winners)}."
     if level:
         verdict += f" Not told apart from {meta}: {', '.join(level)}."
-    return " ".join(filter(None, (verdict, missing)))
+    return verdict

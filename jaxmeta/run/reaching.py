@@ -33,9 +33,9 @@ def reaching(evaluation: Mapping[str, Any], horizon: int) -> dict[str, Any]:
         losses = np.array([curves[child] for child in children])
         last, trained = losses[:, -1], losses[:, np.argmax(steps >= min(horizon, steps[-1]))]
         finite = np.isfinite(last)
-        grown = int(np.sum(~finite | (last > trained + 1e-3)))  # what is no number has risen
+        grown, bad = int(np.sum(~finite | (last > trained + 1e-3))), int(np.sum(~finite))  # what is no number has risen
         growth[name] = {
-            "children": len(children), "above_the_horizon": grown, "not_finite": int(np.sum(~finite)),
+            "children": len(children), "above_the_horizon": grown, "not_finite": bad,
             "from": int(horizon), "to": int(steps[-1]),
         }  # fmt: skip
         for rival in baselines:
@@ -58,8 +58,7 @@ def reaching(evaluation: Mapping[str, Any], horizon: int) -> dict[str, Any]:
             says.append(_sentence(name, rival, pairs[f"{name} - {rival}"]))
         says.append(
             f"From step {horizon}, where its training ends, to step {int(steps[-1])} the loss of {name} rises on "
-            f"{grown} of {len(children)} children"
-            + ("." if finite.all() else f", and on {int(np.sum(~finite))} of them it is not finite.")
+            f"{grown} of {len(children)} children" + (f", and on {bad} of them it is not finite." if bad else ".")
         )
     return {"pairs": pairs, "growth": growth, "says": " ".join(says)}
 

@@ -32,9 +32,8 @@ def classified(objective: Objective) -> Readout:
     """Returns the judgement of classification by what its objective counts, which keeps the logits too."""
 
     def read(algorithm, meta_params, state, query):
-        logits = within_reach(answers_to(query, algorithm, meta_params, state), query)
-        # Counted as they are kept, so that folds and temperatures read what was judged.
-        return {"counts": objective.counts(logits, query), "logits": logits}
+        logits = answers_to(query, algorithm, meta_params, state)
+        return {"counts": objective.counts(logits, query), "logits": within_reach(logits, query)}
 
     return Readout(read, lambda arrays, cell: arrays["counts"], objective.scores, of_logits=jax.jit(objective.counts))
 

@@ -34,13 +34,13 @@ def transfer(
         return None
     higher = evaluation["higher_is_better"]
     grids = {name: np.array(list(methods[name]["repetitions"].values())) for name in (*trained, ALONE)}
-    found = {}
+    found, gained = {}, {}
     for name in trained:
         pair = paired_difference(
             grids[name], grids[ALONE], higher_is_better=higher, training_seeds=len(evaluation["training_seeds"])
         )
-        gained = gains(grids[name], grids[ALONE], higher_is_better=higher)
-        hurt = [language for language, gain in zip(evaluation["languages"], gained, strict=True) if gain < 0]
+        gained[name] = gains(grids[name], grids[ALONE], higher_is_better=higher)
+        hurt = [language for language, gain in zip(evaluation["languages"], gained[name], strict=True) if gain < 0]
         found[name] = {
             "mean": pair.mean,
             "ci95": [pair.low, pair.high],
@@ -51,10 +51,9 @@ def transfer(
     chosen = evaluation["best_meta_learner"]
     if chosen not in found:
         chosen = best_on_dev({name: methods[name] for name in trained}, higher_is_better=higher)
-    gained = gains(grids[chosen], grids[ALONE], higher_is_better=higher)
     per_language = {
         language: {"gain": float(gain), "nearest": [list(pair) for pair in nearest.get(language, ())]}
-        for language, gain in zip(evaluation["languages"], gained, strict=True)
+        for language, gain in zip(evaluation["languages"], gained[chosen], strict=True)
     }
     return {
         "over": ALONE,
